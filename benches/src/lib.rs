@@ -1,0 +1,1 @@
+//! Benchmarks: whole-server comparison and structures.

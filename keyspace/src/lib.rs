@@ -1,0 +1,1 @@
+//! The data of one shard: databases, values, expiry, eviction.

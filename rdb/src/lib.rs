@@ -1,0 +1,1 @@
+//! The RDB serialisation format, read and written.

@@ -1,0 +1,1 @@
+//! Probabilistic structures and geo cells: HyperLogLog, Bloom, cuckoo, count-min, top-k.

@@ -1,0 +1,1 @@
+//! The byte-level data structures under the keyspace: compact, counted, copy-on-write.

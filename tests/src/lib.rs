@@ -1,0 +1,1 @@
+//! Scripts, oracles and scenarios over the whole server.
