@@ -13,3 +13,4 @@
 //! This is the crate where `unsafe` may live; each module that needs it says why and is run under Miri.
 
 pub mod alloc;
+pub mod hash;
