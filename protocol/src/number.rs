@@ -1,0 +1,442 @@
+//! Numbers as Redis reads and prints them. Where Redis is strict (no plus, no leading zero, no space) so is this,
+//! because a client that stores "007" must get "007" back and not a counter.
+//!
+//! Integers: [`parse_i64`], [`parse_u64`], [`Decimal`]. Doubles: [`parse_f64`], [`fmt_double`]. The 80-bit floats of
+//! INCRBYFLOAT are `long_double`'s.
+
+use std::io::Write;
+
+/// A signed integer as Redis accepts them anywhere: optional minus, no plus, no leading zeros, no "-0", no spaces.
+#[inline]
+pub fn parse_i64(text: &[u8]) -> Option<i64> {
+    match text {
+        [b'0'] => Some(0),
+        [b'-', digits @ ..] => 0i64.checked_sub_unsigned(parse_positive(digits)?),
+        digits => i64::try_from(parse_positive(digits)?).ok(),
+    }
+}
+
+/// Like [`parse_i64`] for values that cannot be negative, up to `u64::MAX`.
+#[inline]
+pub fn parse_u64(text: &[u8]) -> Option<u64> {
+    if text == b"0" { Some(0) } else { parse_positive(text) }
+}
+
+/// Digits of a number above zero.
+#[inline]
+fn parse_positive(digits: &[u8]) -> Option<u64> {
+    let (first, rest) = digits.split_first()?;
+    if !(b'1'..=b'9').contains(first) {
+        return None;
+    }
+    let mut number = u64::from(first - b'0');
+    // 19 digits cannot overflow; only the 20th needs a check.
+    if rest.len() < 19 {
+        for byte in rest {
+            let digit = byte.wrapping_sub(b'0');
+            if digit > 9 {
+                return None;
+            }
+            number = number * 10 + u64::from(digit);
+        }
+        return Some(number);
+    }
+    for byte in rest {
+        let digit = byte.wrapping_sub(b'0');
+        if digit > 9 {
+            return None;
+        }
+        number = number.checked_mul(10)?.checked_add(u64::from(digit))?;
+    }
+    Some(number)
+}
+
+/// Two decimal digits for each of 0..100: half the divisions of printing.
+const PAIRS: [[u8; 2]; 100] = {
+    let mut pairs = [[0; 2]; 100];
+    let mut i = 0;
+    while i < 100 {
+        pairs[i] = [b'0' + (i / 10) as u8, b'0' + (i % 10) as u8];
+        i += 1;
+    }
+    pairs
+};
+
+/// Longest printed integer: `-9223372036854775808` and `18446744073709551615` both take 20.
+pub const DECIMAL_LEN_MAX: usize = 20;
+
+/// Writes `number` so that it ends at `end`; gives where it begins. `end` must be at least [`DECIMAL_LEN_MAX`].
+#[inline]
+pub(crate) fn write_u64_before(buf: &mut [u8], end: usize, mut number: u64) -> usize {
+    let mut at = end;
+    while number >= 100 {
+        let pair = PAIRS[(number % 100) as usize];
+        number /= 100;
+        at -= 2;
+        buf[at..at + 2].copy_from_slice(&pair);
+    }
+    if number >= 10 {
+        at -= 2;
+        buf[at..at + 2].copy_from_slice(&PAIRS[number as usize]);
+    } else {
+        at -= 1;
+        buf[at] = b'0' + number as u8;
+    }
+    at
+}
+
+/// Like [`write_u64_before`] with a sign.
+#[inline]
+pub(crate) fn write_i64_before(buf: &mut [u8], end: usize, number: i64) -> usize {
+    let mut at = write_u64_before(buf, end, number.unsigned_abs());
+    if number < 0 {
+        at -= 1;
+        buf[at] = b'-';
+    }
+    at
+}
+
+/// An integer's decimal digits on the stack: `Decimal::new(n).as_bytes()`.
+#[derive(Clone, Copy, Debug)]
+pub struct Decimal {
+    buf: [u8; DECIMAL_LEN_MAX],
+    at: u8,
+}
+
+impl Decimal {
+    /// Prints a signed integer.
+    #[inline]
+    pub fn new(number: i64) -> Decimal {
+        let mut buf = [0; DECIMAL_LEN_MAX];
+        let at = write_i64_before(&mut buf, DECIMAL_LEN_MAX, number) as u8;
+        Decimal { buf, at }
+    }
+
+    /// Prints an unsigned integer.
+    #[inline]
+    pub fn new_unsigned(number: u64) -> Decimal {
+        let mut buf = [0; DECIMAL_LEN_MAX];
+        let at = write_u64_before(&mut buf, DECIMAL_LEN_MAX, number) as u8;
+        Decimal { buf, at }
+    }
+
+    /// The digits, with the sign if negative.
+    #[inline]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.buf[self.at as usize..]
+    }
+}
+
+/// A double as Redis accepts scores and the like: what C's strtod takes if it takes all of it and nothing overflows
+/// or vanishes. So "inf", "+Infinity", ".5", "5.", "0x1p-3" are numbers; "nan", " 1", "1 ", "1e400", "1e-400" are not.
+pub fn parse_f64(text: &[u8]) -> Option<f64> {
+    let (negative, unsigned) = match text {
+        [b'-', rest @ ..] => (true, rest),
+        [b'+', rest @ ..] => (false, rest),
+        rest => (false, rest),
+    };
+    let magnitude = match unsigned {
+        [b'0', b'x' | b'X', hex @ ..] => parse_hex_f64(hex)?,
+        // A second sign would be taken by `parse` below.
+        [b'0'..=b'9' | b'.', ..] => {
+            let number: f64 = std::str::from_utf8(unsigned).ok()?.parse().ok()?;
+            let mantissa = unsigned.split(|b| matches!(b, b'e' | b'E')).next().unwrap_or_default();
+            let vanished = number == 0.0 && mantissa.iter().any(|b| (b'1'..=b'9').contains(b));
+            if number.is_infinite() || vanished {
+                return None;
+            }
+            number
+        }
+        word if is_infinity(word) => f64::INFINITY,
+        _ => return None,
+    };
+    Some(if negative { -magnitude } else { magnitude })
+}
+
+/// The two spellings of infinity, in any case, without their sign.
+pub(crate) fn is_infinity(word: &[u8]) -> bool {
+    word.eq_ignore_ascii_case(b"inf") || word.eq_ignore_ascii_case(b"infinity")
+}
+
+/// The digits of a hexadecimal float as a number: `mantissa` * 2^`exponent`, with the lowest bit of `mantissa` set if
+/// anything further down was cut off.
+pub(crate) struct HexFloat {
+    pub mantissa: u128,
+    pub exponent: i64,
+}
+
+/// Reads what stands behind `0x`: hex digits with an optional point, and an optional binary exponent.
+pub(crate) fn parse_hex(text: &[u8]) -> Option<HexFloat> {
+    let mut mantissa = 0u128;
+    let mut exponent = 0i64;
+    let mut any = false;
+    let mut point = false;
+    let mut rest = text;
+    while let [byte, tail @ ..] = rest {
+        let digit = match byte {
+            b'.' if !point => {
+                point = true;
+                rest = tail;
+                continue;
+            }
+            b'0'..=b'9' => byte - b'0',
+            b'a'..=b'f' => byte - b'a' + 10,
+            b'A'..=b'F' => byte - b'A' + 10,
+            _ => break,
+        };
+        any = true;
+        rest = tail;
+        // 120 bits are more than any format here keeps; below them only "was it zero" matters.
+        if mantissa >> 120 == 0 {
+            mantissa = mantissa << 4 | u128::from(digit);
+            exponent -= if point { 4 } else { 0 };
+        } else {
+            mantissa |= u128::from(digit != 0);
+            exponent += if point { 0 } else { 4 };
+        }
+    }
+    if !any {
+        return None;
+    }
+    match rest {
+        [] => {}
+        [b'p' | b'P', power @ ..] => exponent = exponent.saturating_add(parse_exponent(power)?),
+        _ => return None,
+    }
+    Some(HexFloat { mantissa, exponent })
+}
+
+/// Signed decimal digits, at least one, of any length: what is beyond a million is as good as infinite here.
+pub(crate) fn parse_exponent(text: &[u8]) -> Option<i64> {
+    const FAR: i64 = 1_000_000_000;
+    let (negative, digits) = match text {
+        [b'-', rest @ ..] => (true, rest),
+        [b'+', rest @ ..] => (false, rest),
+        rest => (false, rest),
+    };
+    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let value = digits.iter().fold(0i64, |sum, b| (sum * 10 + i64::from(b - b'0')).min(FAR));
+    Some(if negative { -value } else { value })
+}
+
+/// Rounds `mantissa` * 2^`exponent` to `precision` bits, ties to even, in a format whose lowest bit is 2^`lowest`.
+/// Gives the rounded mantissa and its exponent; a mantissa of `2^precision` is possible after a carry.
+pub(crate) fn round_binary(mantissa: u128, exponent: i64, precision: u32, lowest: i64) -> (u128, i64) {
+    let bits = i64::from(128 - mantissa.leading_zeros());
+    let drop = (bits - i64::from(precision)).max(lowest.saturating_sub(exponent));
+    if drop <= 0 {
+        return (mantissa, exponent);
+    }
+    if drop > 128 {
+        return (0, lowest);
+    }
+    let kept = if drop == 128 { 0 } else { mantissa >> drop };
+    let half = 1u128 << (drop - 1);
+    let cut = mantissa & (half | (half - 1));
+    let up = cut > half || (cut == half && kept & 1 == 1);
+    (kept + u128::from(up), exponent + drop)
+}
+
+fn parse_hex_f64(text: &[u8]) -> Option<f64> {
+    let HexFloat { mantissa, exponent } = parse_hex(text)?;
+    if mantissa == 0 {
+        return Some(0.0);
+    }
+    const LOWEST: i64 = -1074;
+    let (rounded, exponent) = round_binary(mantissa, exponent, f64::MANTISSA_DIGITS, LOWEST);
+    // Normalise upwards so that the scale below is exact: rounded < 2^54 fits an f64 as it is.
+    let top = exponent + i64::from(128 - rounded.leading_zeros());
+    if rounded == 0 || top > i64::from(f64::MAX_EXP) {
+        return None;
+    }
+    // Two exact steps, because 2^-1074 has no reciprocal that is a double.
+    let half = exponent / 2;
+    let scaled = rounded as f64 * 2f64.powi(half as i32) * 2f64.powi((exponent - half) as i32);
+    Some(scaled)
+}
+
+/// Room for any printed double: sign, 17 digits, point and five zeros before them, or `e-308` behind.
+pub const DOUBLE_LEN_MAX: usize = 32;
+
+/// Prints a double with the fewest digits that read back as the same double, in plain notation from 1e-6 up to below
+/// 1e21: `0.1`, `3`, `-0`, `1e+21`, `1e-7`, `inf`, `-inf`, `nan`. What Dragonfly prints, and Redis since 7.2 for
+/// usual numbers; [`fmt_double_17`] is the form before that.
+#[inline]
+pub fn fmt_double(number: f64, buf: &mut [u8; DOUBLE_LEN_MAX]) -> &str {
+    if let Some(at) = write_short_decimal(number, buf) {
+        return as_str(&buf[at..]);
+    }
+    fmt_any_double(number, buf)
+}
+
+/// Scores and counters are mostly small numbers with a few decimals, and for those the general algorithm behind
+/// `{:e}` costs ten times as much. If `number` is the double next to `n / 10^k` and `n` has at most 15 digits, then
+/// no other decimal of at most 15 digits reads back as it, so the first `k` that fits gives the shortest form: two
+/// decimals that short are never rounded to one double. The quotient is correctly rounded because `n` and `10^k` are
+/// exact. Gives where the text begins; it ends with the buffer.
+#[inline]
+fn write_short_decimal(number: f64, buf: &mut [u8; DOUBLE_LEN_MAX]) -> Option<usize> {
+    const POWERS: [f64; 5] = [1.0, 1e1, 1e2, 1e3, 1e4];
+    const DIGITS_15: f64 = 1e15;
+    let magnitude = number.abs();
+    for (decimals, power) in POWERS.into_iter().enumerate() {
+        let scaled = magnitude * power;
+        // Also false for NaN and the infinities. Zero goes the long way for its sign.
+        if !(1.0..DIGITS_15).contains(&scaled) {
+            if scaled < 1.0 && scaled > 0.0 {
+                continue;
+            }
+            return None;
+        }
+        let n = (scaled + 0.5) as u64;
+        if n as f64 / power != magnitude {
+            continue;
+        }
+        let mut at = DOUBLE_LEN_MAX;
+        if decimals == 0 {
+            at = write_u64_before(buf, at, n);
+        } else {
+            let divisor = [1, 10, 100, 1000, 10000][decimals];
+            // The decimals with a leading 1 that keeps their zeros; the point then takes its place.
+            at = write_u64_before(buf, at, n % divisor + divisor);
+            buf[at] = b'.';
+            at = write_u64_before(buf, at, n / divisor);
+        }
+        if number < 0.0 {
+            at -= 1;
+            buf[at] = b'-';
+        }
+        return Some(at);
+    }
+    None
+}
+
+#[cold]
+fn fmt_any_double(number: f64, buf: &mut [u8; DOUBLE_LEN_MAX]) -> &str {
+    let Some(digits) = Digits::of(number, None) else { return not_finite(number) };
+    let notation = if (-6..21).contains(&digits.exponent) { Notation::Plain } else { Notation::Exponent(1) };
+    digits.print(notation, buf)
+}
+
+/// Prints a double with C's `%.17g`, as Redis up to 7.0 answers ZSCORE and the like: always exact, rarely pretty
+/// (`0.10000000000000001`, `1e+17`, `9.9999999999999995e-08`).
+pub fn fmt_double_17(number: f64, buf: &mut [u8; DOUBLE_LEN_MAX]) -> &str {
+    const DIGITS: usize = 17;
+    let Some(digits) = Digits::of(number, Some(DIGITS)) else { return not_finite(number) };
+    let plain = (-4..DIGITS as i32).contains(&digits.exponent);
+    digits.print(if plain { Notation::Plain } else { Notation::Exponent(2) }, buf)
+}
+
+fn not_finite(number: f64) -> &'static str {
+    if number.is_nan() {
+        "nan"
+    } else if number > 0.0 {
+        "inf"
+    } else {
+        "-inf"
+    }
+}
+
+fn as_str(printed: &[u8]) -> &str {
+    std::str::from_utf8(printed).expect("digits are ASCII")
+}
+
+/// A finite double in decimal: `d.ddd` * 10^`exponent`, without trailing zeros.
+struct Digits {
+    negative: bool,
+    digits: [u8; 17],
+    len: usize,
+    exponent: i32,
+}
+
+enum Notation {
+    Plain,
+    /// With at least this many digits of exponent.
+    Exponent(usize),
+}
+
+impl Digits {
+    /// The shortest digits that read back as `number`, or exactly so many correctly rounded ones.
+    fn of(number: f64, significant: Option<usize>) -> Option<Digits> {
+        if !number.is_finite() {
+            return None;
+        }
+        // The standard library has the algorithms (shortest and exact) but only this door to them.
+        let mut text = [0u8; DOUBLE_LEN_MAX];
+        let mut rest = &mut text[..];
+        match significant {
+            None => write!(rest, "{:e}", number.abs()),
+            Some(count) => write!(rest, "{:.*e}", count - 1, number.abs()),
+        }
+        .expect("17 digits, a point and an exponent fit");
+        let len = DOUBLE_LEN_MAX - rest.len();
+        let (mantissa, exponent) = as_str(&text[..len]).split_once('e').expect("{:e} prints an exponent");
+        let mut digits = Digits {
+            negative: number.is_sign_negative(),
+            digits: [b'0'; 17],
+            len: 0,
+            exponent: exponent.parse().expect("{:e} prints an integer"),
+        };
+        for digit in mantissa.bytes().filter(|b| *b != b'.') {
+            digits.digits[digits.len] = digit;
+            digits.len += 1;
+        }
+        while digits.len > 1 && digits.digits[digits.len - 1] == b'0' {
+            digits.len -= 1;
+        }
+        Some(digits)
+    }
+
+    fn print(self, notation: Notation, buf: &mut [u8; DOUBLE_LEN_MAX]) -> &str {
+        let mut out = Text { buf, len: 0 };
+        let digits = &self.digits[..self.len];
+        if self.negative {
+            out.push(b"-");
+        }
+        match notation {
+            Notation::Plain if self.exponent < 0 => {
+                out.push(b"0.");
+                out.push(&b"000000"[..(-self.exponent - 1) as usize]);
+                out.push(digits);
+            }
+            Notation::Plain => {
+                let whole = self.exponent as usize + 1;
+                out.push(&digits[..whole.min(digits.len())]);
+                if whole < digits.len() {
+                    out.push(b".");
+                    out.push(&digits[whole..]);
+                } else {
+                    out.push(&b"00000000000000000000"[..whole - digits.len()]);
+                }
+            }
+            Notation::Exponent(width) => {
+                out.push(&digits[..1]);
+                if digits.len() > 1 {
+                    out.push(b".");
+                    out.push(&digits[1..]);
+                }
+                out.push(if self.exponent < 0 { b"e-" } else { b"e+" });
+                let exponent = Decimal::new_unsigned(u64::from(self.exponent.unsigned_abs()));
+                let exponent = exponent.as_bytes();
+                out.push(&b"00"[..width.saturating_sub(exponent.len())]);
+                out.push(exponent);
+            }
+        }
+        let Text { buf, len } = out;
+        as_str(&buf[..len])
+    }
+}
+
+struct Text<'a> {
+    buf: &'a mut [u8; DOUBLE_LEN_MAX],
+    len: usize,
+}
+
+impl Text<'_> {
+    fn push(&mut self, bytes: &[u8]) {
+        self.buf[self.len..self.len + bytes.len()].copy_from_slice(bytes);
+        self.len += bytes.len();
+    }
+}

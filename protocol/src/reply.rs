@@ -1,0 +1,355 @@
+//! The reply writer: answers appended to the connection's output bytes, in RESP2 or RESP3.
+//!
+//! Replies are written where they are made instead of being built as values first: a GET answered from the table
+//! costs one copy of its bytes and nothing on the heap. The two protocol versions differ only in here, so a command
+//! says "map of 3" and never asks which client it has.
+//!
+//! Invariants: every method but the ones that announce elements (`array`, `map`, `set`, `push`) appends one complete
+//! reply; bytes already written are moved only by [`ReplyWriter::fill_array`] and its sisters.
+
+use crate::number::{
+    DECIMAL_LEN_MAX, DOUBLE_LEN_MAX, Decimal, fmt_double, write_i64_before, write_u64_before,
+};
+
+/// The version of the protocol a connection speaks; HELLO changes it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Proto {
+    /// Arrays, bulk strings, integers, simple strings, errors.
+    #[default]
+    Resp2,
+    /// Adds maps, sets, doubles, booleans, null, pushes, verbatim strings, big numbers.
+    Resp3,
+}
+
+/// Replies so frequent that they are worth a name, for callers that keep ready-made bytes.
+pub const OK: &[u8] = b"+OK\r\n";
+/// The answer to PING.
+pub const PONG: &[u8] = b"+PONG\r\n";
+/// The answer to a command inside MULTI.
+pub const QUEUED: &[u8] = b"+QUEUED\r\n";
+/// RESP2's missing string.
+pub const NULL_BULK: &[u8] = b"$-1\r\n";
+/// RESP2's missing array.
+pub const NULL_ARRAY: &[u8] = b"*-1\r\n";
+/// RESP3's missing anything.
+pub const NULL: &[u8] = b"_\r\n";
+
+/// A header whose count was not known yet. Must be given back to the writer of the same output.
+#[derive(Debug)]
+#[must_use = "the output is not a valid reply until the header is filled in"]
+pub struct Deferred {
+    at: usize,
+    reserved: usize,
+}
+
+/// Stands in a reserved header until it is filled: no reply byte is ever 0xFF in a header, so filling in the wrong
+/// order, which would leave this where it does not belong, is caught.
+const UNFILLED: u8 = 0xFF;
+
+/// Marker, 20 digits, CR LF.
+const HEADER_LEN_MAX: usize = DECIMAL_LEN_MAX + 3;
+
+/// Appends replies to `out`. Cheap to make: one per command or one per batch, as it suits.
+#[derive(Debug)]
+pub struct ReplyWriter<'a> {
+    out: &'a mut Vec<u8>,
+    proto: Proto,
+}
+
+impl<'a> ReplyWriter<'a> {
+    /// A writer that appends to `out`.
+    #[inline]
+    pub fn new(out: &'a mut Vec<u8>, proto: Proto) -> ReplyWriter<'a> {
+        ReplyWriter { out, proto }
+    }
+
+    /// The protocol version in use.
+    #[inline]
+    pub fn proto(&self) -> Proto {
+        self.proto
+    }
+
+    /// Switches the version, as HELLO does before its own answer.
+    #[inline]
+    pub fn set_proto(&mut self, proto: Proto) {
+        self.proto = proto;
+    }
+
+    /// How much output there is, to measure or to [`ReplyWriter::truncate`] what a command has written.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.out.len()
+    }
+
+    /// Whether nothing has been written to the output.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.out.is_empty()
+    }
+
+    /// Takes back all output behind `len`, for a command that fails in the middle of its answer.
+    #[inline]
+    pub fn truncate(&mut self, len: usize) {
+        self.out.truncate(len);
+    }
+
+    /// Appends bytes that are a complete reply already.
+    #[inline]
+    pub fn raw(&mut self, reply: &[u8]) {
+        self.out.extend_from_slice(reply);
+    }
+
+    /// `+OK`
+    #[inline]
+    pub fn ok(&mut self) {
+        self.out.extend_from_slice(OK);
+    }
+
+    /// `+PONG`
+    #[inline]
+    pub fn pong(&mut self) {
+        self.out.extend_from_slice(PONG);
+    }
+
+    /// `+QUEUED`
+    #[inline]
+    pub fn queued(&mut self) {
+        self.out.extend_from_slice(QUEUED);
+    }
+
+    /// A status such as `+string`.
+    #[inline]
+    pub fn simple(&mut self, text: &str) {
+        self.line(b'+', text.as_bytes());
+    }
+
+    /// An error; `text` begins with its code (`ERR ...`, `WRONGTYPE ...`). Bytes, since errors quote the client.
+    #[inline]
+    pub fn error(&mut self, text: impl AsRef<[u8]>) {
+        self.line(b'-', text.as_ref());
+    }
+
+    /// An integer.
+    #[inline]
+    pub fn int(&mut self, number: i64) {
+        if (0..10).contains(&number) {
+            self.out.extend_from_slice(&[b':', b'0' + number as u8, b'\r', b'\n']);
+        } else {
+            let mut buf = [0; HEADER_LEN_MAX];
+            let at = {
+                let at = write_i64_before(&mut buf, HEADER_LEN_MAX - 2, number);
+                finish_header(&mut buf, b':', at)
+            };
+            self.out.extend_from_slice(&buf[at..]);
+        }
+    }
+
+    /// A string.
+    #[inline]
+    pub fn bulk(&mut self, bytes: &[u8]) {
+        self.out.reserve(bytes.len() + HEADER_LEN_MAX + 2);
+        self.header(b'$', bytes.len());
+        self.out.extend_from_slice(bytes);
+        self.out.extend_from_slice(b"\r\n");
+    }
+
+    /// An integer as a string, as stored counters are answered.
+    #[inline]
+    pub fn bulk_int(&mut self, number: i64) {
+        self.bulk(Decimal::new(number).as_bytes());
+    }
+
+    /// A missing value.
+    #[inline]
+    pub fn null(&mut self) {
+        self.out.extend_from_slice(match self.proto {
+            Proto::Resp2 => NULL_BULK,
+            Proto::Resp3 => NULL,
+        });
+    }
+
+    /// A missing array: a timed-out BLPOP, an EXEC that WATCH stopped.
+    #[inline]
+    pub fn null_array(&mut self) {
+        self.out.extend_from_slice(match self.proto {
+            Proto::Resp2 => NULL_ARRAY,
+            Proto::Resp3 => NULL,
+        });
+    }
+
+    /// Announces an array; `len` replies follow.
+    #[inline]
+    pub fn array(&mut self, len: usize) {
+        self.header(b'*', len);
+    }
+
+    /// Announces a map; `len` keys and values follow, alternating. In RESP2 a flat array.
+    #[inline]
+    pub fn map(&mut self, len: usize) {
+        let (marker, len) = Aggregate::Map.header(self.proto, len);
+        self.header(marker, len);
+    }
+
+    /// Announces a set; `len` replies follow. In RESP2 an array.
+    #[inline]
+    pub fn set(&mut self, len: usize) {
+        let (marker, len) = Aggregate::Set.header(self.proto, len);
+        self.header(marker, len);
+    }
+
+    /// Announces a message that answers no request; `len` replies follow. In RESP2 an array, told apart by the
+    /// client's being in subscribed mode.
+    #[inline]
+    pub fn push(&mut self, len: usize) {
+        let (marker, len) = Aggregate::Push.header(self.proto, len);
+        self.header(marker, len);
+    }
+
+    /// A double; in RESP2 as a string.
+    #[inline]
+    pub fn double(&mut self, number: f64) {
+        let mut buf = [0; DOUBLE_LEN_MAX];
+        let text = fmt_double(number, &mut buf).as_bytes();
+        match self.proto {
+            Proto::Resp2 => self.bulk(text),
+            Proto::Resp3 => self.line(b',', text),
+        }
+    }
+
+    /// A boolean; in RESP2 the integer 1 or 0.
+    #[inline]
+    pub fn bool(&mut self, value: bool) {
+        self.out.extend_from_slice(match (self.proto, value) {
+            (Proto::Resp2, true) => b":1\r\n",
+            (Proto::Resp2, false) => b":0\r\n",
+            (Proto::Resp3, true) => b"#t\r\n",
+            (Proto::Resp3, false) => b"#f\r\n",
+        });
+    }
+
+    /// Text meant for people, such as INFO's; `format` is `txt` or `mkd`. In RESP2 a plain string.
+    pub fn verbatim(&mut self, format: &str, text: &[u8]) {
+        assert_eq!(format.len(), 3, "a verbatim string's format has three letters");
+        if self.proto == Proto::Resp2 {
+            return self.bulk(text);
+        }
+        self.header(b'=', text.len() + 4);
+        self.out.extend_from_slice(format.as_bytes());
+        self.out.extend_from_slice(b":");
+        self.out.extend_from_slice(text);
+        self.out.extend_from_slice(b"\r\n");
+    }
+
+    /// An integer of any size, given as its digits. In RESP2 a string.
+    pub fn big_number(&mut self, digits: &str) {
+        match self.proto {
+            Proto::Resp2 => self.bulk(digits.as_bytes()),
+            Proto::Resp3 => self.line(b'(', digits.as_bytes()),
+        }
+    }
+
+    /// Leaves room for the header of an aggregate whose length shows only at its end. `likely` is a guess of the
+    /// length: if its header takes as many bytes as the right one, filling in costs nothing; otherwise what was
+    /// written since is moved by the difference, once. Clients compare bytes, so padding is no way out.
+    ///
+    /// Nested ones must be filled innermost first.
+    pub fn deferred(&mut self, likely: usize) -> Deferred {
+        let at = self.out.len();
+        let mut buf = [0; HEADER_LEN_MAX];
+        let reserved = HEADER_LEN_MAX - write_u64_before(&mut buf, HEADER_LEN_MAX - 2, likely as u64) + 1;
+        self.out.resize(at + reserved, UNFILLED);
+        Deferred { at, reserved }
+    }
+
+    /// The deferred aggregate is an array of `len`.
+    pub fn fill_array(&mut self, deferred: Deferred, len: usize) {
+        self.fill(deferred, (b'*', len));
+    }
+
+    /// The deferred aggregate is a map of `len` pairs.
+    pub fn fill_map(&mut self, deferred: Deferred, len: usize) {
+        self.fill(deferred, Aggregate::Map.header(self.proto, len));
+    }
+
+    /// The deferred aggregate is a set of `len`.
+    pub fn fill_set(&mut self, deferred: Deferred, len: usize) {
+        self.fill(deferred, Aggregate::Set.header(self.proto, len));
+    }
+
+    fn fill(&mut self, Deferred { at, reserved }: Deferred, (marker, len): (u8, usize)) {
+        assert!(
+            self.out[at..at + reserved].iter().all(|b| *b == UNFILLED),
+            "deferred headers are filled innermost first"
+        );
+        let mut buf = [0; HEADER_LEN_MAX];
+        let digits = write_u64_before(&mut buf, HEADER_LEN_MAX - 2, len as u64);
+        let start = finish_header(&mut buf, marker, digits);
+        self.out.splice(at..at + reserved, buf[start..].iter().copied());
+    }
+
+    /// `<marker><len>\r\n`
+    #[inline]
+    fn header(&mut self, marker: u8, len: usize) {
+        if len < 10 {
+            self.out.extend_from_slice(&[marker, b'0' + len as u8, b'\r', b'\n']);
+        } else if len < 100 {
+            self.out.extend_from_slice(&[
+                marker,
+                b'0' + (len / 10) as u8,
+                b'0' + (len % 10) as u8,
+                b'\r',
+                b'\n',
+            ]);
+        } else {
+            let mut buf = [0; HEADER_LEN_MAX];
+            let at = write_u64_before(&mut buf, HEADER_LEN_MAX - 2, len as u64);
+            let at = finish_header(&mut buf, marker, at);
+            self.out.extend_from_slice(&buf[at..]);
+        }
+    }
+
+    /// A marker, text and an end. A line break inside would end the reply early and let whoever chose the text write
+    /// the next one; it becomes a space.
+    #[inline]
+    fn line(&mut self, marker: u8, text: &[u8]) {
+        self.out.reserve(text.len() + 3);
+        self.out.push(marker);
+        let start = self.out.len();
+        self.out.extend_from_slice(text);
+        for byte in &mut self.out[start..] {
+            if matches!(*byte, b'\r' | b'\n') {
+                *byte = b' ';
+            }
+        }
+        self.out.extend_from_slice(b"\r\n");
+    }
+}
+
+/// The aggregates that RESP2 does not have.
+#[derive(Clone, Copy)]
+enum Aggregate {
+    Map,
+    Set,
+    Push,
+}
+
+impl Aggregate {
+    #[inline]
+    fn header(self, proto: Proto, len: usize) -> (u8, usize) {
+        match (proto, self) {
+            (Proto::Resp2, Aggregate::Map) => (b'*', len * 2),
+            (Proto::Resp2, Aggregate::Set | Aggregate::Push) => (b'*', len),
+            (Proto::Resp3, Aggregate::Map) => (b'%', len),
+            (Proto::Resp3, Aggregate::Set) => (b'~', len),
+            (Proto::Resp3, Aggregate::Push) => (b'>', len),
+        }
+    }
+}
+
+/// Puts the marker before the digits that begin at `at`, and the line's end behind them.
+#[inline]
+fn finish_header(buf: &mut [u8; HEADER_LEN_MAX], marker: u8, at: usize) -> usize {
+    buf[at - 1] = marker;
+    buf[HEADER_LEN_MAX - 2..].copy_from_slice(b"\r\n");
+    at - 1
+}
