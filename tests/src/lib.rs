@@ -1,1 +1,19 @@
 //! Scripts, oracles and scenarios over the whole server.
+//!
+//! A test for a command is a session in a text file under `commands/`: commands, and what they answer. The same
+//! session runs against a real Redis (the *oracle*) and against every way of starting our server; what Redis says,
+//! byte for byte, is what we must say. So a wrong belief of the author about Redis fails first, on the oracle, and
+//! never becomes a wrong server.
+//!
+//! Reading order: [`script`] (what a file may contain), [`expect`] (what may stand behind `->`), [`executor`] (who
+//! answers), [`servers`] (processes), [`run`] (one script on several executors, and how they are compared).
+//! The test targets beside this crate: `scripts.rs` runs the files, `coverage.rs` finds commands that no file tests,
+//! `protocol.rs` speaks to the socket below the level of commands.
+
+pub mod executor;
+pub mod expect;
+pub mod lex;
+pub mod reply;
+pub mod run;
+pub mod script;
+pub mod servers;
