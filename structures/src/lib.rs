@@ -14,3 +14,10 @@
 
 pub mod alloc;
 pub mod hash;
+pub mod list;
+pub mod pack;
+pub mod table;
+pub mod thin;
+pub mod slab;
+pub mod keytable;
+pub mod zset;

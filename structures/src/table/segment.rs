@@ -1,0 +1,702 @@
+//! One segment: buckets of fingerprints over a small log of entries.
+//!
+//! ```text
+//! bucket (64 B, one cache line)
+//!  0..14  fingerprints, 0 = free slot        44..58  heat, a byte per slot
+//! 14      overflow: entries whose probe      58..60  free
+//!         passed through here (255 = stuck)  60..64  version
+//! 15      free
+//! 16..44  offsets, in units of 2 bytes over all blocks: block = offset >> 11
+//! ```
+//!
+//! Probing: an entry's home bucket is given by its hash; when that is full the next bucket is tried, and every full
+//! bucket passed counts one overflow. A lookup goes on past a bucket only while its overflow is not zero. A count
+//! that reaches 255 stays (lookups then probe a little longer until the segment is rebuilt).
+//!
+//! The log: entries are appended to the last block; freed bytes are only counted (`dead`). When the last block has
+//! no room, the segment is rewritten if an eighth of it is dead, else a block is added. The cost of rewriting is
+//! thereby at most eight bytes copied per byte freed. Deletions that leave less than half alive rewrite too.
+//!
+//! Invariant: a slot is occupied exactly if its fingerprint is not zero, and then its offset leads to a whole entry.
+
+use std::alloc::{Layout as AllocLayout, alloc, dealloc, handle_alloc_error};
+use std::cell::Cell;
+use std::ptr::NonNull;
+
+use super::Layout;
+
+/// Buckets in a segment: as many as leave room for the header in 4 KiB.
+pub const BUCKETS: usize = 59;
+/// Slots in a bucket: as many as fit one cache line.
+pub const SLOTS: usize = 14;
+/// Bytes of a block.
+pub const BLOCK_LEN: usize = 4096;
+/// Entries at which a segment is full: 86 % of its 826 slots, beyond which probes get long.
+pub const COUNT_MAX: usize = 710;
+/// Longest entry. An eighth of a block, so that the unused end of a block stays small; longer data goes outside.
+pub const ENTRY_LEN_MAX: usize = BLOCK_LEN / 8;
+
+/// Offsets count units of two bytes, which doubles the reach of 16 bits to 128 KiB for half a byte per entry.
+const UNIT: usize = 2;
+const UNITS_PER_BLOCK: usize = BLOCK_LEN / UNIT;
+const BLOCKS_MAX: usize = (1 << 16) / UNITS_PER_BLOCK;
+/// Blocks to which the log grows by appending. The rest is for rewriting: packing the same entries in another order
+/// may waste up to an entry's length at every block end, and must succeed all the same.
+const BLOCKS_GROW: usize = 28;
+const OVERFLOW_STUCK: u8 = u8::MAX;
+
+#[repr(C, align(64))]
+struct Bucket {
+    fingerprints: [u8; SLOTS],
+    overflow: u8,
+    _free: u8,
+    offsets: [u16; SLOTS],
+    heat: [u8; SLOTS],
+    _free_too: [u8; 2],
+    version: u32,
+}
+
+const _: () = assert!(size_of::<Bucket>() == 64);
+const _: () = assert!(size_of::<Segment>() == 4096, "a segment is exactly one size class");
+const _: () = assert!(BLOCKS_MAX == 32);
+const _: () = assert!(
+    BLOCKS_GROW * BLOCK_LEN <= BLOCKS_MAX * (BLOCK_LEN - (ENTRY_LEN_MAX - 1)),
+    "whatever was appended can be rewritten in any order"
+);
+const _: () = assert!(COUNT_MAX < BUCKETS * SLOTS);
+
+/// See the module's head.
+#[repr(C, align(64))]
+pub struct Segment {
+    buckets: [Bucket; BUCKETS],
+    blocks: [*mut u8; BLOCKS_MAX],
+    /// The hash bits above the local depth, left-aligned.
+    prefix: u64,
+    note: u64,
+    /// Tables that hold this segment.
+    holders: Cell<u32>,
+    /// Bytes of entries that were removed, replaced or shortened. Unused block ends are not included.
+    dead: u32,
+    count: u16,
+    /// Bytes used in the last block.
+    tail: u16,
+    depth: u8,
+    block_count: u8,
+}
+
+/// Neither a slot nor room in the log could be found.
+pub(super) struct SegmentFull;
+
+fn segment_layout() -> AllocLayout {
+    AllocLayout::new::<Segment>()
+}
+
+fn block_layout() -> AllocLayout {
+    // The size is a non-zero constant and the alignment a power of two.
+    AllocLayout::from_size_align(BLOCK_LEN, 64).expect("constant layout")
+}
+
+fn alloc_block() -> *mut u8 {
+    // SAFETY: the layout has a non-zero size.
+    let block = unsafe { alloc(block_layout()) };
+    if block.is_null() {
+        handle_alloc_error(block_layout());
+    }
+    // Blocks are read through `&[u8]` slices that reach past the last entry, so every byte must be initialised.
+    // SAFETY: `block` is valid for BLOCK_LEN bytes. Zeroing 4 KiB costs about 40 ns per ~70 entries.
+    unsafe { block.write_bytes(0, BLOCK_LEN) };
+    block
+}
+
+#[inline]
+fn home(hash: u64) -> usize {
+    ((hash >> 8) as u32 as u64 * BUCKETS as u64 >> 32) as usize
+}
+
+#[inline]
+fn fingerprint(hash: u64) -> u8 {
+    // Zero means a free slot; 1 carries twice the share, which costs nothing noticeable.
+    (hash as u8).max(1)
+}
+
+#[inline]
+fn next(bucket: usize) -> usize {
+    if bucket + 1 == BUCKETS { 0 } else { bucket + 1 }
+}
+
+impl Bucket {
+    /// Bit i is set if slot i has this fingerprint.
+    #[inline]
+    #[cfg(target_arch = "x86_64")]
+    fn matching(&self, fingerprint: u8) -> u32 {
+        use std::arch::x86_64::{_mm_cmpeq_epi8, _mm_loadu_si128, _mm_movemask_epi8, _mm_set1_epi8};
+        // SAFETY: the sixteen bytes read are fingerprints, overflow and one free byte: the bucket's first sixteen
+        // (repr(C)), derived from a pointer to the whole bucket. SSE2 is part of x86-64.
+        let mask = unsafe {
+            let lanes = _mm_loadu_si128(std::ptr::from_ref(self).cast());
+            _mm_movemask_epi8(_mm_cmpeq_epi8(lanes, _mm_set1_epi8(fingerprint as i8)))
+        };
+        mask as u32 & ((1 << SLOTS) - 1)
+    }
+
+    #[inline]
+    #[cfg(not(target_arch = "x86_64"))]
+    fn matching(&self, fingerprint: u8) -> u32 {
+        let mut mask = 0;
+        for (slot, have) in self.fingerprints.iter().enumerate() {
+            mask |= u32::from(*have == fingerprint) << slot;
+        }
+        mask
+    }
+
+    #[inline]
+    fn free_slot(&self) -> Option<usize> {
+        let free = self.matching(0);
+        (free != 0).then(|| free.trailing_zeros() as usize)
+    }
+}
+
+/// Iterates over the positions of the set bits.
+fn bits(mut mask: u32) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        if mask == 0 {
+            return None;
+        }
+        let bit = mask.trailing_zeros() as usize;
+        mask &= mask - 1;
+        Some(bit)
+    })
+}
+
+impl Segment {
+    /// A fresh, empty segment held once.
+    pub(super) fn alloc(prefix: u64, depth: u32) -> NonNull<Segment> {
+        // SAFETY: the layout has a non-zero size; all-zero bytes are a valid Segment (null block pointers, zero
+        // counters, free slots), and the fields that must not be zero are set before anybody sees it.
+        unsafe {
+            let Some(segment) = NonNull::new(std::alloc::alloc_zeroed(segment_layout()).cast::<Segment>()) else {
+                handle_alloc_error(segment_layout())
+            };
+            let fresh = &mut *segment.as_ptr();
+            fresh.prefix = prefix;
+            fresh.note = u64::MAX;
+            fresh.depth = depth as u8;
+            fresh.holders = Cell::new(1);
+            segment
+        }
+    }
+
+    pub(super) fn retain(&self) {
+        let holders = self.holders.get().checked_add(1).expect("fewer than 2^32 clones of a table");
+        self.holders.set(holders);
+    }
+
+    /// Gives back one count; the last one drops the entries and frees the memory.
+    ///
+    /// # Safety
+    /// The caller owns one count of `segment` and does not use the pointer afterwards.
+    pub(super) unsafe fn release<L: Layout>(segment: NonNull<Segment>) {
+        // SAFETY: the count that the caller owns keeps it alive until here.
+        let this = unsafe { &mut *segment.as_ptr() };
+        if this.holders.get() > 1 {
+            this.holders.set(this.holders.get() - 1);
+            return;
+        }
+        if L::OWNS {
+            for bucket in 0..BUCKETS {
+                for slot in bits(this.occupied(bucket)) {
+                    L::drop_owned(this.entry_mut(bucket as u8, slot as u8));
+                }
+            }
+        }
+        // SAFETY: the last count was the caller's.
+        unsafe { Segment::free_moved(segment) };
+    }
+
+    /// Frees the memory of segment and blocks without dropping what entries own.
+    ///
+    /// # Safety
+    /// The caller owns the last count, has moved or dropped the entries, and does not use the pointer afterwards.
+    pub(super) unsafe fn free_moved(segment: NonNull<Segment>) {
+        // SAFETY: by the contract nobody else has it; blocks and segment came from `alloc_block` and `alloc`.
+        unsafe {
+            let this = segment.as_ref();
+            for &block in &this.blocks[..usize::from(this.block_count)] {
+                dealloc(block, block_layout());
+            }
+            dealloc(segment.as_ptr().cast(), segment_layout());
+        }
+    }
+
+    #[inline]
+    pub(super) fn is_shared(&self) -> bool {
+        self.holders.get() > 1
+    }
+    #[inline]
+    pub(super) fn prefix(&self) -> u64 {
+        self.prefix
+    }
+    #[inline]
+    pub(super) fn depth(&self) -> u32 {
+        u32::from(self.depth)
+    }
+    #[inline]
+    pub(super) fn count(&self) -> usize {
+        usize::from(self.count)
+    }
+    #[inline]
+    pub(super) fn blocks(&self) -> usize {
+        usize::from(self.block_count)
+    }
+    #[inline]
+    pub(super) fn note(&self) -> u64 {
+        self.note
+    }
+    #[inline]
+    pub(super) fn set_note(&mut self, note: u64) {
+        self.note = note;
+    }
+    #[inline]
+    pub(super) fn heat(&self, bucket: u8, slot: u8) -> u8 {
+        self.buckets[usize::from(bucket)].heat[usize::from(slot)]
+    }
+    #[inline]
+    pub(super) fn set_heat(&mut self, bucket: u8, slot: u8, heat: u8) {
+        self.buckets[usize::from(bucket)].heat[usize::from(slot)] = heat;
+    }
+    #[inline]
+    pub(super) fn version(&self, bucket: u8) -> u32 {
+        self.buckets[usize::from(bucket)].version
+    }
+    #[inline]
+    pub(super) fn set_version(&mut self, bucket: u8, version: u32) {
+        self.buckets[usize::from(bucket)].version = version;
+    }
+    pub(super) fn is_occupied(&self, bucket: u8, slot: u8) -> bool {
+        self.buckets[usize::from(bucket)].fingerprints[usize::from(slot)] != 0
+    }
+    #[inline]
+    pub(super) fn shortened(&mut self, old_len: usize, new_len: usize) {
+        debug_assert!(new_len <= old_len);
+        self.dead += (Self::footprint(old_len) - Self::footprint(new_len)) as u32;
+    }
+
+    fn occupied(&self, bucket: usize) -> u32 {
+        !self.buckets[bucket].matching(0) & ((1 << SLOTS) - 1)
+    }
+
+    /// The lowest version on the probe path of an insertion.
+    pub(super) fn version_for_insert(&self, hash: u64) -> u32 {
+        let mut bucket = home(hash);
+        let mut lowest = u32::MAX;
+        for _ in 0..BUCKETS {
+            lowest = lowest.min(self.buckets[bucket].version);
+            if self.buckets[bucket].free_slot().is_some() {
+                break;
+            }
+            bucket = next(bucket);
+        }
+        lowest
+    }
+
+    #[inline]
+    pub(super) fn prefetch_bucket(segment: NonNull<Segment>, hash: u64) {
+        #[cfg(target_arch = "x86_64")]
+        {
+            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            // Address arithmetic only; a prefetch does not access memory architecturally.
+            let bucket = segment.as_ptr().cast::<i8>().wrapping_add(home(hash) * size_of::<Bucket>());
+            // SAFETY: prefetching any address is allowed.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(bucket) };
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = (segment, hash);
+    }
+
+    #[inline]
+    pub(super) fn prefetch_entry(&self, hash: u64) {
+        let bucket = &self.buckets[home(hash)];
+        let candidates = bucket.matching(fingerprint(hash));
+        if candidates != 0 {
+            #[cfg(target_arch = "x86_64")]
+            {
+                use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+                let entry = self.address(bucket.offsets[candidates.trailing_zeros() as usize]);
+                // SAFETY: prefetching any address is allowed.
+                unsafe {
+                    _mm_prefetch::<_MM_HINT_T0>(entry.cast());
+                    _mm_prefetch::<_MM_HINT_T0>(entry.wrapping_add(64).cast());
+                }
+            }
+        }
+    }
+
+    #[inline]
+    pub(super) fn find<L: Layout>(&self, hash: u64, key: &[u8]) -> Option<(u8, u8)> {
+        let fingerprint = fingerprint(hash);
+        let mut index = home(hash);
+        for _ in 0..BUCKETS {
+            let bucket = &self.buckets[index];
+            for slot in bits(bucket.matching(fingerprint)) {
+                if L::matches(self.entry_at(bucket.offsets[slot]), key) {
+                    return Some((index as u8, slot as u8));
+                }
+            }
+            if bucket.overflow == 0 {
+                return None;
+            }
+            index = next(index);
+        }
+        None
+    }
+
+    #[inline]
+    fn address(&self, offset: u16) -> *mut u8 {
+        let offset = usize::from(offset);
+        self.blocks[offset / UNITS_PER_BLOCK].wrapping_add(offset % UNITS_PER_BLOCK * UNIT)
+    }
+
+    #[inline]
+    fn entry_at(&self, offset: u16) -> &[u8] {
+        let rest = BLOCK_LEN - usize::from(offset) % UNITS_PER_BLOCK * UNIT;
+        // SAFETY: offsets in occupied slots lead into one of the first `block_count` blocks (checked by `check`);
+        // blocks are BLOCK_LEN initialised bytes, and the slice ends with the block. Changes need `&mut self`.
+        unsafe { std::slice::from_raw_parts(self.address(offset), rest) }
+    }
+
+    #[inline]
+    pub(super) fn entry(&self, bucket: u8, slot: u8) -> &[u8] {
+        debug_assert!(self.is_occupied(bucket, slot));
+        self.entry_at(self.buckets[usize::from(bucket)].offsets[usize::from(slot)])
+    }
+
+    #[inline]
+    pub(super) fn entry_mut(&mut self, bucket: u8, slot: u8) -> &mut [u8] {
+        debug_assert!(self.is_occupied(bucket, slot));
+        let offset = self.buckets[usize::from(bucket)].offsets[usize::from(slot)];
+        let rest = BLOCK_LEN - usize::from(offset) % UNITS_PER_BLOCK * UNIT;
+        // SAFETY: as in `entry_at`; `&mut self` makes the access exclusive.
+        unsafe { std::slice::from_raw_parts_mut(self.address(offset), rest) }
+    }
+
+    /// Bytes an entry takes in the log.
+    #[inline]
+    fn footprint(len: usize) -> usize {
+        len.next_multiple_of(UNIT)
+    }
+
+    /// Room for `len` bytes at the end of the log, as an offset; adds a block if needed and the log has fewer than
+    /// `blocks_max`.
+    #[inline]
+    fn append(&mut self, len: usize, blocks_max: usize) -> Option<u16> {
+        let len = Self::footprint(len);
+        debug_assert!(len <= ENTRY_LEN_MAX);
+        if self.block_count == 0 || usize::from(self.tail) + len > BLOCK_LEN {
+            if usize::from(self.block_count) >= blocks_max {
+                return None;
+            }
+            self.blocks[usize::from(self.block_count)] = alloc_block();
+            self.block_count += 1;
+            self.tail = 0;
+        }
+        let offset = (usize::from(self.block_count) - 1) * UNITS_PER_BLOCK + usize::from(self.tail) / UNIT;
+        self.tail += len as u16;
+        Some(offset as u16)
+    }
+
+    /// As `append`, but wins back dead bytes first when that is worth it.
+    #[inline]
+    fn reserve<L: Layout>(&mut self, len: usize) -> Option<u16> {
+        let fits = self.block_count > 0 && usize::from(self.tail) + Self::footprint(len) <= BLOCK_LEN;
+        if !fits && self.worth_compacting() {
+            self.compact::<L>();
+        }
+        self.append(len, BLOCKS_GROW)
+    }
+
+    pub(super) fn worth_compacting(&self) -> bool {
+        let dead = self.dead as usize;
+        dead >= BLOCK_LEN && dead >= usize::from(self.block_count) * BLOCK_LEN / 8
+    }
+
+    /// Claims a slot for a hash, counting overflow on the way. There is one: callers check the count.
+    #[inline]
+    fn claim(&mut self, hash: u64) -> (usize, usize) {
+        let mut index = home(hash);
+        loop {
+            let bucket = &mut self.buckets[index];
+            if let Some(slot) = bucket.free_slot() {
+                bucket.fingerprints[slot] = fingerprint(hash);
+                self.count += 1;
+                return (index, slot);
+            }
+            bucket.overflow = bucket.overflow.saturating_add(1);
+            index = next(index);
+        }
+    }
+
+    #[inline]
+    pub(super) fn insert<L: Layout>(
+        &mut self,
+        hash: u64,
+        len: usize,
+        fill: impl FnOnce(&mut [u8]),
+    ) -> Result<(u8, u8), SegmentFull> {
+        assert!(len <= ENTRY_LEN_MAX, "an entry of {len} bytes");
+        if self.count() >= COUNT_MAX {
+            return Err(SegmentFull);
+        }
+        let offset = self.reserve::<L>(len).ok_or(SegmentFull)?;
+        let (bucket, slot) = self.claim(hash);
+        self.buckets[bucket].offsets[slot] = offset;
+        self.buckets[bucket].heat[slot] = 0;
+        let entry = self.entry_mut(bucket as u8, slot as u8);
+        fill(&mut entry[..len]);
+        debug_assert_eq!(L::entry_len(self.entry(bucket as u8, slot as u8)), len);
+        Ok((bucket as u8, slot as u8))
+    }
+
+    pub(super) fn resize<L: Layout>(
+        &mut self,
+        bucket: u8,
+        slot: u8,
+        len: usize,
+        fill: impl FnOnce(&[u8], &mut [u8]),
+    ) -> Result<(), SegmentFull> {
+        assert!(len <= ENTRY_LEN_MAX, "an entry of {len} bytes");
+        // Reserving may rewrite the log and move the old entry, so its place is looked up afterwards.
+        let offset = self.reserve::<L>(len).ok_or(SegmentFull)?;
+        let old = self.buckets[usize::from(bucket)].offsets[usize::from(slot)];
+        let old_len = L::entry_len(self.entry_at(old));
+        // SAFETY: `reserve` gave out bytes behind all live entries, so the new place does not overlap the old one,
+        // and both lie in initialised blocks. `&mut self` excludes other views.
+        unsafe {
+            let from = std::slice::from_raw_parts(self.address(old), old_len);
+            let to = std::slice::from_raw_parts_mut(self.address(offset), len);
+            fill(from, to);
+        }
+        self.buckets[usize::from(bucket)].offsets[usize::from(slot)] = offset;
+        self.dead += Self::footprint(old_len) as u32;
+        debug_assert!(L::entry_len(self.entry(bucket, slot)) <= len);
+        Ok(())
+    }
+
+    pub(super) fn remove<L: Layout>(&mut self, bucket: u8, slot: u8, hash: u64) {
+        let len = L::entry_len(self.entry(bucket, slot));
+        self.dead += Self::footprint(len) as u32;
+        self.count -= 1;
+        self.buckets[usize::from(bucket)].fingerprints[usize::from(slot)] = 0;
+        self.buckets[usize::from(bucket)].heat[usize::from(slot)] = 0;
+        let mut index = home(hash);
+        while index != usize::from(bucket) {
+            let passed = &mut self.buckets[index];
+            if passed.overflow != OVERFLOW_STUCK {
+                passed.overflow -= 1;
+            }
+            index = next(index);
+        }
+        if self.count == 0 {
+            for &block in &self.blocks[..usize::from(self.block_count)] {
+                // SAFETY: blocks come from `alloc_block`, no entry is left in them, and they are forgotten below.
+                unsafe { dealloc(block, block_layout()) };
+            }
+            self.block_count = 0;
+            self.tail = 0;
+            self.dead = 0;
+        } else if self.worth_compacting() && self.dead as usize * 2 > usize::from(self.block_count) * BLOCK_LEN {
+            self.compact::<L>();
+        }
+    }
+
+    /// Rewrites the log without its dead bytes.
+    pub(super) fn compact<L: Layout>(&mut self) {
+        let old = self.blocks;
+        let old_count = usize::from(self.block_count);
+        self.blocks = [std::ptr::null_mut(); BLOCKS_MAX];
+        self.block_count = 0;
+        self.tail = 0;
+        self.dead = 0;
+        for index in 0..BUCKETS {
+            for slot in bits(self.occupied(index)) {
+                let place = usize::from(self.buckets[index].offsets[slot]);
+                let (block, start) = (place / UNITS_PER_BLOCK, place % UNITS_PER_BLOCK * UNIT);
+                // SAFETY: offsets of occupied slots lead into the old blocks, which are alive until the end of this
+                // function and which nothing else refers to any more.
+                let entry = unsafe { std::slice::from_raw_parts(old[block].add(start), BLOCK_LEN - start) };
+                let entry = &entry[..L::entry_len(entry)];
+                let offset = self.append(entry.len(), BLOCKS_MAX).expect("rewriting fits, see BLOCKS_GROW");
+                // SAFETY: `append` gave out `entry.len()` bytes in a new block.
+                unsafe { self.address(offset).copy_from_nonoverlapping(entry.as_ptr(), entry.len()) };
+                self.buckets[index].offsets[slot] = offset;
+            }
+        }
+        for &block in &old[..old_count] {
+            // SAFETY: came from `alloc_block`, all entries were copied out, not referred to any more.
+            unsafe { dealloc(block, block_layout()) };
+        }
+    }
+
+    /// Takes over the bytes of an entry of another segment, with its heat and version.
+    fn adopt(&mut self, hash: u64, entry: &[u8], heat: u8, version: u32) {
+        let offset = self.append(entry.len(), BLOCKS_MAX).expect("rewriting fits, see BLOCKS_GROW");
+        let (bucket, slot) = self.claim(hash);
+        // SAFETY: `append` gave out `entry.len()` bytes in one of our blocks; `entry` is in another segment.
+        unsafe { self.address(offset).copy_from_nonoverlapping(entry.as_ptr(), entry.len()) };
+        let bucket = &mut self.buckets[bucket];
+        bucket.offsets[slot] = offset;
+        bucket.heat[slot] = heat;
+        bucket.version = bucket.version.max(version);
+    }
+
+    fn for_each<L: Layout>(&self, mut visit: impl FnMut(&[u8], u8, u32)) {
+        for bucket in &self.buckets {
+            for slot in bits(!bucket.matching(0) & ((1 << SLOTS) - 1)) {
+                let entry = self.entry_at(bucket.offsets[slot]);
+                visit(&entry[..L::entry_len(entry)], bucket.heat[slot], bucket.version);
+            }
+        }
+    }
+
+    /// Two new segments with the entries of this one. If `duplicate`, the entries' outside memory is cloned (this
+    /// segment lives on with other holders); otherwise it moves and this one must be freed with `free_moved`.
+    pub(super) fn halves<L: Layout>(&self, seed: u64, duplicate: bool) -> (NonNull<Segment>, NonNull<Segment>) {
+        let depth = self.depth() + 1;
+        let bit = 1u64 << (64 - depth);
+        let low = Segment::alloc(self.prefix, depth);
+        let high = Segment::alloc(self.prefix | bit, depth);
+        // SAFETY: just allocated, not shared.
+        let (low_ref, high_ref) = unsafe { (&mut *low.as_ptr(), &mut *high.as_ptr()) };
+        low_ref.note = self.note;
+        high_ref.note = self.note;
+        for (index, bucket) in self.buckets.iter().enumerate() {
+            low_ref.buckets[index].version = bucket.version;
+            high_ref.buckets[index].version = bucket.version;
+        }
+        self.for_each::<L>(|entry, heat, version| {
+            let hash = L::hash(entry, seed);
+            if hash & bit == 0 { &mut *low_ref } else { &mut *high_ref }.adopt(hash, entry, heat, version);
+        });
+        if duplicate && L::OWNS {
+            low_ref.clone_owned::<L>();
+            high_ref.clone_owned::<L>();
+        }
+        (low, high)
+    }
+
+    fn clone_owned<L: Layout>(&mut self) {
+        for bucket in 0..BUCKETS {
+            for slot in bits(self.occupied(bucket)) {
+                L::clone_owned(self.entry_mut(bucket as u8, slot as u8));
+            }
+        }
+    }
+
+    /// A copy held once, slot for slot.
+    pub(super) fn duplicate<L: Layout>(&self) -> NonNull<Segment> {
+        let copy = Segment::alloc(self.prefix, self.depth());
+        // SAFETY: just allocated, not shared.
+        let fresh = unsafe { &mut *copy.as_ptr() };
+        // SAFETY: buckets are plain bytes; source and target are distinct allocations.
+        unsafe { std::ptr::copy_nonoverlapping(&raw const self.buckets, &raw mut fresh.buckets, 1) };
+        for index in 0..self.blocks() {
+            let block = alloc_block();
+            // SAFETY: both blocks are BLOCK_LEN initialised bytes.
+            unsafe { block.copy_from_nonoverlapping(self.blocks[index], BLOCK_LEN) };
+            fresh.blocks[index] = block;
+        }
+        fresh.note = self.note;
+        fresh.dead = self.dead;
+        fresh.count = self.count;
+        fresh.tail = self.tail;
+        fresh.block_count = self.block_count;
+        if L::OWNS {
+            fresh.clone_owned::<L>();
+        }
+        copy
+    }
+
+    /// Whether both, joined, stay at most half full in slots and in bytes.
+    pub(super) fn fit_together(low: &Segment, high: &Segment) -> bool {
+        low.count() + high.count() <= COUNT_MAX / 2 && low.blocks() + high.blocks() <= BLOCKS_MAX / 2
+    }
+
+    pub(super) fn joined<L: Layout>(low: &Segment, high: &Segment, seed: u64) -> NonNull<Segment> {
+        let joined = Segment::alloc(low.prefix, low.depth() - 1);
+        // SAFETY: just allocated, not shared.
+        let fresh = unsafe { &mut *joined.as_ptr() };
+        fresh.note = low.note.min(high.note);
+        for (index, bucket) in fresh.buckets.iter_mut().enumerate() {
+            bucket.version = low.buckets[index].version.max(high.buckets[index].version);
+        }
+        for half in [low, high] {
+            half.for_each::<L>(|entry, heat, version| {
+                fresh.adopt(L::hash(entry, seed), entry, heat, version);
+            });
+        }
+        joined
+    }
+
+    /// Visits the entries whose home is `bucket`, wherever the probe put them.
+    pub(super) fn visit_home<L: Layout>(&self, bucket: usize, seed: u64, mut visit: impl FnMut(u8, u8)) {
+        let mut index = bucket;
+        for _ in 0..BUCKETS {
+            for slot in bits(self.occupied(index)) {
+                if home(L::hash(self.entry_at(self.buckets[index].offsets[slot]), seed)) == bucket {
+                    visit(index as u8, slot as u8);
+                }
+            }
+            if self.buckets[index].overflow == 0 {
+                break;
+            }
+            index = next(index);
+        }
+    }
+
+    pub(super) fn visit_bucket(&self, bucket: usize, mut visit: impl FnMut(u8, u8)) {
+        for slot in bits(self.occupied(bucket)) {
+            visit(bucket as u8, slot as u8);
+        }
+    }
+
+    pub(super) fn visit_all(&self, mut visit: impl FnMut(u8, u8)) {
+        for bucket in 0..BUCKETS {
+            self.visit_bucket(bucket, &mut visit);
+        }
+    }
+
+    /// Every invariant of one segment.
+    pub(super) fn check<L: Layout>(&self, seed: u64) {
+        let mut count = 0;
+        let mut live = 0;
+        let mut overflow = [0u32; BUCKETS];
+        let mut spans = Vec::new();
+        for index in 0..BUCKETS {
+            for slot in bits(self.occupied(index)) {
+                count += 1;
+                let offset = usize::from(self.buckets[index].offsets[slot]);
+                assert!(offset / UNITS_PER_BLOCK < self.blocks(), "offset leads into a block");
+                let entry = self.entry_at(offset as u16);
+                let len = L::entry_len(entry);
+                assert!(len > 0 && len <= entry.len(), "entry ends inside its block");
+                spans.push((offset * UNIT, offset * UNIT + len));
+                live += Self::footprint(len);
+                let hash = L::hash(entry, seed);
+                assert_eq!(self.buckets[index].fingerprints[slot], fingerprint(hash));
+                assert!(self.depth == 0 || (hash ^ self.prefix) >> (64 - self.depth()) == 0, "entry is in its segment");
+                let mut at = home(hash);
+                while at != index {
+                    overflow[at] += 1;
+                    at = next(at);
+                }
+            }
+        }
+        assert_eq!(count, self.count());
+        for (bucket, passed) in self.buckets.iter().zip(overflow) {
+            let have = u32::from(bucket.overflow);
+            assert!(have == passed || bucket.overflow == OVERFLOW_STUCK, "overflow {have}, passed {passed}");
+        }
+        spans.sort_unstable();
+        assert!(spans.windows(2).all(|pair| pair[0].1 <= pair[1].0), "entries do not overlap");
+        assert!(live + self.dead as usize <= self.blocks() * BLOCK_LEN, "live and dead bytes fit the blocks");
+    }
+}
