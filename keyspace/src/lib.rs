@@ -1,1 +1,391 @@
 //! The data of one shard: databases, values, expiry, eviction.
+//!
+//! A [`Keyspace`] is plain data reached through `&mut`: it knows no sockets, no threads, no clock and no randomness
+//! of its own. Time is the field [`Keyspace::now`], set by the owner once per batch, so that one command sees one
+//! instant; the seeds come with [`Options`].
+//!
+//! What happens to keys is announced in one place, [`Keyspace::changed`]: WATCH, keyspace notifications, client
+//! tracking and replication are all fed from there, and nothing is recorded while nobody listens.
+//!
+//! Read next: `db.rs` (one database), `value.rs` (what a key can hold), `expiry.rs` (how keys go in time).
+
+mod db;
+mod expiry;
+mod value;
+
+pub use damselfly_structures::keytable::{Expiry, Removed, Value};
+pub use damselfly_structures::table::{Cursor, Loc};
+pub use db::Db;
+pub use value::{Object, Type};
+
+use std::collections::VecDeque;
+
+/// Milliseconds since 1970.
+pub type UnixMs = u64;
+
+/// What a keyspace is made with.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Number of databases.
+    pub databases: usize,
+    /// Secret of the hash function, the same in all shards (routing and tables share one hash).
+    pub hash_seed: u64,
+    /// Start of the random sequence behind RANDOMKEY, SPOP and their kin.
+    pub random_seed: u64,
+}
+
+/// Classes of keyspace events, as in `notify-keyspace-events`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Class {
+    /// `g`: DEL, EXPIRE, RENAME...
+    Generic = 1,
+    /// `$`
+    String = 1 << 1,
+    /// `l`
+    List = 1 << 2,
+    /// `s`
+    Set = 1 << 3,
+    /// `h`
+    Hash = 1 << 4,
+    /// `z`
+    ZSet = 1 << 5,
+    /// `x`
+    Expired = 1 << 6,
+    /// `e`
+    Evicted = 1 << 7,
+    /// `t`
+    Stream = 1 << 8,
+    /// `m`
+    KeyMiss = 1 << 9,
+    /// `d`
+    Module = 1 << 10,
+    /// `n`
+    New = 1 << 11,
+}
+
+/// Something that happened to a key, for those who listen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// Database of the key.
+    pub db: usize,
+    /// Class, for the notification filter.
+    pub class: Class,
+    /// Name as in Redis' notifications: `set`, `del`, `expired`...
+    pub name: &'static str,
+    /// The key.
+    pub key: Box<[u8]>,
+}
+
+/// Counters that only ever grow, until CONFIG RESETSTAT.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Reads that found their key.
+    pub hits: u64,
+    /// Reads that did not.
+    pub misses: u64,
+    /// Changes of keys.
+    pub mutations: u64,
+    /// Keys removed because their time had come.
+    pub expired: u64,
+    /// Of these, the ones found by the background walk.
+    pub expired_in_background: u64,
+    /// Keys removed to make room.
+    pub evicted: u64,
+}
+
+/// See the crate's head.
+pub struct Keyspace {
+    dbs: Vec<Option<Box<Db>>>,
+    /// The present, set by the owner before each batch.
+    pub now: UnixMs,
+    /// Counters.
+    pub stats: Stats,
+    /// Whether expired keys may be removed (not on replicas, and not while DEBUG SET-ACTIVE-EXPIRE 0 concerns the
+    /// background walk; see `expiry.rs`).
+    pub active_expire: bool,
+    /// Whether anybody listens to events; while false, [`Keyspace::changed`] only counts.
+    pub observed: bool,
+    events: Vec<Event>,
+    doomed: VecDeque<Doomed>,
+    random: u64,
+    hash_seed: u64,
+    expiry: expiry::Walk,
+}
+
+/// Something big that is freed in steps.
+enum Doomed {
+    Db(Box<Db>),
+    Object(Object),
+}
+
+impl Keyspace {
+    /// A keyspace without keys. Databases are made when their first key comes.
+    pub fn new(options: &Options) -> Keyspace {
+        Keyspace {
+            dbs: (0..options.databases).map(|_| None).collect(),
+            now: 0,
+            stats: Stats::default(),
+            active_expire: true,
+            observed: false,
+            events: Vec::new(),
+            doomed: VecDeque::new(),
+            // Zero is the one state that xorshift never leaves.
+            random: options.random_seed | 1,
+            hash_seed: options.hash_seed,
+            expiry: expiry::Walk::default(),
+        }
+    }
+
+    /// Number of databases.
+    pub fn databases(&self) -> usize {
+        self.dbs.len()
+    }
+
+    /// Hash of a key: the same in every database and shard.
+    #[inline]
+    pub fn hash(&self, key: &[u8]) -> u64 {
+        damselfly_structures::hash::hash(key, self.hash_seed)
+    }
+
+    /// A database if it has ever had a key.
+    #[inline]
+    pub fn db(&self, db: usize) -> Option<&Db> {
+        self.dbs[db].as_deref()
+    }
+
+    /// A database, made if needed.
+    #[inline]
+    pub fn db_mut(&mut self, db: usize) -> &mut Db {
+        let seed = self.hash_seed;
+        self.dbs[db].get_or_insert_with(|| Box::new(Db::new(seed)))
+    }
+
+    /// Keys in a database, including those that have expired but were not yet removed (as Redis' DBSIZE).
+    pub fn len(&self, db: usize) -> usize {
+        self.db(db).map_or(0, Db::len)
+    }
+
+    /// Whether a database has no key.
+    pub fn is_empty(&self, db: usize) -> bool {
+        self.len(db) == 0
+    }
+
+    /// Bytes that all databases hold.
+    pub fn heap_bytes(&self) -> usize {
+        self.dbs.iter().flatten().map(|db| db.heap_bytes()).sum()
+    }
+
+    /// A random number; not for secrets.
+    #[inline]
+    pub fn random(&mut self) -> u64 {
+        next_random(&mut self.random)
+    }
+
+    /// Finds a key that is there *now*: one whose time has come is removed on the way, announced as expired.
+    #[inline]
+    pub fn find(&mut self, db: usize, key: &[u8]) -> Option<Loc> {
+        let hash = self.hash(key);
+        self.find_hashed(db, hash, key)
+    }
+
+    /// As [`Keyspace::find`], for callers that have the hash.
+    #[inline]
+    pub fn find_hashed(&mut self, db: usize, hash: u64, key: &[u8]) -> Option<Loc> {
+        let table = self.dbs[db].as_deref()?;
+        let loc = table.find(hash, key)?;
+        if table.expire_at(loc).is_some_and(|at| at <= self.now) {
+            self.expire(db, loc);
+            return None;
+        }
+        Some(loc)
+    }
+
+    /// As [`Keyspace::find`], counted as a read.
+    #[inline]
+    pub fn read(&mut self, db: usize, key: &[u8]) -> Option<Loc> {
+        let found = self.find(db, key);
+        if found.is_some() {
+            self.stats.hits += 1;
+        } else {
+            self.stats.misses += 1;
+            if self.observed {
+                self.note(db, key, Class::KeyMiss, "keymiss");
+            }
+        }
+        found
+    }
+
+    /// The value behind a location.
+    #[inline]
+    pub fn value(&self, db: usize, loc: Loc) -> Value<'_, Object> {
+        self.table(db).value(loc)
+    }
+
+    /// The database of a location, which exists because it has a key.
+    #[inline]
+    pub fn table(&self, db: usize) -> &Db {
+        self.dbs[db].as_deref().expect("a database with a key exists")
+    }
+
+    /// As [`Keyspace::table`], to be changed.
+    #[inline]
+    pub fn table_mut(&mut self, db: usize) -> &mut Db {
+        self.dbs[db].as_deref_mut().expect("a database with a key exists")
+    }
+
+    /// Removes a key; false if it was not there. A big collection is freed in steps.
+    pub fn remove(&mut self, db: usize, key: &[u8]) -> bool {
+        match self.find(db, key) {
+            Some(loc) => {
+                self.remove_at(db, loc);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Removes what is at a location.
+    #[inline]
+    pub fn remove_at(&mut self, db: usize, loc: Loc) {
+        if let Removed::Object(object) = self.table_mut(db).remove(loc) {
+            self.discard(object);
+        }
+    }
+
+    /// Frees a collection: now if it is small, in steps if it is big.
+    pub fn discard(&mut self, object: Object) {
+        if object.is_big() {
+            self.doomed.push_back(Doomed::Object(object));
+        }
+    }
+
+    /// Stores a string under a key, new or not, in integer form where its bytes are the canonical one.
+    #[inline]
+    pub fn set_string(&mut self, db: usize, key: &[u8], value: &[u8], expiry: Expiry) {
+        let hash = self.hash(key);
+        if let Removed::Object(object) = self.db_mut(db).set_string(hash, key, value, expiry) {
+            self.discard(object);
+        }
+    }
+
+    /// Stores a collection under a key, new or not.
+    pub fn set_object(&mut self, db: usize, key: &[u8], object: Object, expiry: Expiry) {
+        let hash = self.hash(key);
+        if let Removed::Object(old) = self.db_mut(db).set_object(hash, key, object, expiry) {
+            self.discard(old);
+        }
+    }
+
+    /// Removes all keys of a database. The memory goes in steps, whoever asked.
+    pub fn flush(&mut self, db: usize) -> usize {
+        match self.dbs[db].take() {
+            Some(old) => {
+                let keys = old.len();
+                self.doomed.push_back(Doomed::Db(old));
+                keys
+            }
+            None => 0,
+        }
+    }
+
+    /// Exchanges two databases.
+    pub fn swap(&mut self, one: usize, other: usize) {
+        self.dbs.swap(one, other);
+    }
+
+    /// Announces that a key was changed. The one way to do so: everything that depends on writes starts here.
+    #[inline]
+    pub fn changed(&mut self, db: usize, key: &[u8], class: Class, name: &'static str) {
+        self.stats.mutations += 1;
+        if self.observed {
+            self.note(db, key, class, name);
+        }
+    }
+
+    #[cold]
+    fn note(&mut self, db: usize, key: &[u8], class: Class, name: &'static str) {
+        self.events.push(Event { db, class, name, key: key.into() });
+    }
+
+    /// What was announced since the last call.
+    #[inline]
+    pub fn take_events(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.events)
+    }
+
+    /// Whether anything was announced since.
+    #[inline]
+    pub fn has_events(&self) -> bool {
+        !self.events.is_empty()
+    }
+
+    /// Whether there is memory waiting to be freed by [`Keyspace::free_some`].
+    pub fn has_doomed(&self) -> bool {
+        !self.doomed.is_empty()
+    }
+
+    /// Bytes that wait to be freed.
+    pub fn doomed_bytes(&self) -> usize {
+        self.doomed
+            .iter()
+            .map(|doomed| match doomed {
+                Doomed::Db(db) => db.heap_bytes(),
+                Doomed::Object(object) => object.heap_bytes(),
+            })
+            .sum()
+    }
+
+    /// Frees one bounded step of what was removed (some segments, some nodes: tens of microseconds); true if there
+    /// is more.
+    pub fn free_some(&mut self) -> bool {
+        use damselfly_structures::keytable::Freed;
+        match self.doomed.pop_front() {
+            None => return false,
+            Some(Doomed::Db(mut db)) => match db.free_some(4) {
+                Freed::Some => self.doomed.push_front(Doomed::Db(db)),
+                Freed::Object(object) => {
+                    self.doomed.push_front(Doomed::Db(db));
+                    self.doomed.push_front(Doomed::Object(object));
+                }
+                Freed::Done => {}
+            },
+            Some(Doomed::Object(mut object)) => {
+                if !object.free_some() {
+                    self.doomed.push_front(Doomed::Object(object));
+                }
+            }
+        }
+        !self.doomed.is_empty()
+    }
+
+    /// A random key of a database that has not expired.
+    pub fn random_key(&mut self, db: usize) -> Option<Loc> {
+        // Expired keys are skipped and removed; a bounded number of tries, as many keys may have expired at once.
+        for _ in 0..100 {
+            let mut random = self.random;
+            let loc = self.db(db)?.random(|| next_random(&mut random))?;
+            self.random = random;
+            if self.table(db).expire_at(loc).is_none_or(|at| at > self.now) {
+                return Some(loc);
+            }
+            self.expire(db, loc);
+        }
+        None
+    }
+
+    /// Every invariant; for tests, O(n).
+    pub fn check(&self) {
+        for db in self.dbs.iter().flatten() {
+            db.check();
+        }
+    }
+}
+
+/// xorshift64*: good enough for sampling, and repeatable.
+fn next_random(state: &mut u64) -> u64 {
+    *state ^= *state >> 12;
+    *state ^= *state << 25;
+    *state ^= *state >> 27;
+    state.wrapping_mul(0x2545_F491_4F6C_DD1D)
+}

@@ -579,7 +579,7 @@ impl<L: Layout> Table<L> {
         // the first entry at or behind a random place is taken.
         for _ in 0..64 {
             let segment = self.segment_ptr(random());
-            let place = (random() >> 32) * (BUCKETS * SLOTS) as u64 >> 32;
+            let place = ((random() >> 32) * (BUCKETS * SLOTS) as u64) >> 32;
             let (bucket, slot) = ((place as usize / SLOTS) as u8, (place as usize % SLOTS) as u8);
             // SAFETY: in our directory, hence alive.
             if unsafe { segment.as_ref() }.is_occupied(bucket, slot) {

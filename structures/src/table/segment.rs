@@ -110,7 +110,7 @@ fn alloc_block() -> *mut u8 {
 
 #[inline]
 fn home(hash: u64) -> usize {
-    ((hash >> 8) as u32 as u64 * BUCKETS as u64 >> 32) as usize
+    (((hash >> 8) as u32 as u64 * BUCKETS as u64) >> 32) as usize
 }
 
 #[inline]

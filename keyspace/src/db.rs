@@ -1,0 +1,371 @@
+//! One database of one shard: the key table plus what depends on the meaning of values.
+//!
+//! The table answers `Full` when a segment must split; this is the layer that splits and tries again, so nobody
+//! above knows about segments. (A running cut hooks in here too: before a bucket changes it must have been saved.)
+
+use damselfly_structures::keytable::{Edited, Expiry, Freed, KeyTable, NewValue, Removed, TableView, Value};
+use damselfly_structures::table::{Cursor, Loc, SegmentId};
+
+use crate::value::{Object, Type};
+
+/// See the module's head.
+pub struct Db {
+    table: KeyTable<Object>,
+    object_bytes: usize,
+    /// Scratch for strings that are edited; kept so that APPEND does not allocate each time.
+    scratch: Vec<u8>,
+}
+
+/// Longest decimal form of an i64, sign included.
+const INT_LEN_MAX: usize = 20;
+
+/// The number whose canonical decimal form these bytes are.
+#[inline]
+pub fn canonical_int(bytes: &[u8]) -> Option<i64> {
+    let (negative, digits) = match bytes {
+        [] => return None,
+        [b'-', digits @ ..] => (true, digits),
+        digits => (false, digits),
+    };
+    if bytes.len() > INT_LEN_MAX || digits.is_empty() {
+        return None;
+    }
+    if digits[0] == b'0' {
+        return (digits.len() == 1 && !negative).then_some(0);
+    }
+    let mut magnitude: u64 = 0;
+    for &digit in digits {
+        let digit = digit.wrapping_sub(b'0');
+        if digit > 9 {
+            return None;
+        }
+        magnitude = magnitude.checked_mul(10)?.checked_add(u64::from(digit))?;
+    }
+    if negative {
+        (magnitude <= i64::MIN.unsigned_abs()).then(|| (magnitude as i64).wrapping_neg())
+    } else {
+        i64::try_from(magnitude).ok()
+    }
+}
+
+impl Db {
+    pub(crate) fn new(seed: u64) -> Db {
+        Db { table: KeyTable::new(seed), object_bytes: 0, scratch: Vec::new() }
+    }
+
+    /// Number of keys.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.table.is_empty()
+    }
+
+    /// Keys with an expiry.
+    pub fn expires(&self) -> usize {
+        self.table.expires()
+    }
+
+    /// Bytes held: table, long strings, collections.
+    pub fn heap_bytes(&self) -> usize {
+        self.table.heap_bytes() + self.object_bytes
+    }
+
+    /// Bytes of the table's own structure, entries included.
+    pub fn table_bytes(&self) -> usize {
+        self.table.table_bytes()
+    }
+
+    /// Bytes of keys.
+    pub fn key_bytes(&self) -> usize {
+        self.table.key_bytes()
+    }
+
+    /// Bytes of string values.
+    pub fn string_bytes(&self) -> usize {
+        self.table.string_bytes()
+    }
+
+    /// Keys that fit before the next splits.
+    pub fn capacity(&self) -> usize {
+        self.table.raw().capacity()
+    }
+
+    #[inline]
+    pub(crate) fn find(&self, hash: u64, key: &[u8]) -> Option<Loc> {
+        self.table.find(hash, key)
+    }
+
+    /// Asks the processor to load the bucket of a hash.
+    #[inline]
+    pub fn prefetch(&self, hash: u64) {
+        self.table.prefetch(hash);
+    }
+
+    /// Asks the processor to load the entry that a hash probably leads to.
+    #[inline]
+    pub fn prefetch_entry(&self, hash: u64) {
+        self.table.prefetch_entry(hash);
+    }
+
+    /// The key at a location.
+    pub fn key(&self, loc: Loc) -> &[u8] {
+        self.table.key(loc)
+    }
+
+    /// The value at a location.
+    #[inline]
+    pub fn value(&self, loc: Loc) -> Value<'_, Object> {
+        self.table.value(loc)
+    }
+
+    /// The type of the value at a location.
+    #[inline]
+    pub fn type_at(&self, loc: Loc) -> Type {
+        match self.table.value(loc) {
+            Value::Int(_) | Value::Str(_) => Type::String,
+            Value::Object(object) => object.kind(),
+        }
+    }
+
+    /// When the key at a location expires.
+    #[inline]
+    pub fn expire_at(&self, loc: Loc) -> Option<u64> {
+        self.table.expire_at(loc)
+    }
+
+    /// Whether the key is exempt from eviction.
+    pub fn is_sticky(&self, loc: Loc) -> bool {
+        self.table.is_sticky(loc)
+    }
+
+    /// Exempts the key from eviction, or not.
+    pub fn set_sticky(&mut self, loc: Loc, sticky: bool) {
+        self.table.set_sticky(loc, sticky);
+    }
+
+    /// The memcache flags of a key.
+    pub fn mc_flags(&self, loc: Loc) -> u32 {
+        self.table.mc_flags(loc)
+    }
+
+    /// Sets the memcache flags of a key.
+    pub fn set_mc_flags(&mut self, loc: Loc, flags: u32) {
+        let mut loc = loc;
+        while self.table.set_mc_flags(loc, flags).is_err() {
+            loc = self.split_at(loc);
+        }
+    }
+
+    /// Splits the segment of a location and finds its key again.
+    #[cold]
+    fn split_at(&mut self, loc: Loc) -> Loc {
+        let key = self.table.key(loc).to_vec();
+        let hash = self.table.hash(&key);
+        self.table.split(hash);
+        self.table.find(hash, &key).expect("a split loses no key")
+    }
+
+    /// Stores a string; `hash` is that of `key`.
+    #[inline]
+    pub(crate) fn set_string(
+        &mut self,
+        hash: u64,
+        key: &[u8],
+        value: &[u8],
+        expiry: Expiry,
+    ) -> Removed<Object> {
+        match canonical_int(value) {
+            Some(number) => self.set_int(hash, key, number, expiry),
+            None => loop {
+                let Some(loc) = self.table.find(hash, key) else {
+                    self.insert(hash, key, NewValue::Str(value), expiry);
+                    return Removed::String;
+                };
+                match self.table.set_string(loc, value, expiry) {
+                    Ok((_, removed)) => return self.count_out(removed),
+                    Err(_) => self.table.split(hash),
+                }
+            },
+        }
+    }
+
+    /// Stores a number.
+    #[inline]
+    pub(crate) fn set_int(&mut self, hash: u64, key: &[u8], value: i64, expiry: Expiry) -> Removed<Object> {
+        loop {
+            let Some(loc) = self.table.find(hash, key) else {
+                self.insert(hash, key, NewValue::Int(value), expiry);
+                return Removed::String;
+            };
+            match self.table.set_int(loc, value, expiry) {
+                Ok((_, removed)) => return self.count_out(removed),
+                Err(_) => self.table.split(hash),
+            }
+        }
+    }
+
+    /// Replaces the number at a location, keeping its expiry.
+    #[inline]
+    pub fn set_int_at(&mut self, loc: Loc, value: i64) {
+        let mut loc = loc;
+        while self.table.set_int(loc, value, Expiry::Keep).is_err() {
+            loc = self.split_at(loc);
+        }
+    }
+
+    pub(crate) fn set_object(
+        &mut self,
+        hash: u64,
+        key: &[u8],
+        object: Object,
+        expiry: Expiry,
+    ) -> Removed<Object> {
+        self.object_bytes += object.heap_bytes();
+        let mut object = object;
+        loop {
+            let Some(loc) = self.table.find(hash, key) else {
+                self.insert(hash, key, NewValue::Object(object), expiry);
+                return Removed::String;
+            };
+            match self.table.set_object(loc, object, expiry) {
+                Ok((_, removed)) => return self.count_out(removed),
+                Err((_, back)) => {
+                    object = back;
+                    self.table.split(hash);
+                }
+            }
+        }
+    }
+
+    fn insert(&mut self, hash: u64, key: &[u8], value: NewValue<'_, Object>, expiry: Expiry) {
+        let expire_at = match expiry {
+            Expiry::At(at) => Some(at),
+            Expiry::Keep | Expiry::Never => None,
+        };
+        let mut value = value;
+        while let Err((_, back)) = self.table.insert(hash, key, value, expire_at) {
+            value = back;
+            self.table.split(hash);
+        }
+    }
+
+    fn count_out(&mut self, removed: Removed<Object>) -> Removed<Object> {
+        if let Removed::Object(object) = &removed {
+            self.object_bytes -= object.heap_bytes();
+        }
+        removed
+    }
+
+    /// Changes a string's bytes through a vector, keeping the expiry. The location must hold a string.
+    pub fn edit_string<R>(&mut self, loc: Loc, change: impl FnOnce(&mut Vec<u8>) -> R) -> R {
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let result = match self.table.edit_string(loc, &mut scratch, change) {
+            Edited::InPlace(result) => result,
+            Edited::Store(result) => {
+                let key = self.table.key(loc).to_vec();
+                let hash = self.table.hash(&key);
+                self.set_string(hash, &key, &scratch, Expiry::Keep);
+                result
+            }
+        };
+        // A scratch that once held a long string would keep its memory for ever.
+        if scratch.capacity() <= 4096 {
+            self.scratch = scratch;
+        }
+        result
+    }
+
+    /// Sets or removes the expiry of a key.
+    #[inline]
+    pub fn set_expire(&mut self, loc: Loc, expire_at: Option<u64>) {
+        let mut loc = loc;
+        while self.table.set_expire(loc, expire_at).is_err() {
+            loc = self.split_at(loc);
+        }
+    }
+
+    pub(crate) fn remove(&mut self, loc: Loc) -> Removed<Object> {
+        let removed = self.table.remove(loc);
+        self.count_out(removed)
+    }
+
+    /// Walks the keys; see [`Cursor`] for the guarantee. Expired keys are visited too.
+    pub fn scan(&self, cursor: Cursor, visit: impl FnMut(Loc)) -> Cursor {
+        self.table.raw().scan(cursor, visit)
+    }
+
+    pub(crate) fn random(&self, random: impl FnMut() -> u64) -> Option<Loc> {
+        self.table.raw().random(random)
+    }
+
+    /// Visits all keys in table order.
+    pub fn for_each(&self, mut visit: impl FnMut(Loc)) {
+        let view = self.table.raw();
+        let mut id = Some(view.first_segment());
+        while let Some(segment) = id {
+            view.visit_segment(segment, &mut visit);
+            id = view.next_segment(segment);
+        }
+    }
+
+    /// The segment behind `after` in table order (the first for None), with the earliest expiry it may hold.
+    pub(crate) fn segment_after(&self, after: Option<SegmentId>) -> Option<(SegmentId, u64)> {
+        let view = self.table.raw();
+        let id = match after {
+            None => view.first_segment(),
+            Some(id) => view.next_segment(id)?,
+        };
+        Some((id, view.note(id)))
+    }
+
+    /// Collects the keys of a segment that have expired at `now`, at most `limit`, and corrects the segment's
+    /// earliest expiry if all were found.
+    pub(crate) fn expired_in(&mut self, id: SegmentId, now: u64, limit: usize, found: &mut Vec<Loc>) {
+        let mut earliest = u64::MAX;
+        let mut complete = true;
+        self.table.raw().visit_segment(id, |loc| {
+            if let Some(at) = self.table.expire_at(loc) {
+                if at > now {
+                    earliest = earliest.min(at);
+                } else if found.len() < limit {
+                    found.push(loc);
+                } else {
+                    complete = false;
+                }
+            }
+        });
+        if complete {
+            self.table.set_note(id, earliest);
+        }
+    }
+
+    pub(crate) fn free_some(&mut self, segments: usize) -> Freed<Object> {
+        self.table.free_some(segments)
+    }
+
+    pub(crate) fn check(&self) {
+        self.table.check();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::canonical_int;
+
+    /// Only text that printing the number would give back is taken for a number.
+    #[test]
+    fn canonical_forms() {
+        for n in [0, 1, -1, 9, 10, -10, 127, 128, 65535, i64::MAX, i64::MIN, i64::MAX - 1] {
+            assert_eq!(canonical_int(n.to_string().as_bytes()), Some(n));
+        }
+        for text in ["", "-", "+1", "00", "01", "-0", "-01", " 1", "1 ", "1.0", "9223372036854775808", "a"] {
+            assert_eq!(canonical_int(text.as_bytes()), None, "{text:?}");
+        }
+        assert_eq!(canonical_int(b"-9223372036854775809"), None);
+        assert_eq!(canonical_int(b"99999999999999999999"), None);
+    }
+}
