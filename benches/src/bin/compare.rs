@@ -8,6 +8,7 @@ use damselfly_benches::run::{Outcome, Plan, Progress, Verdict};
 use damselfly_benches::server::{Contestant, split_words};
 use damselfly_benches::{benchmark, sys};
 use std::fs;
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -80,7 +81,7 @@ fn compare(options: Options) -> Result<bool, String> {
         setting: Setting { redis_benchmark: options.redis_benchmark, sizes: Sizes { quick: options.quick } },
     };
     if options.list {
-        list(&plan);
+        print(&list(&plan))?;
         return Ok(true);
     }
     // What can be known now should not be found out after half an hour.
@@ -111,7 +112,7 @@ fn compare(options: Options) -> Result<bool, String> {
         (_, true) => report::json(&plan, &circumstances, &outcomes),
         _ => report::text(&plan, &circumstances, &outcomes),
     };
-    print!("{printed}");
+    print(&printed)?;
     if let Some(path) = &options.update {
         let part = report::markdown(&plan, &circumstances, &outcomes);
         let updated = fs::read_to_string(path)
@@ -124,16 +125,22 @@ fn compare(options: Options) -> Result<bool, String> {
     Ok(!outcomes.iter().any(|outcome| outcome.broken() || (options.check && missed(outcome))))
 }
 
-fn list(plan: &Plan) {
+/// To standard output; whoever closed it early (`| head`) gets an error and not a panic.
+fn print(text: &str) -> Result<(), String> {
+    std::io::stdout().write_all(text.as_bytes()).map_err(|error| format!("standard output: {error}"))
+}
+
+fn list(plan: &Plan) -> String {
     let rows = SCENARIOS.iter().flat_map(|scenario| scenario.rows).filter(|row| plan.wants(row));
-    for row in rows {
+    let lines = rows.map(|row| {
         let must = match row.must {
             None => "no promise".to_owned(),
             Some(Bound::Ratio(limit)) => format!("<= {limit:.2} of redis"),
             Some(Bound::Value(limit)) => format!("<= {}", row.metric.show(limit)),
         };
-        println!("{:<42} {:<28} {must}", row.name, row.metric.title());
-    }
+        format!("{:<42} {:<28} {must}\n", row.name, row.metric.title())
+    });
+    lines.collect()
 }
 
 /// The command line as it was given, for the report. Only the program's own directory is dropped.
