@@ -1,1 +1,327 @@
 //! The command table and the handlers.
+//!
+//! A command is declared and implemented in one place: a [`Command`] in the file of its group, its handler under it,
+//! and an entry in the file's `COMMANDS`. Everything else reads the table: arity and key checks, routing to shards,
+//! COMMAND and its sub-commands, the documentation.
+//!
+//! A handler is a synchronous function over [`Cx`]: the keyspace of one shard, the client's database, the reply.
+//! It cannot block, cannot be interleaved and sees one instant of time. What it cannot express (commands about
+//! connections or about the whole server) is declared here too, as [`Run::Server`], and carried out by the server.
+//!
+//! Read next: `cx.rs` (what a handler can do), `string.rs` (a typical group), `spread.rs` (commands over shards).
+
+mod args;
+mod connection;
+mod cx;
+mod error;
+mod generic;
+mod lookup;
+mod server;
+mod spread;
+mod string;
+
+pub use args::Args;
+pub use cx::{Cx, Env};
+pub use error::{CmdResult, CommandError};
+pub use lookup::lookup;
+pub use spread::{Merge, Spread};
+
+use damselfly_protocol::request::Argv;
+
+/// How many arguments a command takes, its name included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arity {
+    /// Exactly this many.
+    Exactly(usize),
+    /// This many or more.
+    AtLeast(usize),
+}
+
+impl Arity {
+    /// Whether a request of `len` arguments fits.
+    #[inline]
+    pub const fn allows(self, len: usize) -> bool {
+        match self {
+            Arity::Exactly(n) => len == n,
+            Arity::AtLeast(n) => len >= n,
+        }
+    }
+
+    /// As COMMAND INFO shows it: negative for "at least".
+    pub const fn as_redis(self) -> i64 {
+        match self {
+            Arity::Exactly(n) => n as i64,
+            Arity::AtLeast(n) => -(n as i64),
+        }
+    }
+}
+
+/// Where the keys of a command are.
+#[derive(Clone, Copy, Debug)]
+pub enum Keys {
+    /// None, or none that could be named beforehand.
+    None,
+    /// The first argument behind the name.
+    First,
+    /// From the first argument to `last` (negative: counted from the end), every `step`-th.
+    Range {
+        /// Index of the first key; the name is 0.
+        first: usize,
+        /// Index of the last key; -1 is the last argument.
+        last: i64,
+        /// Distance between keys.
+        step: usize,
+    },
+    /// Argument `count` says how many keys follow it; argument `also` is another key (a store target) if not 0.
+    Counted {
+        /// Index of the argument with the number of keys.
+        count: usize,
+        /// Index of a further key, or 0.
+        also: usize,
+    },
+    /// Found by looking at the arguments.
+    By(fn(&Argv<'_>, &mut Vec<usize>)),
+}
+
+/// Yes-or-no properties of a command, as in COMMAND INFO.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flags(u32);
+
+impl Flags {
+    /// None of them.
+    pub const NONE: Flags = Flags(0);
+    /// Changes keys.
+    pub const WRITE: Flags = Flags(1);
+    /// Reads keys.
+    pub const READ: Flags = Flags(1 << 1);
+    /// May need memory; refused when there is none left.
+    pub const GROWS: Flags = Flags(1 << 2);
+    /// Constant or logarithmic time.
+    pub const FAST: Flags = Flags(1 << 3);
+    /// For operators.
+    pub const ADMIN: Flags = Flags(1 << 4);
+    /// Allowed while the dataset is loading.
+    pub const LOADING: Flags = Flags(1 << 5);
+    /// Not from scripts.
+    pub const NO_SCRIPT: Flags = Flags(1 << 6);
+    /// May wait.
+    pub const BLOCKING: Flags = Flags(1 << 7);
+    /// Allowed without authentication.
+    pub const NO_AUTH: Flags = Flags(1 << 8);
+    /// Not in transactions.
+    pub const NO_MULTI: Flags = Flags(1 << 9);
+    /// Publishes or subscribes.
+    pub const PUBSUB: Flags = Flags(1 << 10);
+    /// Allowed on a replica with stale data.
+    pub const STALE: Flags = Flags(1 << 11);
+    /// Not shown by MONITOR.
+    pub const SKIP_MONITOR: Flags = Flags(1 << 12);
+    /// Not recorded by SLOWLOG.
+    pub const SKIP_SLOWLOG: Flags = Flags(1 << 13);
+    /// The key count is in an argument or the keys depend on the arguments.
+    pub const MOVABLE_KEYS: Flags = Flags(1 << 14);
+    /// Not listed by COMMAND.
+    pub const HIDDEN: Flags = Flags(1 << 15);
+    /// Dangerous on a shared server.
+    pub const DANGEROUS: Flags = Flags(1 << 16);
+    /// Runs a script.
+    pub const SCRIPT: Flags = Flags(1 << 17);
+
+    /// Both sets.
+    pub const fn with(self, other: Flags) -> Flags {
+        Flags(self.0 | other.0)
+    }
+
+    /// Whether all of `other` are in this set.
+    #[inline]
+    pub const fn has(self, other: Flags) -> bool {
+        self.0 & other.0 == other.0
+    }
+}
+
+/// Redis' command groups, which name the files here and the pages of the documentation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Group {
+    /// Connection management.
+    Connection,
+    /// Keys of any type.
+    Generic,
+    /// Strings.
+    String,
+    /// The server.
+    Server,
+}
+
+impl Group {
+    /// As COMMAND DOCS names it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Group::Connection => "connection",
+            Group::Generic => "generic",
+            Group::String => "string",
+            Group::Server => "server",
+        }
+    }
+
+    /// The ACL category that belongs to the group, if it has one of its own.
+    pub const fn category(self) -> Option<&'static str> {
+        match self {
+            Group::Connection => Some("connection"),
+            Group::Generic => Some("keyspace"),
+            Group::String => Some("string"),
+            Group::Server => None,
+        }
+    }
+}
+
+/// A handler over one shard.
+pub type Handler = fn(&mut Cx<'_>, Args<'_>) -> CmdResult;
+
+/// Who carries a command out.
+#[derive(Clone, Copy)]
+pub enum Run {
+    /// A handler over the keyspace of one shard.
+    Shard(Handler),
+    /// The server, which matches on this.
+    Server(ServerCommand),
+}
+
+/// Commands about connections or the whole server. The server's `match` over this enum is their implementation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServerCommand {
+    /// AUTH
+    Auth,
+    /// CLIENT
+    Client,
+    /// COMMAND
+    Command,
+    /// CONFIG
+    Config,
+    /// DEBUG
+    Debug,
+    /// ECHO
+    Echo,
+    /// FLUSHALL
+    FlushAll,
+    /// FLUSHDB
+    FlushDb,
+    /// HELLO
+    Hello,
+    /// INFO
+    Info,
+    /// KEYS
+    Keys,
+    /// LATENCY
+    Latency,
+    /// LOLWUT
+    Lolwut,
+    /// MEMORY
+    Memory,
+    /// MODULE
+    Module,
+    /// MONITOR
+    Monitor,
+    /// MOVE
+    Ping,
+    /// QUIT
+    Quit,
+    /// RANDOMKEY
+    RandomKey,
+    /// RESET
+    Reset,
+    /// RM
+    Rm,
+    /// ROLE
+    Role,
+    /// SCAN
+    Scan,
+    /// SELECT
+    Select,
+    /// SHUTDOWN
+    Shutdown,
+    /// SLOWLOG
+    Slowlog,
+    /// SWAPDB
+    SwapDb,
+    /// TIME
+    Time,
+    /// DBSIZE
+    DbSize,
+}
+
+/// A command's declaration. Every field is written out; there are no defaults to remember.
+pub struct Command {
+    /// Name in upper case, as clients may write it in any case.
+    pub name: &'static str,
+    /// Number of arguments.
+    pub arity: Arity,
+    /// Where the keys are.
+    pub keys: Keys,
+    /// Properties.
+    pub flags: Flags,
+    /// What happens when the keys are on several shards.
+    pub spread: Spread,
+    /// Group.
+    pub group: Group,
+    /// First version of Redis with it (or of Dragonfly, then `dragonfly`).
+    pub since: &'static str,
+    /// Arguments behind the name, in Redis' notation.
+    pub syntax: &'static str,
+    /// One sentence.
+    pub summary: &'static str,
+    /// Who carries it out.
+    pub run: Run,
+}
+
+impl std::fmt::Debug for Command {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+impl Command {
+    /// Collects the positions of the keys in a request that satisfies the arity.
+    pub fn key_positions(&self, argv: &Argv<'_>, positions: &mut Vec<usize>) {
+        positions.clear();
+        match self.keys {
+            Keys::None => {}
+            Keys::First => positions.push(1),
+            Keys::Range { first, last, step } => {
+                let last = if last < 0 { argv.len() as i64 + last } else { last };
+                positions.extend((first..=last.max(0) as usize).step_by(step).filter(|&at| at < argv.len()));
+            }
+            Keys::Counted { count, also } => {
+                if also != 0 && also < argv.len() {
+                    positions.push(also);
+                }
+                let keys = argv.get(count).and_then(damselfly_protocol::number::parse_i64).unwrap_or(0);
+                let keys = keys.clamp(0, argv.len() as i64) as usize;
+                positions.extend((count + 1..count + 1 + keys).take_while(|&at| at < argv.len()));
+            }
+            Keys::By(find) => find(argv, positions),
+        }
+    }
+
+    /// (first, last, step) as COMMAND INFO shows them.
+    pub fn key_range(&self) -> (i64, i64, i64) {
+        match self.keys {
+            Keys::None | Keys::By(_) => (0, 0, 0),
+            Keys::First => (1, 1, 1),
+            Keys::Range { first, last, step } => (first as i64, last, step as i64),
+            Keys::Counted { also: 0, .. } => (0, 0, 0),
+            Keys::Counted { also, .. } => (also as i64, also as i64, 1),
+        }
+    }
+}
+
+/// All commands, group by group; within a group in the order of the file.
+pub const FAMILIES: &[&[&Command]] =
+    &[connection::COMMANDS, generic::COMMANDS, server::COMMANDS, string::COMMANDS];
+
+/// Every command once.
+pub fn all() -> impl Iterator<Item = &'static Command> {
+    FAMILIES.iter().flat_map(|family| family.iter().copied())
+}
+
+#[cfg(test)]
+mod tests;

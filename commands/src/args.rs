@@ -1,0 +1,80 @@
+//! The arguments of a command, taken one by one.
+
+use damselfly_protocol::number::parse_i64;
+use damselfly_protocol::request::Argv;
+
+use crate::error::CommandError;
+
+/// The arguments that a handler has not taken yet; the command's name is already gone.
+#[derive(Clone, Copy, Debug)]
+pub struct Args<'a> {
+    rest: Argv<'a>,
+}
+
+impl<'a> Args<'a> {
+    /// The arguments behind the name of a request.
+    #[inline]
+    pub fn behind_name(argv: &Argv<'a>) -> Args<'a> {
+        Args { rest: argv.split_first().map_or(*argv, |(_, rest)| rest) }
+    }
+
+    /// How many are left.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.rest.len()
+    }
+
+    /// Whether none is left.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.rest.is_empty()
+    }
+
+    /// The next argument. A missing one is a syntax error: the arity has been checked before.
+    #[inline]
+    pub fn take(&mut self) -> Result<&'a [u8], CommandError> {
+        let (first, rest) = self.rest.split_first().ok_or(CommandError::Syntax)?;
+        self.rest = rest;
+        Ok(first)
+    }
+
+    /// The next argument as a 64-bit integer.
+    #[inline]
+    pub fn take_int(&mut self) -> Result<i64, CommandError> {
+        parse_i64(self.take()?).ok_or(CommandError::NotInteger)
+    }
+
+    /// The next argument if it is this word, in any case.
+    #[inline]
+    pub fn take_word(&mut self, word: &str) -> bool {
+        let is = self.peek().is_some_and(|arg| arg.eq_ignore_ascii_case(word.as_bytes()));
+        if is {
+            self.rest = self.rest.split_first().expect("peeked").1;
+        }
+        is
+    }
+
+    /// The next argument, left in place.
+    #[inline]
+    pub fn peek(&self) -> Option<&'a [u8]> {
+        self.rest.get(0)
+    }
+
+    /// Argument `at` of those left.
+    #[inline]
+    pub fn get(&self, at: usize) -> Option<&'a [u8]> {
+        self.rest.get(at)
+    }
+
+    /// All that are left.
+    #[inline]
+    pub fn rest(&self) -> impl ExactSizeIterator<Item = &'a [u8]> + DoubleEndedIterator + Clone + use<'a> {
+        self.rest.iter()
+    }
+
+    /// An error unless all were taken.
+    #[inline]
+    pub fn end(&self) -> Result<(), CommandError> {
+        if self.is_empty() { Ok(()) } else { Err(CommandError::Syntax) }
+    }
+}

@@ -1,0 +1,137 @@
+//! What a handler can do: the keyspace of its shard through the eyes of one client.
+
+use damselfly_keyspace::{Class, Expiry, Keyspace, Loc, Object, Value};
+use damselfly_protocol::number::Decimal;
+use damselfly_protocol::reply::ReplyWriter;
+
+use crate::error::CommandError;
+
+/// Settings that handlers need, copied from the configuration whenever it changes.
+#[derive(Clone, Debug)]
+pub struct Env {
+    /// Longest string (`proto-max-bulk-len`).
+    pub string_len_max: usize,
+}
+
+impl Default for Env {
+    fn default() -> Env {
+        Env { string_len_max: 512 * 1024 * 1024 }
+    }
+}
+
+/// One command's surroundings.
+pub struct Cx<'a> {
+    /// The data of this shard. Its `now` is the one instant this command sees.
+    pub ks: &'a mut Keyspace,
+    /// The client's database.
+    pub db: usize,
+    /// Where the reply goes.
+    pub out: ReplyWriter<'a>,
+    /// Settings.
+    pub env: &'a Env,
+}
+
+/// A string value as it is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Str<'a> {
+    /// In canonical decimal form.
+    Int(i64),
+    /// As bytes.
+    Bytes(&'a [u8]),
+}
+
+impl<'a> Str<'a> {
+    /// The bytes, printed into `buffer` if the value is a number.
+    #[inline]
+    pub fn bytes<'b>(self, buffer: &'b mut Decimal) -> &'b [u8]
+    where
+        'a: 'b,
+    {
+        match self {
+            Str::Bytes(bytes) => bytes,
+            Str::Int(number) => {
+                *buffer = Decimal::new(number);
+                buffer.as_bytes()
+            }
+        }
+    }
+}
+
+impl<'a> Cx<'a> {
+    /// Finds a key that is there now.
+    #[inline]
+    pub fn find(&mut self, key: &[u8]) -> Option<Loc> {
+        self.ks.find(self.db, key)
+    }
+
+    /// As `find`, counted as a hit or a miss.
+    #[inline]
+    pub fn read(&mut self, key: &[u8]) -> Option<Loc> {
+        self.ks.read(self.db, key)
+    }
+
+    /// The string at a location, or WRONGTYPE.
+    #[inline]
+    pub fn string_at(&self, loc: Loc) -> Result<Str<'_>, CommandError> {
+        match self.ks.value(self.db, loc) {
+            Value::Int(number) => Ok(Str::Int(number)),
+            Value::Str(bytes) => Ok(Str::Bytes(bytes)),
+            Value::Object(_) => Err(CommandError::WrongType),
+        }
+    }
+
+    /// The string under a key for reading: None if the key is missing, an error if it holds another type.
+    #[inline]
+    pub fn read_string(&mut self, key: &[u8]) -> Result<Option<Str<'_>>, CommandError> {
+        match self.read(key) {
+            Some(loc) => self.string_at(loc).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Finds a key for a string write: its location if it holds a string, an error if another type.
+    #[inline]
+    pub fn find_string(&mut self, key: &[u8]) -> Result<Option<Loc>, CommandError> {
+        match self.find(key) {
+            Some(loc) => self.string_at(loc).map(|_| Some(loc)),
+            None => Ok(None),
+        }
+    }
+
+    /// Stores a string. Announce it with [`Cx::changed`].
+    #[inline]
+    pub fn set_string(&mut self, key: &[u8], value: &[u8], expiry: Expiry) {
+        self.ks.set_string(self.db, key, value, expiry);
+    }
+
+    /// Stores a collection. Announce it with [`Cx::changed`].
+    pub fn set_object(&mut self, key: &[u8], object: Object, expiry: Expiry) {
+        self.ks.set_object(self.db, key, object, expiry);
+    }
+
+    /// Announces that this command changed a key.
+    #[inline]
+    pub fn changed(&mut self, key: &[u8], class: Class, name: &'static str) {
+        self.ks.changed(self.db, key, class, name);
+    }
+
+    /// Writes a string value as a bulk reply.
+    #[inline]
+    pub fn reply_str(out: &mut ReplyWriter<'_>, value: Str<'_>) {
+        match value {
+            Str::Bytes(bytes) => out.bulk(bytes),
+            Str::Int(number) => out.bulk_int(number),
+        }
+    }
+
+    /// Writes the string at a location as a bulk reply.
+    #[inline]
+    pub fn reply_string_at(&mut self, loc: Loc) -> Result<(), CommandError> {
+        match self.ks.value(self.db, loc) {
+            Value::Int(number) => self.out.bulk_int(number),
+            Value::Str(bytes) => self.out.bulk(bytes),
+            Value::Object(_) => return Err(CommandError::WrongType),
+        }
+        Ok(())
+    }
+}
