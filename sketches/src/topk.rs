@@ -304,7 +304,7 @@ impl TopK {
     ///
     /// One attempt lowers it by one with probability `decay^count`. A hundred thousand of them on a hundred rows
     /// would hold up the shard, so a large number is taken in steps, each lowering by the expected amount at its
-    /// beginning: at most some 500 steps.
+    /// beginning: short ones near zero and while the chance changes quickly, some 700 at most.
     fn decayed(&self, count: u32, attempts: u32, random: &mut impl FnMut() -> u64) -> (u32, u32) {
         let mut left = count;
         let mut rest = attempts;
@@ -313,7 +313,8 @@ impl TopK {
             if chance < 1e-12 {
                 return (left, 0);
             }
-            let step = (rest / DECAY_STEPS).max(1);
+            let careful = f64::from(left / 16 + 1) / chance;
+            let step = (rest / DECAY_STEPS).min(careful as u32).max(1);
             let expected = f64::from(step) * chance;
             let uniform = (random() >> 11) as f64 / (1u64 << 53) as f64;
             // Round up or down by chance, so that small expectations are not lost.
