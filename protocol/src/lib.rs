@@ -8,6 +8,7 @@
 //! strings. The decoder for what *servers* say (nested replies, pushes) is the client side's concern and not here.
 
 pub mod limits;
+pub mod long_double;
 pub mod number;
 pub mod reply;
 pub mod request;

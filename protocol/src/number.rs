@@ -4,6 +4,7 @@
 //! Integers: [`parse_i64`], [`parse_u64`], [`Decimal`]. Doubles: [`parse_f64`], [`fmt_double`]. The 80-bit floats of
 //! INCRBYFLOAT are `long_double`'s.
 
+pub use crate::long_double::{IncrByFloatError, LongDouble, incr_by_float};
 use std::io::Write;
 
 /// A signed integer as Redis accepts them anywhere: optional minus, no plus, no leading zeros, no "-0", no spaces.
@@ -261,8 +262,8 @@ fn parse_hex_f64(text: &[u8]) -> Option<f64> {
 pub const DOUBLE_LEN_MAX: usize = 32;
 
 /// Prints a double with the fewest digits that read back as the same double, in plain notation from 1e-6 up to below
-/// 1e21: `0.1`, `3`, `-0`, `1e+21`, `1e-7`, `inf`, `-inf`, `nan`. What Dragonfly prints, and Redis since 7.2 for
-/// usual numbers; [`fmt_double_17`] is the form before that.
+/// 1e21: `0.1`, `3`, `1e+21`, `1e-7`, `inf`, `-inf`, `nan`. What Dragonfly prints, and Redis since 7.2 for usual numbers;
+/// [`fmt_double_17`] is the form before that. Minus zero prints as `0`, here as there.
 #[inline]
 pub fn fmt_double(number: f64, buf: &mut [u8; DOUBLE_LEN_MAX]) -> &str {
     if let Some(at) = write_short_decimal(number, buf) {
@@ -283,7 +284,7 @@ fn write_short_decimal(number: f64, buf: &mut [u8; DOUBLE_LEN_MAX]) -> Option<us
     let magnitude = number.abs();
     for (decimals, power) in POWERS.into_iter().enumerate() {
         let scaled = magnitude * power;
-        // Also false for NaN and the infinities. Zero goes the long way for its sign.
+        // Also false for NaN and the infinities.
         if !(1.0..DIGITS_15).contains(&scaled) {
             if scaled < 1.0 && scaled > 0.0 {
                 continue;
@@ -315,6 +316,9 @@ fn write_short_decimal(number: f64, buf: &mut [u8; DOUBLE_LEN_MAX]) -> Option<us
 
 #[cold]
 fn fmt_any_double(number: f64, buf: &mut [u8; DOUBLE_LEN_MAX]) -> &str {
+    if number == 0.0 {
+        return "0";
+    }
     let Some(digits) = Digits::of(number, None) else { return not_finite(number) };
     let notation = if (-6..21).contains(&digits.exponent) { Notation::Plain } else { Notation::Exponent(1) };
     digits.print(notation, buf)

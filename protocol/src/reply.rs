@@ -132,16 +132,12 @@ impl<'a> ReplyWriter<'a> {
     /// An integer.
     #[inline]
     pub fn int(&mut self, number: i64) {
-        if (0..10).contains(&number) {
-            self.out.extend_from_slice(&[b':', b'0' + number as u8, b'\r', b'\n']);
-        } else {
-            let mut buf = [0; HEADER_LEN_MAX];
-            let at = {
-                let at = write_i64_before(&mut buf, HEADER_LEN_MAX - 2, number);
-                finish_header(&mut buf, b':', at)
-            };
-            self.out.extend_from_slice(&buf[at..]);
+        if (0..100).contains(&number) {
+            return self.header(b':', number as usize);
         }
+        let mut line = Line::new();
+        let at = write_i64_before(&mut line.buf, Line::DIGITS_END, number);
+        line.append(b':', at, self.out);
     }
 
     /// A string.
@@ -255,8 +251,8 @@ impl<'a> ReplyWriter<'a> {
     /// Nested ones must be filled innermost first.
     pub fn deferred(&mut self, likely: usize) -> Deferred {
         let at = self.out.len();
-        let mut buf = [0; HEADER_LEN_MAX];
-        let reserved = HEADER_LEN_MAX - write_u64_before(&mut buf, HEADER_LEN_MAX - 2, likely as u64) + 1;
+        // Marker, digits, CR, LF.
+        let reserved = Decimal::new_unsigned(likely as u64).as_bytes().len() + 3;
         self.out.resize(at + reserved, UNFILLED);
         Deferred { at, reserved }
     }
@@ -281,10 +277,9 @@ impl<'a> ReplyWriter<'a> {
             self.out[at..at + reserved].iter().all(|b| *b == UNFILLED),
             "deferred headers are filled innermost first"
         );
-        let mut buf = [0; HEADER_LEN_MAX];
-        let digits = write_u64_before(&mut buf, HEADER_LEN_MAX - 2, len as u64);
-        let start = finish_header(&mut buf, marker, digits);
-        self.out.splice(at..at + reserved, buf[start..].iter().copied());
+        let digits = Decimal::new_unsigned(len as u64);
+        let header = [&[marker], digits.as_bytes(), b"\r\n"].concat();
+        self.out.splice(at..at + reserved, header);
     }
 
     /// `<marker><len>\r\n`
@@ -301,10 +296,9 @@ impl<'a> ReplyWriter<'a> {
                 b'\n',
             ]);
         } else {
-            let mut buf = [0; HEADER_LEN_MAX];
-            let at = write_u64_before(&mut buf, HEADER_LEN_MAX - 2, len as u64);
-            let at = finish_header(&mut buf, marker, at);
-            self.out.extend_from_slice(&buf[at..]);
+            let mut line = Line::new();
+            let at = write_u64_before(&mut line.buf, Line::DIGITS_END, len as u64);
+            line.append(marker, at, self.out);
         }
     }
 
@@ -317,9 +311,8 @@ impl<'a> ReplyWriter<'a> {
         let start = self.out.len();
         self.out.extend_from_slice(text);
         for byte in &mut self.out[start..] {
-            if matches!(*byte, b'\r' | b'\n') {
-                *byte = b' ';
-            }
+            // Written in both cases, or the compiler cannot do sixteen at a time.
+            *byte = if matches!(*byte, b'\r' | b'\n') { b' ' } else { *byte };
         }
         self.out.extend_from_slice(b"\r\n");
     }
@@ -346,10 +339,33 @@ impl Aggregate {
     }
 }
 
-/// Puts the marker before the digits that begin at `at`, and the line's end behind them.
-#[inline]
-fn finish_header(buf: &mut [u8; HEADER_LEN_MAX], marker: u8, at: usize) -> usize {
-    buf[at - 1] = marker;
-    buf[HEADER_LEN_MAX - 2..].copy_from_slice(b"\r\n");
-    at - 1
+/// `<marker><digits>\r\n`, put together from the back and appended as a block of fixed size whose surplus is cut off:
+/// copying a length known to the compiler is two moves, copying an unknown one is a call (9 ns against 5).
+struct Line {
+    buf: [u8; Line::DIGITS_END + HEADER_LEN_MAX],
+}
+
+impl Line {
+    /// Behind the marker and the longest digits.
+    const DIGITS_END: usize = DECIMAL_LEN_MAX + 1;
+
+    #[inline]
+    fn new() -> Line {
+        let mut buf = [0; Line::DIGITS_END + HEADER_LEN_MAX];
+        buf[Line::DIGITS_END] = b'\r';
+        buf[Line::DIGITS_END + 1] = b'\n';
+        Line { buf }
+    }
+
+    /// The digits begin at `at`.
+    #[inline]
+    fn append(mut self, marker: u8, at: usize, out: &mut Vec<u8>) {
+        let start = at - 1;
+        self.buf[start] = marker;
+        let block: &[u8; HEADER_LEN_MAX] =
+            self.buf[start..].first_chunk().expect("begins before the digits' end");
+        let len = out.len() + Line::DIGITS_END + 2 - start;
+        out.extend_from_slice(block);
+        out.truncate(len);
+    }
 }
