@@ -112,24 +112,18 @@ impl Lane {
     }
 
     fn play(&mut self, kind: Kind, script: &Script, role: Role) -> Result<Recording, String> {
-        // A server that has crashed is replaced, so that one crash fails one trial.
-        let address = match self.servers.get_mut(&kind.name()).filter(|server| server.is_alive()) {
-            Some(server) => server.address(),
-            None => {
-                let server = Server::start(kind, &[])?;
-                let address = server.address();
-                self.servers.insert(kind.name(), server);
-                address
-            }
+        // A server that crashes is not put back, so that one crash fails one trial.
+        let mut server = match self.servers.remove(&kind.name()) {
+            Some(server) => server,
+            None => Server::start(kind, &[])?,
         };
-        let result = run::play(script, &mut Tcp::new(address, self.protocol), role, self.protocol);
-        let alive = self.servers.get_mut(&kind.name()).is_some_and(Server::is_alive);
-        if result.is_ok() && alive {
+        let result = run::play(script, &mut Tcp::new(server.address(), self.protocol), role, self.protocol);
+        if result.is_ok() && server.is_alive() {
+            self.servers.insert(kind.name(), server);
             return result;
         }
-        let log = self.servers.remove(&kind.name()).map(|server| server.log()).unwrap_or_default();
         let error = result.err().unwrap_or_else(|| "the server ended while the script ran".to_owned());
-        Err(format!("{}: {error}\n{log}", kind.name()))
+        Err(format!("{}: {error}\n{}", kind.name(), server.log()))
     }
 }
 

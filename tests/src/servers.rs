@@ -66,7 +66,10 @@ impl Server {
         let log = fs::File::create(directory.join("log")).map_err(|error| format!("log: {error}"))?;
         let log_too = log.try_clone().map_err(|error| format!("log: {error}"))?;
         command.args(flags).current_dir(&directory).stdin(Stdio::null()).stdout(log).stderr(log_too);
-        let child = command.spawn().map_err(|error| format!("cannot start {command:?}: {error}"))?;
+        let child = command.spawn().map_err(|error| {
+            fs::remove_dir_all(&directory).ok();
+            format!("cannot start {command:?}: {error}")
+        })?;
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let mut server = Self { child, address, directory };
         server
