@@ -1,0 +1,34 @@
+# What a developer runs; .ci/run runs the same.
+
+CARGO ?= cargo
+
+.PHONY: run build test setup lint check extra bench
+
+# The server on port 6379, its data in the current directory.
+run: build
+	target/release/damselfly --port=6379 --dir=.
+
+build:
+	$(CARGO) build --release --package damselfly
+
+# Everything that must hold before a commit.
+test: setup lint check extra
+
+setup:
+	@tests/setup.sh
+
+lint:
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --quiet -- -D warnings
+
+# Unit tests, and the sessions of tests/commands on Redis and on our server.
+check:
+	$(CARGO) build --quiet --package damselfly
+	$(CARGO) test --workspace --no-fail-fast
+
+# Checks that need tools beyond a stable toolchain hang themselves here.
+extra:
+
+# The whole server beside others, over TCP.
+bench:
+	$(CARGO) run --release --package damselfly-benches --bin compare
