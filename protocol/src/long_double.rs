@@ -8,7 +8,7 @@
 //!   exponent     -16445 ..= 16320
 //! ```
 //!
-//! Usual numbers take 128-bit integers; far exponents take [`Big`], whose size is bounded by the longest text that is
+//! Usual numbers take 128-bit integers; far exponents take a `Big`, whose size is bounded by the longest text that is
 //! accepted ([`TEXT_LEN_MAX`]). Every function is checked against redis-server's own answers.
 
 use crate::number::{
@@ -416,6 +416,85 @@ impl Big {
             let at = write_u64_before(&mut buf, DECIMAL_LEN_MAX, *chunk);
             let at = if i == 0 { at } else { DECIMAL_LEN_MAX - 19 };
             text.push_str(std::str::from_utf8(&buf[at..]).expect("digits are ASCII"));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sum(stored: &str, increment: &str) -> String {
+        incr_by_float(stored.as_bytes(), increment.as_bytes()).unwrap_or_else(|error| error.to_string())
+    }
+
+    /// What clients know from Redis' documentation, and the edges of the format as redis-server 7.0.15 has them.
+    #[test]
+    fn sums() {
+        const NOT_A_FLOAT: &str = "ERR value is not a valid float";
+        const NOT_FINITE: &str = "ERR increment would produce NaN or Infinity";
+        for (stored, increment, answer) in [
+            ("10.50", "0.1", "10.6"),
+            ("10.6", "-5", "5.6"),
+            ("5.0e3", "2.0e2", "5200"),
+            ("0.1", "0.2", "0.3"),
+            ("3", "-3", "0"),
+            ("-3", "3", "0"),
+            ("0", "-0", "0"),
+            ("-0", "-0", "0"),
+            ("-1e-20", "0", "0"),
+            ("0", "0.000000000000000005", "0"),
+            ("0", "0.000000000000000015", "0.00000000000000002"),
+            ("0", "1e17", "100000000000000000"),
+            ("0", "3.0e-5", "0.00003"),
+            ("0", "18446744073709551616", "18446744073709551616"),
+            ("0.99999999999999999999", "0", "1"),
+            ("0", "0x1p-3", "0.125"),
+            ("0", "0x1p-16445", "0"),
+            ("0", "0x1p-16446", NOT_A_FLOAT),
+            ("0", "1e-4950", "0"),
+            ("0", "1e-4951", NOT_A_FLOAT),
+            ("0", "1e4933", NOT_A_FLOAT),
+            ("1.18973149535723176509e+4932", "0", NOT_A_FLOAT),
+            ("1e4932", "1e4932", NOT_FINITE),
+            ("inf", "1", NOT_FINITE),
+            ("1", "-Infinity", NOT_FINITE),
+            ("inf", "-inf", NOT_FINITE),
+            ("nan", "1", NOT_A_FLOAT),
+            ("", "1", NOT_A_FLOAT),
+            ("1 ", "1", NOT_A_FLOAT),
+            ("\t1", "1", NOT_A_FLOAT),
+            ("1\0", "1", NOT_A_FLOAT),
+            ("0", "1e99999999999999999999", NOT_A_FLOAT),
+            ("0", "0e99999999999999999999", "0"),
+        ] {
+            assert_eq!(sum(stored, increment), answer, "{stored} + {increment}");
+        }
+    }
+
+    /// Texts as long as they may be, with exponents that undo their length: slow, but neither wrong nor unbounded.
+    #[test]
+    fn longest_texts() {
+        let tiny = format!("0.{}1e5000", "0".repeat(5000 - 1));
+        assert_eq!(sum(&tiny, "0"), "1");
+        let accepted = format!("{}e-4000", "1".repeat(TEXT_LEN_MAX - 6));
+        assert_eq!(accepted.len(), TEXT_LEN_MAX);
+        assert!(LongDouble::parse(accepted.as_bytes()).is_some());
+        assert!(LongDouble::parse(format!("{accepted}0").as_bytes()).is_none());
+        assert_eq!(sum("1e4932", "0").len(), 4933);
+    }
+
+    /// Where doubles are exact and print exactly (at most 16 digits), they give the same sums.
+    #[test]
+    fn agrees_with_exact_doubles() {
+        let mut seed = 99u64;
+        for _ in 0..20_000 {
+            seed ^= seed << 13;
+            seed ^= seed >> 7;
+            seed ^= seed << 17;
+            let a = (seed >> 24) as i32 as f64 / 16.0;
+            let b = (seed as i32) as f64 / 64.0;
+            assert_eq!(sum(&a.to_string(), &b.to_string()), (a + b).to_string(), "{a} + {b}");
         }
     }
 }

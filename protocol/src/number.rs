@@ -444,3 +444,210 @@ impl Text<'_> {
         self.len += bytes.len();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shortest(number: f64) -> String {
+        fmt_double(number, &mut [0; DOUBLE_LEN_MAX]).to_owned()
+    }
+
+    fn seventeen(number: f64) -> String {
+        fmt_double_17(number, &mut [0; DOUBLE_LEN_MAX]).to_owned()
+    }
+
+    struct XorShift(u64);
+
+    impl XorShift {
+        fn next(&mut self) -> u64 {
+            self.0 ^= self.0 << 13;
+            self.0 ^= self.0 >> 7;
+            self.0 ^= self.0 << 17;
+            self.0
+        }
+    }
+
+    /// Doubles as they come: scores with a few decimals, integers, and any bit pattern.
+    fn doubles() -> impl Iterator<Item = f64> {
+        let mut random = XorShift(42);
+        (0..200_000).map(move |i| {
+            let bits = random.next();
+            match i % 4 {
+                0 => (bits >> 44) as f64 / [1.0, 10.0, 100.0, 1e3, 1e4, 1e5, 8.0, 3.0][bits as usize % 8],
+                1 => -((bits >> (bits % 64)) as f64),
+                2 => f64::from_bits((bits >> 12) | (1000 + bits % 60) << 52),
+                _ => f64::from_bits(bits),
+            }
+        })
+    }
+
+    #[test]
+    fn integers_are_strict() {
+        for (text, number) in
+            [("0", 0), ("-1", -1), ("42", 42), ("1000000000000000000", 1_000_000_000_000_000_000)]
+        {
+            assert_eq!(parse_i64(text.as_bytes()), Some(number), "{text}");
+        }
+        assert_eq!(parse_i64(b"9223372036854775807"), Some(i64::MAX));
+        assert_eq!(parse_i64(b"-9223372036854775808"), Some(i64::MIN));
+        assert_eq!(parse_u64(b"18446744073709551615"), Some(u64::MAX));
+        assert_eq!(parse_u64(b"0"), Some(0));
+        for text in
+            ["", "-", "+", "+1", "-0", "00", "01", "-01", " 1", "1 ", "1.", "1e3", "0x1", "--1", "\u{661}"]
+        {
+            assert_eq!(parse_i64(text.as_bytes()), None, "{text}");
+            assert_eq!(parse_u64(text.as_bytes()), None, "{text}");
+        }
+        for text in
+            ["9223372036854775808", "-9223372036854775809", "18446744073709551616", "99999999999999999999999"]
+        {
+            assert_eq!(parse_i64(text.as_bytes()), None, "{text}");
+        }
+        assert_eq!(parse_u64(b"18446744073709551616"), None);
+        assert_eq!(parse_u64(b"184467440737095516150"), None);
+    }
+
+    /// Printing is the standard library's, and parsing undoes it.
+    #[test]
+    fn integers_round_trip() {
+        let mut random = XorShift(7);
+        for i in 0..100_000 {
+            let number = (random.next() >> (i % 64)) as i64;
+            for number in [number, number.wrapping_neg()] {
+                let printed = Decimal::new(number);
+                assert_eq!(printed.as_bytes(), number.to_string().as_bytes());
+                assert_eq!(parse_i64(printed.as_bytes()), Some(number));
+                let printed = Decimal::new_unsigned(number as u64);
+                assert_eq!(printed.as_bytes(), (number as u64).to_string().as_bytes());
+                assert_eq!(parse_u64(printed.as_bytes()), Some(number as u64));
+            }
+        }
+        assert_eq!(Decimal::new(i64::MIN).as_bytes(), b"-9223372036854775808");
+    }
+
+    #[test]
+    fn shortest_doubles() {
+        for (number, text) in [
+            (0.0, "0"),
+            (-0.0, "0"),
+            (0.1, "0.1"),
+            (-0.5, "-0.5"),
+            (3.0, "3"),
+            (1.005, "1.005"),
+            (100.0, "100"),
+            (0.1 + 0.2, "0.30000000000000004"),
+            (123456789.24845679, "123456789.24845679"),
+            (2251799813685249.5, "2251799813685249.5"),
+            (9007199254740993.0, "9007199254740992"),
+            (1e17, "100000000000000000"),
+            (1e20, "100000000000000000000"),
+            (1e21, "1e+21"),
+            (-1.5e300, "-1.5e+300"),
+            (1e-5, "0.00001"),
+            (1e-6, "0.000001"),
+            (1e-7, "1e-7"),
+            (5e-324, "5e-324"),
+            (f64::MAX, "1.7976931348623157e+308"),
+            (f64::INFINITY, "inf"),
+            (f64::NEG_INFINITY, "-inf"),
+            (f64::NAN, "nan"),
+        ] {
+            assert_eq!(shortest(number), text);
+        }
+    }
+
+    /// The forms of redis-server 7.0.15.
+    #[test]
+    fn doubles_with_17_digits() {
+        for (number, text) in [
+            (0.1, "0.10000000000000001"),
+            (3.0, "3"),
+            (1e16, "10000000000000000"),
+            (1e17, "1e+17"),
+            (123456789012345678.0, "1.2345678901234568e+17"),
+            (1e-5, "1.0000000000000001e-05"),
+            (0.0001, "0.0001"),
+            (1e-7, "9.9999999999999995e-08"),
+            (5e-324, "4.9406564584124654e-324"),
+            (f64::MAX, "1.7976931348623157e+308"),
+            (-0.0, "-0"),
+            (f64::NEG_INFINITY, "-inf"),
+        ] {
+            assert_eq!(seventeen(number), text);
+        }
+    }
+
+    /// The quick way and the general way print alike, both read back as the same number, and no double prints longer
+    /// than its buffer, which would panic here.
+    #[test]
+    fn doubles_round_trip() {
+        let mut quick = 0;
+        for number in doubles().filter(|number| number.is_finite()) {
+            let text = shortest(number);
+            assert_eq!(parse_f64(text.as_bytes()), Some(number), "{text}");
+            assert_eq!(fmt_any_double(number, &mut [0; DOUBLE_LEN_MAX]), text);
+            quick += usize::from(write_short_decimal(number, &mut [0; DOUBLE_LEN_MAX]).is_some());
+            assert_eq!(parse_f64(seventeen(number).as_bytes()), Some(number));
+        }
+        assert!(quick > 20_000, "the quick way is taken: {quick}");
+    }
+
+    #[test]
+    fn doubles_as_strtod_reads_them() {
+        for (text, number) in [
+            ("inf", f64::INFINITY),
+            ("+Inf", f64::INFINITY),
+            ("-infinity", f64::NEG_INFINITY),
+            ("1.", 1.0),
+            (".5", 0.5),
+            ("-.5e1", -5.0),
+            ("1e-320", 1e-320),
+            ("0e999999999999", 0.0),
+            ("0x10", 16.0),
+            ("0X.8P+1", 1.0),
+            ("-0x1p-1074", -5e-324),
+            ("0x1.8p-1075", 5e-324),
+            ("0x1.fffffffffffffp1023", f64::MAX),
+            ("0x1.00000000000008", 1.0),
+            ("0x1.000000000000080000000000000000000000000001", 1.0000000000000002),
+            ("0x0p99999999999", 0.0),
+        ] {
+            assert_eq!(parse_f64(text.as_bytes()), Some(number), "{text}");
+        }
+        for text in [
+            "",
+            "-",
+            ".",
+            "e5",
+            "1e",
+            "1e+",
+            "nan",
+            "-NaN",
+            "nan(1)",
+            " 1",
+            "1 ",
+            "1\0",
+            "\t1",
+            "+-1",
+            "1_0",
+            "infinit",
+            "1e400",
+            "-1e400",
+            "1e-400",
+            "0x",
+            "0x.",
+            "0x1p",
+            "0x1pz",
+            "0x1p1024",
+            "0x1p-1076",
+            "0x1p-1075",
+            "0x1.fffffffffffff8p1023",
+            "1d5",
+        ] {
+            assert_eq!(parse_f64(text.as_bytes()), None, "{text}");
+        }
+        assert_eq!(parse_f64(b"\xff"), None);
+        assert_eq!(parse_f64(b"1\xff"), None);
+    }
+}
