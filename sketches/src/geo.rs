@@ -48,10 +48,10 @@ impl Point {
         inside.then_some(Point { lon, lat })
     }
 
-    /// The score of the cell the point lies in. It is below 2^52, so a double holds it exactly, but for points on
-    /// the eastern or northern limit, whose cell would lie outside and which get two bits more.
-    pub fn score(self) -> u64 {
-        Cell::at(self, LAT_MAX, STEP_MAX).bits
+    /// The score of the cell the point lies in: 52 bits, so a double holds it exactly. Points on the eastern or
+    /// northern limit get a cell outside, with two bits more, of which the double may lose one, as in Redis.
+    pub fn score(self) -> f64 {
+        Cell::at(self, LAT_MAX, STEP_MAX).bits as f64
     }
 
     /// The middle of a score's cell. Any score is accepted, as any client may have ZADDed it: what lies outside the
@@ -131,7 +131,7 @@ pub struct Search {
 
 impl Search {
     /// The ranges of scores to scan, in order, each from its first score up to but without its second. At most nine.
-    pub fn ranges(&self) -> impl Iterator<Item = (u64, u64)> + use<> {
+    pub fn ranges(&self) -> impl Iterator<Item = (f64, f64)> + use<> {
         let mut scanned: Option<(usize, Cell)> = None;
         self.cells().into_iter().enumerate().filter_map(move |(place, cell)| {
             let cell = cell?;
@@ -142,7 +142,7 @@ impl Search {
             }
             scanned = Some((place, cell));
             let below = 2 * (STEP_MAX - cell.step);
-            Some((cell.bits << below, (cell.bits + 1) << below))
+            Some(((cell.bits << below) as f64, ((cell.bits + 1) << below) as f64))
         })
     }
 
@@ -350,9 +350,9 @@ mod tests {
     fn palermo_and_catania() {
         let palermo = Point::new(13.361389, 38.115556).expect("in Sicily");
         let catania = Point::new(15.087269, 37.502669).expect("in Sicily");
-        assert_eq!(palermo.score(), 3479099956230698);
-        assert_eq!(catania.score(), 3479447370796909);
-        let [palermo, catania] = [palermo, catania].map(|p| Point::from_score(p.score() as f64));
+        assert_eq!(palermo.score(), 3479099956230698.0);
+        assert_eq!(catania.score(), 3479447370796909.0);
+        let [palermo, catania] = [palermo, catania].map(|p| Point::from_score(p.score()));
         assert_eq!(&palermo.geohash(), b"sqc8b49rny0");
         assert_eq!(&catania.geohash(), b"sqdtr74hyu0");
         let mut text = Vec::new();
