@@ -226,14 +226,20 @@ impl Scan {
     fn words(&mut self, words: Vec<String>, read_file: ReadFile<'_>) -> Result<(), ConfigError> {
         let mut words = words.into_iter().peekable();
         let mut switch_before = None;
+        let mut unknown_before = false;
         while let Some(word) = words.next() {
             if word == "--" {
                 return words.next().map_or(Ok(()), |word| Err(ConfigError::Positional(word, None)));
             }
             let Some(flag) = flag_text(&word) else {
+                if std::mem::take(&mut unknown_before) {
+                    // Its value, we suppose; what is wrong is the flag, and that is reported.
+                    continue;
+                }
                 return Err(ConfigError::Positional(word, switch_before));
             };
             switch_before = None;
+            unknown_before = false;
             match meaning(flag) {
                 Meaning::Value(row, value) => {
                     self.add(row, value.into(), Origin::CommandLine, read_file, 0)?
@@ -246,7 +252,10 @@ impl Scan {
                     Some(value) => self.add(row, value, Origin::CommandLine, read_file, 0)?,
                     None => return Err(ConfigError::MissingValue(ROWS[row].name, Origin::CommandLine)),
                 },
-                Meaning::Unknown(name) => self.unknown.push((name.into(), Origin::CommandLine)),
+                Meaning::Unknown(name) => {
+                    unknown_before = !flag.contains('=');
+                    self.unknown.push((name.into(), Origin::CommandLine));
+                }
             }
         }
         Ok(())
@@ -530,26 +539,30 @@ fn warn_without_effect(given: &Given, warnings: &mut Vec<String>) {
     }
 }
 
-/// Known names that `name` may be a slip of, best first.
+/// Known names that `name` may be a slip of, best first, those with an effect before those without.
 ///
-/// A name that contains what was written is near as well: people write `threads` for `proactor_threads`.
+/// A name of which this is a part is near as well: people write `threads` for `proactor_threads`.
 fn nearest(name: &str) -> Vec<&'static str> {
     let name = table::normal(name).to_ascii_lowercase();
     if name.len() > COMPARED_LEN_MAX {
         return Vec::new();
     }
     let far = (name.len() / 3).max(1);
-    let mut candidates: Vec<(usize, &'static str)> = table::entries()
+    let part = format!("_{name}_");
+    let mut candidates: Vec<(usize, bool, &'static str)> = table::entries()
         .filter_map(|entry| {
             let known = entry.name.to_ascii_lowercase();
-            let contained = name.len() >= 4 && known.contains(&name);
-            let distance = if contained { 1 } else { distance(name.as_bytes(), known.as_bytes()) };
-            (distance <= far).then_some((distance, entry.name))
+            let is_part = format!("_{known}_").contains(&part);
+            let distance = match name.strip_prefix("no") {
+                Some(positive) if positive == known => 0,
+                _ => distance(name.as_bytes(), known.as_bytes()).min(if is_part { 1 } else { usize::MAX }),
+            };
+            (distance <= far).then_some((distance, entry.row().effect != Effect::Used, entry.name))
         })
         .collect();
     candidates.sort();
     candidates.truncate(SUGGESTIONS_MAX);
-    candidates.into_iter().map(|(_, name)| name).collect()
+    candidates.into_iter().map(|(_, _, name)| name).collect()
 }
 
 /// How many letters to insert, drop, change or swap with their neighbour to make `a` of `b`.

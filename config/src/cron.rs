@@ -9,7 +9,7 @@
 //! restricts nothing. This is what cron always did, surprising as `0 0 13 * 5` is: every Friday *and* every 13th.
 //!
 //! An expression whose day never comes (`0 0 30 2 *`) is refused when parsed, so a search always ends: calendars
-//! repeat within 28 years, or 40 across 2100, and [`SEARCH_DAYS`] is beyond both.
+//! repeat within 28 years, or 40 across 2100, and `SEARCH_DAYS` is beyond both.
 //!
 //! No clock and no time zone here: the caller hands in seconds and the offset that holds.
 
@@ -344,4 +344,159 @@ fn civil_from_days(days: i64) -> (i64, u32, u32) {
     let day_of_month = day_of_year - (153 * month_from_march + 2) / 5 + 1;
     let month = (month_from_march + 2) % 12 + 1;
     (cycle * 400 + year + i64::from(month <= 2), month as u32, day_of_month as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Cron, civil_from_days, days_from_civil, weekday};
+
+    /// `2026-01-31 06:00` as seconds.
+    fn secs(text: &str) -> i64 {
+        let numbers: Vec<i64> = text.split(['-', ' ', ':']).map(|part| part.parse().unwrap()).collect();
+        let [year, month, day, hour, minute] = numbers[..] else { panic!("{text}") };
+        days_from_civil(year, month as u32, day as u32) * 86_400 + hour * 3600 + minute * 60
+    }
+
+    fn text(secs: i64) -> String {
+        let (year, month, day) = civil_from_days(secs.div_euclid(86_400));
+        let minute = secs.rem_euclid(86_400) / 60;
+        assert_eq!(secs % 60, 0);
+        format!("{year:04}-{month:02}-{day:02} {:02}:{:02}", minute / 60, minute % 60)
+    }
+
+    #[test]
+    fn the_next_time() {
+        // 2026-01-31 is a Saturday; 2026-02 begins on a Sunday and has 28 days; 2028 is a leap year.
+        for (cron, after, next) in [
+            ("* * * * *", "2026-01-31 06:00", "2026-01-31 06:01"),
+            ("*/15 * * * *", "2026-01-31 06:00", "2026-01-31 06:15"),
+            ("7/20 * * * *", "2026-01-31 06:30", "2026-01-31 06:47"),
+            ("10-50/20 * * * *", "2026-01-31 06:31", "2026-01-31 06:50"),
+            ("0 * * * *", "2026-12-31 23:00", "2027-01-01 00:00"),
+            ("0 3 * * *", "2026-01-31 03:00", "2026-02-01 03:00"),
+            ("30 1,13 * * ?", "2026-01-31 06:00", "2026-01-31 13:30"),
+            ("0 0 31 * *", "2026-01-31 06:00", "2026-03-31 00:00"),
+            ("0 0 29 2 *", "2026-01-31 06:00", "2028-02-29 00:00"),
+            ("0 0 29 2 *", "2096-03-01 00:00", "2104-02-29 00:00"),
+            ("0 0 * feb mon-fri", "2026-01-31 06:00", "2026-02-02 00:00"),
+            ("0 0 * * 7", "2026-01-31 06:00", "2026-02-01 00:00"),
+            ("0 0 * * SAT-SUN", "2026-01-31 06:00", "2026-02-01 00:00"),
+            ("0 0 * * 5-7", "2026-02-01 00:00", "2026-02-06 00:00"),
+            // Either day field is enough, unless one of them restricts nothing.
+            ("0 0 13 * 5", "2026-01-31 06:00", "2026-02-06 00:00"),
+            ("0 0 13 * 5", "2026-02-10 00:00", "2026-02-13 00:00"),
+            ("0 0 2 * 5", "2026-01-31 06:00", "2026-02-02 00:00"),
+            ("0 0 */1 * 5", "2026-01-31 06:00", "2026-02-06 00:00"),
+            ("0 0 13 * 0-6", "2026-01-31 06:00", "2026-02-13 00:00"),
+            ("0 0 L * *", "2026-02-01 00:00", "2026-02-28 00:00"),
+            ("0 0 L-2 * *", "2028-02-01 00:00", "2028-02-27 00:00"),
+            ("0 0 LW * *", "2026-02-01 00:00", "2026-02-27 00:00"),
+            ("0 0 15W * *", "2026-02-01 00:00", "2026-02-16 00:00"), // the 15th is a Sunday
+            ("0 0 14W * *", "2026-02-01 00:00", "2026-02-13 00:00"), // the 14th is a Saturday
+            ("0 0 1W * *", "2026-02-01 00:00", "2026-02-02 00:00"),  // Sunday the 1st
+            ("0 0 1W * *", "2026-07-31 00:00", "2026-08-03 00:00"),  // Saturday the 1st: not in July
+            ("0 0 31W * *", "2026-05-02 00:00", "2026-05-29 00:00"), // Sunday the 31st: not in June
+            ("0 0 ? * 5L", "2026-01-31 06:00", "2026-02-27 00:00"),
+            ("0 0 ? * FRI#2", "2026-01-31 06:00", "2026-02-13 00:00"),
+            ("0 0 ? * L", "2026-02-01 00:00", "2026-02-07 00:00"),
+            ("0 0 ? * MON#5", "2026-01-31 06:00", "2026-03-30 00:00"),
+            ("0 0 ? 2 MON#5", "2026-01-31 06:00", "2044-02-29 00:00"),
+        ] {
+            let parsed = Cron::parse(cron).unwrap_or_else(|error| panic!("{cron}: {error}"));
+            assert_eq!(
+                parsed.next_after(secs(after), 0).map(text).as_deref(),
+                Some(next),
+                "{cron} after {after}"
+            );
+        }
+    }
+
+    /// Seconds within a minute do not matter, and the offset moves the day, not the instant.
+    #[test]
+    fn seconds_and_offsets() {
+        let noon = Cron::parse("0 12 * * *").unwrap();
+        let at = secs("2026-01-31 12:00");
+        assert_eq!(noon.next_after(at - 1, 0), Some(at));
+        assert_eq!(noon.next_after(at, 0), Some(at + 86_400));
+        assert_eq!(noon.next_after(at - 86_400 + 59, 0), Some(at));
+        assert_eq!(noon.next_after(at - 7_300, 7_200), Some(at - 7_200));
+        assert_eq!(noon.next_after(at, -3 * 3_600), Some(at + 3 * 3_600));
+        assert_eq!(noon.next_after(-1, 0), Some(12 * 3_600));
+        for end in [i64::MAX, i64::MIN] {
+            noon.next_after(end, if end > 0 { 86_400 } else { -86_400 });
+        }
+    }
+
+    /// Every firing is due, and nothing between two firings is: the search neither skips nor invents.
+    #[test]
+    fn nothing_is_skipped() {
+        for expression in ["*/7 3,4 */2 * *", "0 0 13 * 5", "59 23 L * *", "5 4 ? JAN,DEC 1#1"] {
+            let cron = Cron::parse(expression).unwrap();
+            let due = |minute: i64| {
+                let minute_of_day = minute.rem_euclid(1440) as u32;
+                cron.fits_day(minute.div_euclid(1440))
+                    && cron.first_minute(minute_of_day) == Some(minute_of_day)
+            };
+            let start = secs("2027-11-01 00:00") / 60;
+            let mut next = start;
+            for minute in start + 1..start + 1440 * 200 {
+                if next < minute {
+                    next = cron.next_after((minute - 1) * 60, 0).unwrap() / 60;
+                }
+                assert_eq!(due(minute), next == minute, "{expression}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_error_names_the_field() {
+        for (cron, error) in [
+            ("", "cron expression: must have five fields"),
+            ("* * * *", "cron expression: must have five fields"),
+            ("0 * * * * *", "cron expression: must have five fields"),
+            ("\"* * * * *\"", "cron expression: must not be quoted"),
+            ("60 * * * *", "cron field 'minute': '60' is out of range"),
+            ("* 24 * * *", "cron field 'hour': '24' is out of range"),
+            ("* * 0 * *", "cron field 'day of month': '0' is out of range"),
+            ("* * * 13 *", "cron field 'month': '13' is out of range"),
+            ("* * * * 8", "cron field 'day of week': '8' is out of range"),
+            ("* * * FOO *", "cron field 'month': 'FOO' is not a value of this field"),
+            ("MON * * * *", "cron field 'minute': 'MON' is not a value"),
+            ("5-2 * * * *", "cron field 'minute': '5-2' is a range that ends before it begins"),
+            ("*/0 * * * *", "cron field 'minute': '*/0' has a step"),
+            ("*/+5 * * * *", "cron field 'minute': '*/+5' has a step"),
+            ("+5 * * * *", "cron field 'minute': '+5' is not a value"),
+            (", * * * *", "cron field 'minute': '' is not a value"),
+            ("99999999999 * * * *", "cron field 'minute': '99999999999' is not a value"),
+            ("* * L-31 * *", "cron field 'day of month': 'L-31' is before the month begins"),
+            ("* * 32W * *", "cron field 'day of month': '32' is out of range"),
+            ("* * * * 5#6", "cron field 'day of week': '5#6' must end in a number from 1 to 5"),
+            ("* * L5 * *", "cron field 'day of month': 'L5' is not a value"),
+            ("0 0 30 2 *", "cron field 'day of month': '30' is a day that no chosen month has"),
+            ("0 0 31 4,6,9,11 *", "is a day that no chosen month has"),
+        ] {
+            let found = Cron::parse(cron).expect_err(cron).to_string();
+            assert!(found.contains(error), "{cron}: {found}");
+        }
+        assert!(Cron::parse(&"*,".repeat(1000)).is_err());
+    }
+
+    /// A calendar counted day by day, through four centuries and every leap rule.
+    #[test]
+    fn the_calendar() {
+        let (mut year, mut month, mut day) = (1899, 12, 31);
+        let start = days_from_civil(1899, 12, 31);
+        assert_eq!(weekday(start), 0, "a Sunday");
+        for number in start..start + 150_000 {
+            assert_eq!(civil_from_days(number), (year, month, day));
+            assert_eq!(days_from_civil(year, month, day), number);
+            (year, month, day) = match (month, day) {
+                (12, 31) => (year + 1, 1, 1),
+                (2, 28) if year % 4 != 0 || (year % 100 == 0 && year % 400 != 0) => (year, 3, 1),
+                (2, 29) | (4 | 6 | 9 | 11, 30) | (_, 31) => (year, month + 1, 1),
+                _ => (year, month, day + 1),
+            };
+        }
+        assert_eq!(days_from_civil(1970, 1, 1), 0);
+    }
 }

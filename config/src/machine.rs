@@ -194,3 +194,134 @@ fn memory(read_file: ReadFile<'_>, groups: &Groups) -> Option<Found<u64>> {
         .map(|value| Found { value, source: Source::MemAvailable });
     tighter(limits, available)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Found, Machine, Source};
+    use std::io;
+
+    /// A machine as a list of files.
+    fn machine(files: &[(&str, &str)]) -> Machine {
+        Machine::read(
+            &|path| {
+                let file = files.iter().find(|(name, _)| path.as_os_str() == *name);
+                file.map(|(_, text)| text.to_string()).ok_or_else(|| io::ErrorKind::NotFound.into())
+            },
+            3,
+        )
+    }
+
+    fn quota(value: usize, path: &str) -> Found<usize> {
+        Found { value, source: Source::CpuQuota(path.into()) }
+    }
+
+    fn limit(value: u64, path: &str) -> Option<Found<u64>> {
+        Some(Found { value, source: Source::MemoryLimit(path.into()) })
+    }
+
+    const MEMINFO: (&str, &str) =
+        ("/proc/meminfo", "MemTotal:  8000 kB\nMemFree: 1 kB\nMemAvailable:    4000 kB\n");
+    const STATUS: (&str, &str) =
+        ("/proc/self/status", "Name:\tx\nCpus_allowed:\tff\nCpus_allowed_list:\t0-3,6,8-9\n");
+
+    #[test]
+    fn a_bare_machine() {
+        let found = machine(&[MEMINFO, STATUS]);
+        assert_eq!(found.cpus, Found { value: 7, source: Source::Affinity });
+        assert_eq!(found.memory, Some(Found { value: 4_096_000, source: Source::MemAvailable }));
+    }
+
+    #[test]
+    fn nothing_can_be_read() {
+        let found = machine(&[]);
+        assert_eq!(found.cpus, Found { value: 3, source: Source::Assumed });
+        assert_eq!(found.memory, None);
+    }
+
+    /// A pod with a cgroup namespace: its own group is the root. A fifth of a CPU is one thread.
+    #[test]
+    fn a_pod() {
+        let found = machine(&[
+            MEMINFO,
+            STATUS,
+            ("/proc/self/cgroup", "0::/\n"),
+            ("/sys/fs/cgroup/cpu.max", "20000 100000\n"),
+            ("/sys/fs/cgroup/memory.max", "1048576\n"),
+            ("/sys/fs/cgroup/memory.high", "max\n"),
+        ]);
+        assert_eq!(found.cpus, quota(1, "/sys/fs/cgroup/cpu.max"));
+        assert_eq!(found.memory, limit(1_048_576, "/sys/fs/cgroup/memory.max"));
+        assert_eq!(found.cpus.source.to_string(), "CPU quota in /sys/fs/cgroup/cpu.max");
+    }
+
+    /// The limit that holds may be an ancestor's; a process above memory.high is stalled before it meets memory.max.
+    #[test]
+    fn nested_groups() {
+        let found = machine(&[
+            MEMINFO,
+            STATUS,
+            ("/proc/self/cgroup", "0::/a.slice/b.scope\n"),
+            ("/sys/fs/cgroup/a.slice/b.scope/cpu.max", "max 100000\n"),
+            ("/sys/fs/cgroup/a.slice/cpu.max", "250000 100000\n"),
+            ("/sys/fs/cgroup/a.slice/b.scope/memory.max", "3000000\n"),
+            ("/sys/fs/cgroup/a.slice/b.scope/memory.high", "2000000\n"),
+            ("/sys/fs/cgroup/a.slice/memory.max", "max\n"),
+        ]);
+        assert_eq!(found.cpus, quota(3, "/sys/fs/cgroup/a.slice/cpu.max"));
+        assert_eq!(found.memory, limit(2_000_000, "/sys/fs/cgroup/a.slice/b.scope/memory.high"));
+    }
+
+    /// The path is the host's and means nothing in here: the root still has the container's files.
+    #[test]
+    fn a_path_of_the_host() {
+        for path in ["/kubepods/pod1/x", "/../../x"] {
+            let found = machine(&[
+                STATUS,
+                ("/proc/self/cgroup", &format!("0::{path}\n")),
+                ("/sys/fs/cgroup/cpu.max", "150000 100000\n"),
+                ("/sys/fs/cgroup/memory.max", "1000\n"),
+            ]);
+            assert_eq!(found.cpus, quota(2, "/sys/fs/cgroup/cpu.max"));
+            assert_eq!(found.memory, limit(1000, "/sys/fs/cgroup/memory.max"));
+        }
+    }
+
+    #[test]
+    fn version_one() {
+        let found = machine(&[
+            MEMINFO,
+            STATUS,
+            ("/proc/self/cgroup", "11:memory:/docker/1\n4:cpu,cpuacct:/docker/1\n0::/system.slice\n"),
+            ("/sys/fs/cgroup/cpu,cpuacct/docker/1/cpu.cfs_quota_us", "200000\n"),
+            ("/sys/fs/cgroup/cpu,cpuacct/docker/1/cpu.cfs_period_us", "100000\n"),
+            ("/sys/fs/cgroup/cpu,cpuacct/cpu.cfs_quota_us", "-1\n"),
+            ("/sys/fs/cgroup/cpu,cpuacct/cpu.cfs_period_us", "100000\n"),
+            ("/sys/fs/cgroup/memory/docker/1/memory.limit_in_bytes", "9223372036854771712\n"),
+            ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "2048\n"),
+        ]);
+        assert_eq!(found.cpus, quota(2, "/sys/fs/cgroup/cpu,cpuacct/docker/1/cpu.cfs_quota_us"));
+        assert_eq!(found.memory, limit(2048, "/sys/fs/cgroup/memory/memory.limit_in_bytes"));
+    }
+
+    /// Files that make no sense are as good as missing.
+    #[test]
+    fn nonsense() {
+        let found = machine(&[
+            ("/proc/meminfo", "MemAvailable: 18446744073709551615 kB\n"),
+            ("/proc/self/status", "Cpus_allowed_list:\t5-2\n"),
+            ("/proc/self/cgroup", "::::\nx\n0:\n"),
+            ("/sys/fs/cgroup/cpu.max", "100 0\n"),
+            ("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "0\n"),
+            ("/sys/fs/cgroup/memory.max", "-5\n"),
+        ]);
+        assert_eq!(found, Machine { cpus: Found { value: 3, source: Source::Assumed }, memory: None });
+    }
+
+    /// The real files of whatever runs the tests.
+    #[test]
+    fn here() {
+        let machine = Machine::here();
+        assert!(machine.cpus.value >= 1);
+        assert!(machine.memory.is_none_or(|memory| memory.value > 1 << 20));
+    }
+}

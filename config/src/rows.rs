@@ -1,8 +1,9 @@
 //! The table: every setting, one line each.
 //!
 //! Columns: how CONFIG spells it (`-` as Redis does, `_` as Dragonfly does), name, `[aliases]`, kind, default, what
-//! CONFIG may do, effect, help. Defaults are Dragonfly's where Dragonfly has the name, else those of Redis 7.0. Rows
-//! that deviate from both say so in their help.
+//! CONFIG may do, effect, help. Defaults are Dragonfly's where Dragonfly has the name, else those of Redis 7.0.
+//! Deviations: proto_max_bulk_len is Redis' (Dragonfly: 2gb); protected_mode and stop_writes_on_bgsave_error are off,
+//! as the server does neither; logtostderr and force_epoll say what is always the case.
 //!
 //! Names without effect are here because manifests in the field set them: a server that refuses to start over a
 //! tuning knob it does not have is no drop-in. They are still typed, as the grammar needs to know switches.
@@ -87,7 +88,7 @@ Network {
     _ tcp_user_timeout Int(0, I32), "0" Fixed Used
         "Milliseconds that sent data may stay unacknowledged before the connection is closed; 0: the kernel's.";
     - proto_max_bulk_len [max_bulk_len] Bytes(MIB, SIGNED_BYTES), "512mb" Settable Used
-        "Longest argument of a command. Redis' default; Dragonfly's is 2gb.";
+        "Longest argument of a command.";
     _ max_multi_bulk_len Int(1, I32), "65536" Fixed Used "Most arguments of a command.";
     - client_query_buffer_limit Bytes(MIB, SIGNED_BYTES), "1gb" Settable Used "Longest command as a whole.";
     - client_output_buffer_limit OutputLimits, "" Settable Used
@@ -148,7 +149,7 @@ Network {
 Threads {
     _ proactor_threads Int(0, 1024), "0" Fixed Used "Threads, one per core; 0: as many as the CPU limit allows.";
     _ num_shards Int(0, 1024), "0" Fixed Used "Partitions of the keyspace; 0: one per thread.";
-    - hz Int(1, 1000), "100" Fixed Used "Background ticks per second: expiry, eviction, timeouts.";
+    - hz Int(1, 1000), "100" Settable Used "Background ticks per second: expiry, eviction, timeouts.";
     _ proactor_affinity_mode Text, "on" Hidden Ignored "";
     _ background_debug_jobs Bool, "false" Settable Ignored "";
     _ background_heartbeat Bool, "false" Hidden Ignored "";

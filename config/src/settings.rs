@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::glob::Pattern;
 use crate::rows::ROWS;
-use crate::start::{Compression, Initial, LogLevel, MaxmemoryPolicy};
+use crate::start::{Initial, LogLevel, MaxmemoryPolicy};
 use crate::table::{self, Entry, Exposure, row};
 use crate::value::{Events, Kind, OutputLimits, TEXT_LEN_MAX, Units, Value};
 
@@ -349,6 +349,8 @@ getters! {
     pipeline_buffer_limit: u64;
     /// Whether INFO hides the host from ordinary clients.
     managed_service_info: bool;
+    /// Background ticks per second.
+    hz: u32;
     /// Bytes of data to hold; 0 until the server has worked it out.
     maxmemory: u64;
     /// Keys compared for one eviction.
@@ -448,11 +450,6 @@ impl Settings {
         LogLevel::ALL[self.bits(const { row("loglevel") }) as usize]
     }
 
-    /// Compression of snapshots and full syncs.
-    pub fn compression(&self) -> Compression {
-        Compression::from_index(self.bits(const { row("compression_mode") }) as usize)
-    }
-
     /// Classes of key events to publish.
     pub fn notify_keyspace_events(&self) -> Events {
         Events::from_bits(self.bits(const { row("notify_keyspace_events") }) as u32)
@@ -462,5 +459,305 @@ impl Settings {
     pub fn client_output_buffer_limit(&self) -> OutputLimits {
         let text = self.text(const { row("client_output_buffer_limit") });
         OutputLimits::REDIS.updated(&text).expect("a stored limit was printed by us")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Change, SetError, Settings, normal};
+    use crate::Config;
+    use std::ffi::OsString;
+    use std::sync::Arc;
+
+    fn settings(args: &[&str]) -> Arc<Settings> {
+        let args = std::iter::once("damselfly").chain(args.iter().copied()).map(OsString::from);
+        let parsed = Config::from_args(args, std::iter::empty(), &|_| panic!("no file is read")).unwrap();
+        Settings::new(&parsed.config.initial)
+    }
+
+    /// Runs `CONFIG GET words` or `CONFIG SET words` and renders the reply on one line.
+    fn config(settings: &Settings, line: &str) -> String {
+        let (verb, rest) = line.split_once(' ').unwrap();
+        // A word may be quoted; `''` is the empty word.
+        let mut words: Vec<String> = Vec::new();
+        let mut quoted = false;
+        let mut open = false;
+        for c in rest.chars() {
+            match c {
+                '\'' => {
+                    quoted = !quoted;
+                    if quoted {
+                        words.push(String::new());
+                    }
+                    open = quoted;
+                }
+                ' ' if !quoted => open = false,
+                c if open => words.last_mut().unwrap().push(c),
+                c => {
+                    words.push(c.into());
+                    open = true;
+                }
+            }
+        }
+        let words: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
+        match verb {
+            "GET" => {
+                let found = settings.get_matching(&words);
+                found.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" ")
+            }
+            _ => {
+                let pairs: Vec<(&[u8], &[u8])> = words.chunks(2).map(|pair| (pair[0], pair[1])).collect();
+                settings.set(&pairs).map_or_else(|error| error.to_string(), |_| "OK".into())
+            }
+        }
+    }
+
+    fn check(args: &[&str], script: &str) {
+        let settings = settings(args);
+        for line in script.lines().map(str::trim).filter(|line| !line.is_empty()) {
+            let (request, reply) = line.split_once("->").unwrap();
+            assert_eq!(config(&settings, request.trim()), reply.trim(), "{request}");
+        }
+    }
+
+    /// What redis-server 7.0.15 answered to the same words, recorded: replies and errors to the letter.
+    #[test]
+    fn as_redis_answers() {
+        check(
+            &[],
+            "
+            SET nosuch 1               -> ERR Unknown option or number of arguments for CONFIG SET - 'nosuch'
+            SET nosuch 1 databases 5   -> ERR Unknown option or number of arguments for CONFIG SET - 'nosuch'
+            SET databases 5 nosuch 1   -> ERR CONFIG SET failed (possibly related to argument 'databases') - can't set immutable config
+            SET maxclients abc         -> ERR CONFIG SET failed (possibly related to argument 'maxclients') - argument couldn't be parsed into an integer
+            SET maxclients 0           -> ERR CONFIG SET failed (possibly related to argument 'maxclients') - argument must be between 1 and 4294967295 inclusive
+            SET maxclients 1e3         -> ERR CONFIG SET failed (possibly related to argument 'maxclients') - argument couldn't be parsed into an integer
+            SET maxclients abc nosuch 5 -> ERR Unknown option or number of arguments for CONFIG SET - 'nosuch'
+            SET maxmemory 1 maxmemory 2 -> ERR CONFIG SET failed (possibly related to argument 'maxmemory') - duplicate parameter
+            SET maxmemory 1 MAXMEMORY 2 -> ERR CONFIG SET failed (possibly related to argument 'MAXMEMORY') - duplicate parameter
+            SET maxmemory abc          -> ERR CONFIG SET failed (possibly related to argument 'maxmemory') - argument must be a memory value
+            SET maxmemory -5           -> ERR CONFIG SET failed (possibly related to argument 'maxmemory') - argument must be a memory value
+            SET maxmemory 10%          -> ERR CONFIG SET failed (possibly related to argument 'maxmemory') - argument must be a memory value
+            SET maxmemory 1k           -> OK
+            GET maxmemory              -> maxmemory=1000
+            SET MaxMemory 1KB          -> OK
+            GET MAXMEMORY              -> MAXMEMORY=1024
+            SET maxmemory 18446744073709551615 -> OK
+            GET maxmemory              -> maxmemory=18446744073709551615
+            SET maxmemory ''           -> OK
+            GET maxmemory              -> maxmemory=0
+            SET maxmemory 100mb maxclients abc -> ERR CONFIG SET failed (possibly related to argument 'maxclients') - argument couldn't be parsed into an integer
+            GET maxmemory              -> maxmemory=0
+            SET maxmemory-policy foo   -> ERR CONFIG SET failed (possibly related to argument 'maxmemory-policy') - argument(s) must be one of the following: volatile-lru, volatile-lfu, volatile-random, volatile-ttl, allkeys-lru, allkeys-lfu, allkeys-random, noeviction
+            SET maxmemory-policy ALLKEYS-LRU -> OK
+            GET maxmemory-policy       -> maxmemory-policy=allkeys-lru
+            SET maxmemory-samples 0    -> ERR CONFIG SET failed (possibly related to argument 'maxmemory-samples') - argument must be between 1 and 2147483647 inclusive
+            SET hash-max-listpack-entries 1 hash-max-ziplist-entries 2 -> OK
+            GET hash-max-listpack-entries hash-max-ziplist-entries -> hash-max-listpack-entries=2 hash-max-ziplist-entries=2
+            GET hash-max*entries       -> hash-max-listpack-entries=2 hash-max-ziplist-entries=2
+            SET hash-max-listpack-entries 1kb -> ERR CONFIG SET failed (possibly related to argument 'hash-max-listpack-entries') - argument couldn't be parsed into an integer
+            SET hash-max-listpack-value 1kb -> OK
+            GET hash-max-listpack-value -> hash-max-listpack-value=1024
+            SET lua-time-limit 100     -> OK
+            GET busy-reply-threshold   -> busy-reply-threshold=100
+            SET timeout -1             -> ERR CONFIG SET failed (possibly related to argument 'timeout') - argument must be between 0 and 2147483647 inclusive
+            SET tcp-keepalive 99999999999 -> ERR CONFIG SET failed (possibly related to argument 'tcp-keepalive') - argument must be between 0 and 2147483647 inclusive
+            SET slowlog-log-slower-than -1 -> OK
+            SET slowlog-log-slower-than -2 -> ERR CONFIG SET failed (possibly related to argument 'slowlog-log-slower-than') - argument must be between -1 and 9223372036854775807 inclusive
+            SET slowlog-max-len -1     -> ERR CONFIG SET failed (possibly related to argument 'slowlog-max-len') - argument must be between 0 and 9223372036854775807 inclusive
+            SET latency-monitor-threshold -1 -> ERR CONFIG SET failed (possibly related to argument 'latency-monitor-threshold') - argument must be between 0 and 9223372036854775807 inclusive
+            SET list-max-listpack-size -9 -> OK
+            SET list-max-listpack-size -99999999999 -> ERR CONFIG SET failed (possibly related to argument 'list-max-listpack-size') - argument must be between -2147483648 and 2147483647 inclusive
+            SET list-compress-depth -1 -> ERR CONFIG SET failed (possibly related to argument 'list-compress-depth') - argument must be between 0 and 2147483647 inclusive
+            SET active-expire-effort 11 -> ERR CONFIG SET failed (possibly related to argument 'active-expire-effort') - argument must be between 1 and 10 inclusive
+            SET proto-max-bulk-len 1kb -> ERR CONFIG SET failed (possibly related to argument 'proto-max-bulk-len') - argument must be between 1048576 and 9223372036854775807 inclusive
+            SET client-query-buffer-limit 1kb -> ERR CONFIG SET failed (possibly related to argument 'client-query-buffer-limit') - argument must be between 1048576 and 9223372036854775807 inclusive
+            SET stream-node-max-bytes abc -> ERR CONFIG SET failed (possibly related to argument 'stream-node-max-bytes') - argument must be a memory value
+            SET replica-priority -1    -> ERR CONFIG SET failed (possibly related to argument 'replica-priority') - argument must be between 0 and 2147483647 inclusive
+            SET repl-backlog-size 0    -> ERR CONFIG SET failed (possibly related to argument 'repl-backlog-size') - argument must be between 1 and 9223372036854775807 inclusive
+            SET lazyfree-lazy-expire YES -> OK
+            GET lazyfree-lazy-expire   -> lazyfree-lazy-expire=yes
+            SET lazyfree-lazy-expire maybe -> ERR CONFIG SET failed (possibly related to argument 'lazyfree-lazy-expire') - argument must be 'yes' or 'no'
+            SET loglevel foo maxmemory abc -> ERR CONFIG SET failed (possibly related to argument 'loglevel') - argument(s) must be one of the following: debug, verbose, notice, warning
+            SET loglevel Debug         -> OK
+            SET appendfsync foo        -> ERR CONFIG SET failed (possibly related to argument 'appendfsync') - argument(s) must be one of the following: everysec, always, no
+            SET notify-keyspace-events Exq -> ERR CONFIG SET failed (possibly related to argument 'notify-keyspace-events') - Invalid event class character. Use 'Ag$lshzxeKEtmdn'.
+            SET notify-keyspace-events KEA -> OK
+            GET notify-keyspace-events -> notify-keyspace-events=AKE
+            SET client-output-buffer-limit 'normal 1 2' -> ERR CONFIG SET failed (possibly related to argument 'client-output-buffer-limit') - Wrong number of arguments in buffer limit configuration.
+            SET client-output-buffer-limit 'foo 1 2 3' -> ERR CONFIG SET failed (possibly related to argument 'client-output-buffer-limit') - Invalid client class specified in buffer limit configuration.
+            SET client-output-buffer-limit 'normal 1mb 2 -3' -> ERR CONFIG SET failed (possibly related to argument 'client-output-buffer-limit') - Error in hard, soft or soft_seconds setting in buffer limit configuration.
+            SET client-output-buffer-limit 'normal 1mb 2 3' -> OK
+            SET client-output-buffer-limit 'replica 1mb 2 3 pubsub 1 2 3' -> OK
+            GET client-output-buffer-limit -> client-output-buffer-limit=normal 1048576 2 3 slave 1048576 2 3 pubsub 1 2 3
+            SET latency-tracking-info-percentiles '50 101' -> ERR CONFIG SET failed (possibly related to argument 'latency-tracking-info-percentiles') - latency-tracking-info-percentiles parameters should sit between [0.0,100.0]
+            SET latency-tracking-info-percentiles '' -> OK
+            GET latency-tracking-info-percentiles -> latency-tracking-info-percentiles=
+            SET requirepass foo        -> OK
+            GET requirepass            -> requirepass=foo
+            SET io-threads 3           -> ERR CONFIG SET failed (possibly related to argument 'io-threads') - can't set immutable config
+            SET logfile x              -> ERR CONFIG SET failed (possibly related to argument 'logfile') - can't set immutable config
+            SET aclfile x              -> ERR CONFIG SET failed (possibly related to argument 'aclfile') - can't set immutable config
+            SET set-proc-title no      -> ERR CONFIG SET failed (possibly related to argument 'set-proc-title') - can't set immutable config
+            SET replicaof 'a 1'        -> ERR CONFIG SET failed (possibly related to argument 'replicaof') - can't set immutable config
+            GET nosuch                 ->
+            GET ''                     ->
+            GET PORT port              -> PORT=6379
+            GET port port p*rt         -> port=6379
+            GET slave-r*               -> slave-read-only=yes
+            ",
+        );
+    }
+
+    /// What Dragonfly answered where Redis has no such name, and the spellings both sides' clients use.
+    #[test]
+    fn as_dragonfly_answers() {
+        check(
+            &["--dir=/data"],
+            "
+            SET dir /x                 -> ERR CONFIG SET failed (possibly related to argument 'dir') - can't set immutable config
+            GET dir                    -> dir=/data
+            GET databases dbnum        -> databases=16 dbnum=16
+            SET maxmemory 2gb          -> OK
+            GET maxmemory              -> maxmemory=2147483648
+            GET slowlog_max_len        -> slowlog_max_len=20
+            GET slowlog.max-len        -> slowlog.max-len=20
+            GET slowlog_max*           -> slowlog-max-len=20
+            GET slowlog-max_*          -> slowlog-max-len=20
+            GET snapshot-c*            -> snapshot_cron=
+            GET [a-b]cllog-max-len     -> acllog-max-len=32
+            GET tls                    -> tls=false
+            GET rss_oom_deny_ratio     -> rss_oom_deny_ratio=1.25
+            SET rss-oom-deny-ratio -1  -> OK
+            GET rss_oom_deny_ratio     -> rss_oom_deny_ratio=-1
+            SET snapshot_cron '*/5 * * * *' -> OK
+            GET snapshot_cron          -> snapshot_cron=*/5 * * * *
+            SET snapshot_cron '61 * * * *' -> ERR CONFIG SET failed (possibly related to argument 'snapshot_cron') - cron field 'minute': '61' is out of range
+            GET snapshot_cron          -> snapshot_cron=*/5 * * * *
+            SET snapshot_cron ''       -> OK
+            GET snapshot_cron          -> snapshot_cron=
+            SET dbfilename a/b         -> ERR CONFIG SET failed (possibly related to argument 'dbfilename') - argument must be a file name without a directory
+            SET tcp_nodelay true       -> ERR Unknown option or number of arguments for CONFIG SET - 'tcp_nodelay'
+            GET tcp_nodel*             ->
+            ",
+        );
+    }
+
+    /// What would be a lie is refused: there is no append-only file and there are no save points.
+    #[test]
+    fn no_promises_that_are_not_kept() {
+        check(
+            &[],
+            "
+            SET appendonly no          -> OK
+            SET appendonly yes         -> ERR CONFIG SET failed (possibly related to argument 'appendonly') - there is no append-only file; use --snapshot_cron
+            GET appendonly             -> appendonly=no
+            SET save ''                -> OK
+            SET save '900 1'           -> ERR CONFIG SET failed (possibly related to argument 'save') - there are no save points; use snapshot_cron
+            GET save                   -> save=
+            SET activedefrag no        -> OK
+            ",
+        );
+    }
+
+    /// Everything that CONFIG GET shows can be handed back to CONFIG SET and changes nothing, at start and after.
+    #[test]
+    fn what_is_read_can_be_written() {
+        let settings = settings(&["--replicaof=[fd00::1]:1", "--maxmemory=1g", "--unixsocketperm=0770"]);
+        let all = settings.get_matching(&[b"*"]);
+        assert!(all.len() > 200, "{}", all.len());
+        for (name, value) in &all {
+            match settings.set(&[(name.as_bytes(), value.as_bytes())]) {
+                Ok(changed) => assert!(!changed[0].differs, "{name}"),
+                Err(SetError::Failed(_, why)) => assert_eq!(why, "can't set immutable config", "{name}"),
+                Err(error) => panic!("{name}: {error}"),
+            }
+        }
+        assert_eq!(settings.get_matching(&[b"*"]), all);
+    }
+
+    #[test]
+    fn getters_follow_changes() {
+        let settings = settings(&["--cache_mode", "--slowlog_max_len=7"]);
+        assert_eq!(settings.maxmemory_policy().name(), "allkeys-lru");
+        assert_eq!(settings.slowlog_max_len(), 7);
+        let before = settings.generation();
+        let changed = settings.set(&[(b"maxmemory-policy", b"noeviction"), (b"tls", b"false")]).unwrap();
+        assert_eq!(
+            changed.iter().map(|c| (c.name, c.differs)).collect::<Vec<_>>(),
+            [("maxmemory_policy", true), ("tls", false)]
+        );
+        assert!(settings.generation() > before);
+        assert_eq!(settings.maxmemory_policy().name(), "noeviction");
+        settings.set_maxmemory(1 << 30);
+        settings.set_port(1234);
+        settings.set_replicaof("10.0.0.1 6379");
+        assert_eq!((settings.maxmemory(), settings.port()), (1 << 30, 1234));
+        assert_eq!(config(&settings, "GET slaveof"), "slaveof=10.0.0.1 6379");
+        settings.set(&[(b"slowlog-log-slower-than", b"-1"), (b"loglevel", b"warning")]).unwrap();
+        assert_eq!((settings.slowlog_log_slower_than(), settings.loglevel().name()), (-1, "warning"));
+    }
+
+    /// A refused change leaves no trace, and a checked one none before it is committed.
+    #[test]
+    fn all_or_nothing() {
+        let settings = settings(&[]);
+        let generation = settings.generation();
+        assert!(settings.set(&[(b"timeout", b"5"), (b"maxclients", b"x")]).is_err());
+        let change: Change = settings.check(&[(b"timeout", b"5"), (b"requirepass", b"x")]).unwrap();
+        assert_eq!((settings.timeout(), settings.generation()), (0, generation));
+        assert!(change.names("timeout") && !change.names("maxclients"));
+        assert_eq!(change.iter().next(), Some(("timeout", "5".to_owned())));
+        settings.commit(change);
+        assert_eq!((settings.timeout(), &*settings.requirepass()), (5, "x"));
+    }
+
+    /// A client may send anything.
+    #[test]
+    fn hostile_words() {
+        let settings = settings(&[]);
+        let long = vec![b'['; 1 << 20];
+        assert_eq!(settings.get_matching(&[&long, b"\xff\xfe", b"\xff*"]), []);
+        let error = settings.set(&[(&long, b"1")]).unwrap_err().to_string();
+        assert!(error.len() < 300);
+        let error = settings.set(&[(b"a\r\nb", b"1")]).unwrap_err().to_string();
+        assert!(error.ends_with("'a  b'"), "one line: {error}");
+        assert!(settings.set(&[(b"requirepass", &long)]).is_err());
+        assert!(settings.set(&[(b"requirepass", b"\xff")]).is_err());
+        assert!(
+            settings.set(&[(b"client-output-buffer-limit", b"normal 99999999999999999999 0 0")]).is_err()
+        );
+    }
+
+    #[test]
+    fn dashes_of_patterns() {
+        for (pattern, turned) in
+            [("a-b.c", "a_b_c"), ("[a-z]-x", "[a-z]_x"), (r"a\-b-", r"a\-b_"), (r"\[a-b", r"\[a_b")]
+        {
+            assert_eq!(String::from_utf8(normal(pattern.as_bytes())).unwrap(), turned);
+        }
+    }
+
+    /// Readers on other threads see either value and, once the generation moved, the new one.
+    #[test]
+    fn readers_on_other_threads() {
+        let settings = settings(&[]);
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    let mut seen = 0;
+                    while settings.timeout() < 1000 {
+                        let generation = settings.generation();
+                        let timeout = settings.timeout();
+                        // Change n makes generation n + 1, so the value may be newer than it and never older.
+                        assert!(u64::from(timeout) + 1 >= generation && timeout >= seen);
+                        seen = timeout;
+                    }
+                });
+            }
+            for timeout in 1..=1000 {
+                settings.set(&[(b"timeout", timeout.to_string().as_bytes())]).unwrap();
+            }
+        });
     }
 }

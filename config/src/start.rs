@@ -231,8 +231,6 @@ pub struct Config {
     pub threads: u32,
     /// Shards; 0: one per thread.
     pub shards: u32,
-    /// Background ticks per second.
-    pub hz: u32,
 
     /// Evict instead of refusing writes.
     pub cache_mode: bool,
@@ -312,17 +310,21 @@ impl Config {
         let mut v = Initial(last);
         let refuse = |why: &str| Err(ConfigError::Refused(why.into()));
 
-        let secured = ["requirepass", "tls_ca_cert_file", "tls_ca_cert_dir", "aclfile"];
         if v.bool(const { row("tls") }) {
-            let is_set =
-                |name: &&str| !v.text(crate::table::find(name, false).expect("a row").row).is_empty();
-            if !secured.iter().any(|name| is_set(&name)) {
+            let any_set = |rows: &[usize]| rows.iter().any(|index| !v.text(*index).is_empty());
+            let lets_in = [
+                const { row("requirepass") },
+                const { row("aclfile") },
+                const { row("tls_ca_cert_file") },
+                const { row("tls_ca_cert_dir") },
+            ];
+            if !any_set(&lets_in) {
                 return refuse(
                     "--tls needs to know whom to let in: --requirepass, --aclfile, --tls_ca_cert_file or \
                      --tls_ca_cert_dir",
                 );
             }
-            if !is_set(&"tls_cert_file") || !is_set(&"tls_key_file") {
+            if !any_set(&[const { row("tls_cert_file") }]) || !any_set(&[const { row("tls_key_file") }]) {
                 return refuse("--tls needs --tls_cert_file and --tls_key_file");
             }
         }
@@ -387,7 +389,6 @@ impl Config {
             pause_wait_timeout_secs: v.u32(const { row("pause_wait_timeout") }),
             threads: v.u32(const { row("proactor_threads") }),
             shards: v.u32(const { row("num_shards") }),
-            hz: v.u32(const { row("hz") }),
             cache_mode: v.bool(const { row("cache_mode") }),
             databases: v.u32(const { row("databases") }),
             keys_output_limit: v.u32(const { row("keys_output_limit") }),

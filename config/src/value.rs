@@ -504,3 +504,139 @@ impl std::fmt::Display for OutputLimits {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Events, HostPort, Kind, OutputLimits, Units, Value, parse_bytes};
+
+    #[test]
+    fn bytes() {
+        let (flag, redis) = (Units::Flag, Units::Redis);
+        for (text, as_flag, as_redis) in [
+            ("300000000", Some(300_000_000), Some(300_000_000)),
+            ("0", Some(0), Some(0)),
+            ("", Some(0), Some(0)),
+            ("5b", Some(5), Some(5)),
+            ("512MB", Some(512 << 20), Some(512 << 20)),
+            ("512m", Some(512 << 20), Some(512_000_000)),
+            ("2G", Some(2 << 30), Some(2_000_000_000)),
+            ("2gb", Some(2 << 30), Some(2 << 30)),
+            ("1.25GiB", Some(5 << 28), Some(5 << 28)),
+            ("1gi", Some(1 << 30), Some(1 << 30)),
+            (".5k", Some(512), Some(500)),
+            ("1.k", Some(1024), Some(1000)),
+            ("15e", Some(15 << 60), Some(15_000_000_000_000_000_000)),
+            ("15.999E", Some(18_445_591_152_204_944_769), Some(15_999_000_000_000_000_000)),
+            ("18446744073709551615", Some(u64::MAX), Some(u64::MAX)),
+            ("18446744073709551616", None, None),
+            ("16e", None, Some(16_000_000_000_000_000_000)),
+            ("19e", None, None),
+            ("-5", None, None),
+            ("+5", None, None),
+            (" 5", None, None),
+            ("5 k", None, None),
+            ("k", None, None),
+            (".", None, None),
+            ("1.2.3", None, None),
+            ("1ib", None, None),
+            ("1kk", None, None),
+            ("1bb", None, None),
+            ("1x", None, None),
+            ("10%", None, None),
+            ("1\u{212a}", None, None), // Kelvin, whose lower case is a k
+        ] {
+            assert_eq!(parse_bytes(text, flag), as_flag, "{text} as flag");
+            assert_eq!(parse_bytes(text, redis), as_redis, "{text} as CONFIG SET");
+        }
+    }
+
+    /// All 2^14 sets of classes print to letters that read back to the same.
+    #[test]
+    fn events() {
+        for bits in 0..1 << 14 {
+            let events = Events::from_bits(bits);
+            assert_eq!(Events::parse(&events.to_string()), Ok(events));
+        }
+        // As redis-server 7.0 prints them.
+        for (given, printed) in [
+            ("KEA", "AKE"),
+            ("Ex", "xE"),
+            ("AKg", "AK"),
+            ("KEgxtn", "gxtnKE"),
+            ("g$lshzxetdKE", "AKE"),
+            ("gx", "gx"),
+            ("", ""),
+            ("AKEm", "AKEm"),
+        ] {
+            assert_eq!(Events::parse(given).map(|events| events.to_string()), Ok(printed.into()));
+        }
+        let expired = Events::parse("Ex").unwrap();
+        assert!(expired.publishes(Events::EXPIRED) && !expired.publishes(Events::GENERIC));
+        assert!(!Events::parse("x").unwrap().publishes(Events::EXPIRED), "on no channel");
+    }
+
+    #[test]
+    fn output_limits() {
+        let limits = OutputLimits::REDIS;
+        assert_eq!(limits.to_string(), "normal 0 0 0 slave 268435456 67108864 60 pubsub 33554432 8388608 60");
+        let limits = limits.updated("replica 1mb 2k 3  PUBSUB 1 2 3").unwrap();
+        assert_eq!(limits.to_string(), "normal 0 0 0 slave 1048576 2000 3 pubsub 1 2 3");
+        assert_eq!(limits.updated(&limits.to_string()), Ok(limits));
+        assert_eq!(limits.updated(""), Ok(limits));
+    }
+
+    #[test]
+    fn host_and_port() {
+        let parsed = |text: &str| HostPort::parse(text).map(|address| (address.host, address.port));
+        for (text, host, port) in [
+            ("10.0.0.1:9999", "10.0.0.1", 9999),
+            ("redis-0.redis:6379", "redis-0.redis", 6379),
+            ("[fd00::1]:9999", "fd00::1", 9999),
+            ("10.0.0.1 6379", "10.0.0.1", 6379),
+            ("fd00::1 6379", "fd00::1", 6379),
+        ] {
+            assert_eq!(parsed(text), Some((host.into(), port)), "{text}");
+            let printed = HostPort::parse(text).unwrap().to_string();
+            assert_eq!(parsed(&printed), Some((host.into(), port)), "{printed}");
+        }
+        for bad in [
+            "",
+            "host",
+            "host:",
+            ":6379",
+            "host:0",
+            "host:65536",
+            "fd00::1:6379",
+            "[fd00::1:1",
+            "[x]:1",
+            "a b:1",
+        ] {
+            assert_eq!(parsed(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn switches() {
+        for (words, on) in [(["true", "yes", "t", "y", "1"], true), (["false", "NO", "F", "n", "0"], false)] {
+            for word in words {
+                assert_eq!(Kind::Bool.parse(word, Units::Flag), Ok(Value::Bool(on)));
+            }
+        }
+        for bad in ["", "on", "off", "2", "truee"] {
+            assert!(Kind::Bool.parse(bad, Units::Flag).is_err());
+        }
+    }
+
+    /// A fraction is computed without floating point, and a number must be finite.
+    #[test]
+    fn numbers() {
+        let float = |text| Kind::Float.parse(text, Units::Flag);
+        assert_eq!(float("-1.5"), Ok(Value::Float(-1.5)));
+        assert!(float("nan").is_err() && float("inf").is_err() && float("").is_err());
+        let int = |text| Kind::Int(-5, 5).parse(text, Units::Flag);
+        assert_eq!(int("-5"), Ok(Value::Int(-5)));
+        for bad in ["6", "+5", " 5", "5 ", "0x5", "1e0", ""] {
+            assert!(int(bad).is_err(), "{bad}");
+        }
+    }
+}
