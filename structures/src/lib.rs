@@ -14,10 +14,12 @@
 
 pub mod alloc;
 pub mod hash;
+pub mod intset;
 pub mod list;
 pub mod pack;
 pub mod table;
 pub mod thin;
 pub mod slab;
 pub mod keytable;
+pub mod zpack;
 pub mod zset;
