@@ -1,12 +1,13 @@
 //! The grammar of flags, and everywhere they come from.
 //!
-//! Manifests in the field are written for a server whose flags follow gflags, which clap does not speak: `--notls`,
-//! one dash, a bare switch that takes no value, `--flagfile`, the last one wins. So the sources are first normalised
-//! to one list of `--name=value`; clap then types it, fills in the defaults, and writes the help.
+//! Manifests in the field are written for a server whose flags follow gflags, which clap does not speak:
+//! `--notls`, one dash, a bare switch that takes no value, `--flagfile`, the last one wins. So the sources
+//! are first normalised to one list of `--name=value`; clap then types it, fills in the defaults, and writes
+//! the help.
 //!
-//! Order: the environment comes first and only for flags that the command line does not set, flag files stand where
-//! they were named. Errors name where the value came from, because in a pod that is rarely the command line.
-//! Next: start.rs makes a [`Config`] of the values.
+//! Order: the environment comes first and only for flags that the command line does not set, flag files stand
+//! where they were named. Errors name where the value came from, because in a pod that is rarely the command
+//! line. Next: start.rs makes a [`Config`] of the values.
 
 use std::error::Error as _;
 use std::ffi::OsString;
@@ -278,8 +279,8 @@ impl Scan {
         Ok(())
     }
 
-    /// One flag per line, `--name=value`, `--name value`, or a switch; `#` begins a comment line. Values are taken to
-    /// the end of the line as they are: nothing is unquoted.
+    /// One flag per line, `--name=value`, `--name value`, or a switch; `#` begins a comment line. Values are
+    /// taken to the end of the line as they are: nothing is unquoted.
     fn flag_file(
         &mut self,
         path: &Path,
@@ -333,8 +334,8 @@ impl Scan {
         Ok(())
     }
 
-    /// `DFLY_name=value`. Kubernetes tells every pod about every Service of its namespace in variables too, and those
-    /// of a Service called `dfly-...` begin alike: what is not a flag is mentioned and passed over.
+    /// `DFLY_name=value`. Kubernetes tells every pod about every Service of its namespace in variables too,
+    /// and those of a Service called `dfly-...` begin alike: what is not a flag is mentioned and passed over.
     fn environment(
         &mut self,
         env: impl Iterator<Item = (OsString, OsString)>,
@@ -352,8 +353,8 @@ impl Scan {
             let name = &variable[ENV_PREFIX.len()..];
             let Some(entry) = table::find(name, false) else {
                 if variable == "DFLY_PASSWORD" {
-                    let why = "DFLY_PASSWORD is no longer read, and a server without a password is not what it asks \
-                               for; use DFLY_requirepass";
+                    let why = "DFLY_PASSWORD is no longer read, and starting without a password is not what \
+                               it asks for; use DFLY_requirepass";
                     return Err(ConfigError::Refused(why.into()));
                 }
                 if is_service_link(name) {
@@ -398,7 +399,8 @@ impl Scan {
         }
     }
 
-    /// Refuses unknown flags, but for those that `--undefok` lists, wherever it stands; those become warnings.
+    /// Refuses unknown flags, but for those that `--undefok` lists, wherever it stands; those become
+    /// warnings.
     fn finish_unknown(&mut self) -> Result<Vec<String>, ConfigError> {
         let lists = self.settings.iter().filter(|setting| setting.row == const { row("undefok") });
         let tolerated: Vec<String> = lists
@@ -464,14 +466,14 @@ fn meaning(flag: &str) -> Meaning<'_> {
     }
 }
 
-/// A flag that lacks its value would swallow the next one: `--dir --port=1`. A known flag is never taken for a value;
-/// `-1` is no flag.
+/// A flag that lacks its value would swallow the next one: `--dir --port=1`. A known flag is never taken for
+/// a value; `-1` is no flag.
 fn is_known_flag(word: &str) -> bool {
     flag_text(word).is_some_and(|flag| !matches!(meaning(flag), Meaning::Unknown(_)))
 }
 
-/// `X_SERVICE_HOST`, `X_SERVICE_PORT[_NAME]`, `X_PORT`, `X_PORT_6379_TCP[_PROTO|_PORT|_ADDR]`, all upper case; `X_` is
-/// absent for a Service called `dfly`.
+/// `X_SERVICE_HOST`, `X_SERVICE_PORT[_NAME]`, `X_PORT`, `X_PORT_6379_TCP[_PROTO|_PORT|_ADDR]`, all upper
+/// case; `X_` is absent for a Service called `dfly`.
 fn is_service_link(name: &str) -> bool {
     let legal = |b: u8| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_';
     let has = |part: &str| name.contains(&format!("_{part}")) || name.starts_with(part);

@@ -1,15 +1,17 @@
 //! Cron expressions: when the next snapshot is due.
 //!
-//! Five fields: minute, hour, day of month, month, day of week. Each is `*`, `?` (the same), or a comma list of values,
-//! ranges and steps (`5`, `1-5`, `*/15`, `10-50/20`, `7/2` from 7 on); months and weekdays also by name. The day of
-//! month knows `L` (the last), `L-3` (three days before it), `15W` (the weekday nearest to the 15th, in the same month)
-//! and `LW`; the day of week knows `5L` (the last Friday), `5#2` (the second) and `L` (Saturday). Sunday is 0 or 7.
+//! Five fields: minute, hour, day of month, month, day of week. Each is `*`, `?` (the same), or a comma list
+//! of values, ranges and steps (`5`, `1-5`, `*/15`, `10-50/20`, `7/2` from 7 on); months and weekdays also by
+//! name. The day of month knows `L` (the last), `L-3` (three days before it), `15W` (the weekday nearest to
+//! the 15th, in the same month) and `LW`; the day of week knows `5L` (the last Friday), `5#2` (the second)
+//! and `L` (Saturday). Sunday is 0 or 7.
 //!
-//! When both day fields are restricted, a day that fits either is due; a field that lists every value, such as `*/1`,
-//! restricts nothing. This is what cron always did, surprising as `0 0 13 * 5` is: every Friday *and* every 13th.
+//! When both day fields are restricted, a day that fits either is due; a field that lists every value, such
+//! as `*/1`, restricts nothing. This is what cron always did, surprising as `0 0 13 * 5` is: every Friday
+//! *and* every 13th.
 //!
-//! An expression whose day never comes (`0 0 30 2 *`) is refused when parsed, so a search always ends: calendars
-//! repeat within 28 years, or 40 across 2100, and `SEARCH_DAYS` is beyond both.
+//! An expression whose day never comes (`0 0 30 2 *`) is refused when parsed, so a search always ends:
+//! calendars repeat within 28 years, or 40 across 2100, and `SEARCH_DAYS` is beyond both.
 //!
 //! No clock and no time zone here: the caller hands in seconds and the offset that holds.
 
@@ -325,7 +327,8 @@ const CYCLE_DAYS: i64 = 146_097;
 /// From 1 March of the year 0 to 1 January 1970.
 const EPOCH_DAYS: i64 = 719_468;
 
-/// Days since 1970. The year is counted from March, so that the leap day is its last and months have a formula.
+/// Days since 1970. The year is counted from March, so that the leap day is its last and months have a
+/// formula.
 fn days_from_civil(year: i64, month: u32, day: u32) -> i64 {
     let year = if month <= 2 { year - 1 } else { year };
     let (cycle, year) = (year.div_euclid(400), year.rem_euclid(400));

@@ -1,15 +1,17 @@
 //! Glob patterns as Redis understands them: `*`, `?`, `[a-z]`, `[^a]`, `\x`.
 //!
-//! KEYS, SCAN MATCH, PSUBSCRIBE, ACL rules and CONFIG GET match one pattern against many texts, so a pattern is
-//! compiled once. Redis' own matcher calls itself at every star, which makes `*a*a*a*a*b` exponential in the number
-//! of stars (later versions bound it). Every element of a pattern but the star takes exactly one byte, hence a
-//! pattern is a list of segments of fixed length with stars between them: the first segment is anchored at the start,
-//! the last at the end, and each one between is taken at its leftmost place, because taking it earlier never makes a
-//! later one fail. That is O(text x pattern) at worst, without recursion, and mostly `memchr`-like in practice.
+//! KEYS, SCAN MATCH, PSUBSCRIBE, ACL rules and CONFIG GET match one pattern against many texts, so a pattern
+//! is compiled once. Redis' own matcher calls itself at every star, which makes `*a*a*a*a*b` exponential in
+//! the number of stars (later versions bound it). Every element of a pattern but the star takes exactly one
+//! byte, hence a pattern is a list of segments of fixed length with stars between them: the first segment is
+//! anchored at the start, the last at the end, and each one between is taken at its leftmost place, because
+//! taking it earlier never makes a later one fail. That is O(text x pattern) at worst, without recursion, and
+//! mostly `memchr`-like in practice.
 //!
-//! The corners are Redis': an unclosed class ends with the pattern, `[]` matches nothing and `[^]` everything, `[z-a]`
-//! is `[a-z]`, an escape inside a class is exact even when case is ignored, and a lone `\` at the end is itself.
-//! One corner is not: stars alone match the empty text, which Redis' matcher denies for two or more.
+//! The corners are Redis': an unclosed class ends with the pattern, `[]` matches nothing and `[^]`
+//! everything, `[z-a]` is `[a-z]`, an escape inside a class is exact even when case is ignored, and a lone
+//! `\` at the end is itself. One corner is not: stars alone match the empty text, which Redis' matcher denies
+//! for two or more.
 
 /// Bits of the bytes a class contains.
 type ByteSet = [u64; 4];
@@ -163,8 +165,8 @@ impl Pattern {
 
     /// Whether `text`, which is as long as `segment`, fits it.
     ///
-    /// The empty segment is not compared: its box points nowhere, and the vector loads of `memcmp` cost 150 ns there,
-    /// masked out or not, as the processor takes an assist for the address that is not mapped.
+    /// The empty segment is not compared: its box points nowhere, and the vector loads of `memcmp` cost 150
+    /// ns there, masked out or not, as the processor takes an assist for the address that is not mapped.
     fn fits(&self, segment: &Segment, text: &[u8]) -> bool {
         match segment {
             _ if text.is_empty() => true,
@@ -269,7 +271,8 @@ mod tests {
         assert_eq!((texts.len(), patterns), (120, 400));
     }
 
-    /// A second opinion that shares no code: the definition, read from left to right, for patterns without classes.
+    /// A second opinion that shares no code: the definition, read from left to right, for patterns without
+    /// classes.
     fn by_definition(pattern: &[u8], text: &[u8]) -> bool {
         match (pattern, text) {
             ([], []) => true,

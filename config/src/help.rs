@@ -9,8 +9,8 @@ use crate::value::{Kind, Units, Value};
 
 /// What `--help` says before the flags.
 const ABOUT: &str = "A cache server that speaks Redis' protocol.\n\n\
-    Flags are given as --name=value or --name value; a switch as --name or --noname. Dashes and underscores are the\n\
-    same. The last one wins. DFLY_name=value in the environment sets a flag that the command line does not.";
+    Flags are given as --name=value or --name value; a switch as --name or --noname. Dashes and underscores are\n\
+    the same. The last one wins. DFLY_name=value in the environment sets a flag that the command line does not.";
 
 /// The command. It is handed arguments of the form `--name=value` alone; cli.rs makes them so.
 ///
@@ -57,7 +57,8 @@ fn parser(kind: Kind) -> ValueParser {
 
 /// What `--version` prints: name and version with the commit, then how it was built.
 ///
-/// The commit is what `DAMSELFLY_GIT_SHA` held when this was compiled; a build from a release tarball has none.
+/// The commit is what `DAMSELFLY_GIT_SHA` held when this was compiled; a build from a release tarball has
+/// none.
 pub fn version() -> String {
     let commit = option_env!("DAMSELFLY_GIT_SHA").unwrap_or("release");
     let profile = if cfg!(debug_assertions) { "with assertions for debugging" } else { "optimised" };

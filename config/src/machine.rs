@@ -1,9 +1,10 @@
 //! What the machine grants: CPUs and memory, and which limit said so.
 //!
-//! In a container the hardware is the wrong answer: the kernel throttles a process above its CPU quota and kills it
-//! above its memory limit. Both live in cgroups, in two generations of layout, and a limit may be set on any ancestor
-//! of the group the process is in; the tightest holds. Everything is read through a function that is handed in, so
-//! the tests describe machines as lists of files; [`Machine::here`] reads the real ones.
+//! In a container the hardware is the wrong answer: the kernel throttles a process above its CPU quota and
+//! kills it above its memory limit. Both live in cgroups, in two generations of layout, and a limit may be
+//! set on any ancestor of the group the process is in; the tightest holds. Everything is read through a
+//! function that is handed in, so the tests describe machines as lists of files; [`Machine::here`] reads the
+//! real ones.
 //!
 //! CPUs come from `Cpus_allowed_list` and not from `sched_getaffinity`: it is the same mask without `unsafe`.
 
@@ -88,8 +89,8 @@ struct Groups {
 impl Groups {
     /// `/proc/self/cgroup` has a line `id:controllers:path` per hierarchy; version 2 is `0::path`.
     ///
-    /// Without a cgroup namespace the path is the host's, of which a container may see nothing or only its own end
-    /// mounted as the root; hence every ancestor is tried and the root always is.
+    /// Without a cgroup namespace the path is the host's, of which a container may see nothing or only its
+    /// own end mounted as the root; hence every ancestor is tried and the root always is.
     fn read(read_file: ReadFile<'_>) -> Groups {
         let lines = read_file(Path::new("/proc/self/cgroup")).unwrap_or_default();
         let path_of = |controller: &str| {
@@ -115,7 +116,8 @@ impl Groups {
     }
 }
 
-/// `mount/a/b`, `mount/a`, `mount` for `/a/b`. A path that climbs (`/../..`, a group outside the namespace) is the root.
+/// `mount/a/b`, `mount/a`, `mount` for `/a/b`. A path that climbs (`/../..`, a group outside the namespace)
+/// is the root.
 fn ancestors(mount: &Path, path: &str) -> Vec<PathBuf> {
     let names: Vec<&str> = path.split('/').filter(|name| !name.is_empty()).collect();
     let names = if names.contains(&"..") { &[] } else { &names[..names.len().min(CGROUP_DEPTH_MAX)] };
@@ -254,7 +256,8 @@ mod tests {
         assert_eq!(found.cpus.source.to_string(), "CPU quota in /sys/fs/cgroup/cpu.max");
     }
 
-    /// The limit that holds may be an ancestor's; a process above memory.high is stalled before it meets memory.max.
+    /// The limit that holds may be an ancestor's; a process above memory.high is stalled before it meets
+    /// memory.max.
     #[test]
     fn nested_groups() {
         let found = machine(&[

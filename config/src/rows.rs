@@ -1,12 +1,13 @@
 //! The table: every setting, one line each.
 //!
-//! Columns: how CONFIG spells it (`-` as Redis does, `_` as Dragonfly does), name, `[aliases]`, kind, default, what
-//! CONFIG may do, effect, help. Defaults are Dragonfly's where Dragonfly has the name, else those of Redis 7.0.
-//! Deviations: proto_max_bulk_len is Redis' (Dragonfly: 2gb); protected_mode and stop_writes_on_bgsave_error are off,
-//! as the server does neither; logtostderr and force_epoll say what is always the case.
+//! Columns: how CONFIG spells it (`-` as Redis does, `_` as Dragonfly does), name, `[aliases]`, kind,
+//! default, what CONFIG may do, effect, help. Defaults are Dragonfly's where Dragonfly has the name, else
+//! those of Redis 7.0. Deviations: proto_max_bulk_len is Redis' (Dragonfly: 2gb); protected_mode and
+//! stop_writes_on_bgsave_error are off, as the server does neither; logtostderr and force_epoll say what is
+//! always the case.
 //!
-//! Names without effect are here because manifests in the field set them: a server that refuses to start over a
-//! tuning knob it does not have is no drop-in. They are still typed, as the grammar needs to know switches.
+//! Names without effect are here because manifests in the field set them: a server that refuses to start over
+//! a tuning knob it does not have is no drop-in. They are still typed, as the grammar needs to know switches.
 
 use crate::table::{Area, Effect, Exposure, Row};
 use crate::value::Kind;
@@ -73,7 +74,8 @@ Network {
     _ admin_bind Text, "" Fixed Used "Address the admin ports listen on; empty: all.";
     _ admin_nopass Bool, "false" Fixed Used "Ask for no password on the admin ports.";
     _ primary_port_http_enabled Bool, "true" Fixed Used "Answer HTTP on the port for clients, too.";
-    _ http_port Int(0, 65_535), "8080" Fixed Used "Port for HTTP alone: /metrics, /healthz, /readyz; 0: none.";
+    _ http_port Int(0, 65_535), "8080" Fixed Used
+        "Port for HTTP alone: /metrics, /healthz, /readyz; 0: none.";
     _ metrics_port Int(0, 65_535), "0" Fixed Used
         "One more port for /metrics; a port that is served anyway gets HTTP switched on. 0: none.";
     - unixsocket Text, "" Fixed Used "Path of a Unix socket to listen on; empty: none.";
@@ -86,20 +88,21 @@ Network {
     - tcp_keepalive Int(0, I32), "300" Settable Used "Seconds of silence before a keep-alive probe; 0: none.";
     - tcp_backlog Int(0, I32), "256" Fixed Used "Connections the kernel may queue before they are accepted.";
     _ tcp_user_timeout Int(0, I32), "0" Fixed Used
-        "Milliseconds that sent data may stay unacknowledged before the connection is closed; 0: the kernel's.";
+        "Milliseconds sent data may stay unacknowledged before the connection is closed; 0: the kernel's.";
     - proto_max_bulk_len [max_bulk_len] Bytes(MIB, SIGNED_BYTES), "512mb" Settable Used
         "Longest argument of a command.";
     _ max_multi_bulk_len Int(1, I32), "65536" Fixed Used "Most arguments of a command.";
     - client_query_buffer_limit Bytes(MIB, SIGNED_BYTES), "1gb" Settable Used "Longest command as a whole.";
     - client_output_buffer_limit OutputLimits, "" Settable Used
-        "Unsent output per class (normal, replica, pubsub): hard limit, soft limit, seconds above the soft one.";
+        "Unsent output per class (normal, replica, pubsub): hard limit, soft limit, seconds above it.";
     _ pipeline_queue_limit Int(1, U32), "10000" Settable Used
         "Pipelined commands of one client that may wait before its socket is no longer read.";
     _ pipeline_buffer_limit Bytes(0, BYTES), "128mb" Settable Used
         "Bytes of waiting pipelined commands, per thread, before sockets are no longer read.";
     _ restricted_commands Text, "" Fixed Used "Comma list of commands that only the admin ports may run.";
     _ command_alias Text, "" Fixed Used "Comma list of alias=command.";
-    _ managed_service_info Bool, "false" Settable Used "Hide details of the host from INFO, but on admin ports.";
+    _ managed_service_info Bool, "false" Settable Used
+        "Hide details of the host from INFO, but on admin ports.";
     _ availability_zone Text, "" Fixed Used "Name of the zone, shown in HELLO and INFO.";
     _ pause_wait_timeout Int(0, I32), "1" Fixed Used
         "Seconds CLIENT PAUSE waits for running commands before it gives up.";
@@ -147,7 +150,8 @@ Network {
     - tracking_table_max_keys Int(0, I64), "1000000" Settable Ignored "";
 }
 Threads {
-    _ proactor_threads Int(0, 1024), "0" Fixed Used "Threads, one per core; 0: as many as the CPU limit allows.";
+    _ proactor_threads Int(0, 1024), "0" Fixed Used
+        "Threads, one per core; 0: as many as the CPU limit allows.";
     _ num_shards Int(0, 1024), "0" Fixed Used "Partitions of the keyspace; 0: one per thread.";
     - hz Int(1, 1000), "100" Settable Used "Background ticks per second: expiry, eviction, timeouts.";
     _ proactor_affinity_mode Text, "on" Hidden Ignored "";
@@ -166,7 +170,8 @@ Threads {
     - dynamic_hz YesNo, "yes" Settable Ignored "";
 }
 Memory {
-    - maxmemory Bytes(0, BYTES), "0" Settable Used "Bytes of data to hold; 0 at start: 80 % of what is available.";
+    - maxmemory Bytes(0, BYTES), "0" Settable Used
+        "Bytes of data to hold; 0 at start: 80 % of what is available.";
     - maxmemory_policy Choice(POLICIES), "noeviction" Settable Used
         "What is evicted when memory is full. With --cache_mode it starts as allkeys-lru.";
     - maxmemory_samples Int(1, I32), "5" Settable Used "Keys compared for one eviction.";
@@ -227,8 +232,10 @@ Encodings {
         "Most fields of a hash that is kept as one flat block.";
     - hash_max_listpack_value [hash_max_ziplist_value] Bytes(0, SIGNED_BYTES), "64" Settable Used
         "Longest field or value of such a hash.";
-    - set_max_intset_entries Int(0, I64), "512" Settable Used "Most members of a set kept as sorted integers.";
-    - set_max_listpack_entries Int(0, I64), "128" Settable Used "Most members of a set kept as one flat block.";
+    - set_max_intset_entries Int(0, I64), "512" Settable Used
+        "Most members of a set kept as sorted integers.";
+    - set_max_listpack_entries Int(0, I64), "128" Settable Used
+        "Most members of a set kept as one flat block.";
     - set_max_listpack_value Bytes(0, SIGNED_BYTES), "64" Settable Used "Longest member of such a set.";
     - zset_max_listpack_entries [zset_max_ziplist_entries] Int(0, I64), "128" Settable Used
         "Most members of a sorted set kept as one flat block.";
@@ -236,9 +243,12 @@ Encodings {
         "Longest member of such a sorted set.";
     - list_max_listpack_size [list_max_ziplist_size] Int(-I32 - 1, I32), "-2" Settable Used
         "Size of one node of a list: elements if positive, -1 to -5 for 4, 8, 16, 32, 64 KiB.";
-    - list_compress_depth Int(0, I32), "0" Settable Used "Nodes at each end of a list that stay uncompressed; 0: all.";
-    - stream_node_max_bytes Bytes(0, SIGNED_BYTES), "4096" Settable Used "Bytes of one node of a stream; 0: no limit.";
-    - stream_node_max_entries Int(0, I64), "100" Settable Used "Entries of one node of a stream; 0: no limit.";
+    - list_compress_depth Int(0, I32), "0" Settable Used
+        "Nodes at each end of a list that stay uncompressed; 0: all.";
+    - stream_node_max_bytes Bytes(0, SIGNED_BYTES), "4096" Settable Used
+        "Bytes of one node of a stream; 0: no limit.";
+    - stream_node_max_entries Int(0, I64), "100" Settable Used
+        "Entries of one node of a stream; 0: no limit.";
     - hll_sparse_max_bytes Bytes(0, SIGNED_BYTES), "3000" Settable Used "Longest sparse HyperLogLog.";
     _ experimental_flat_json Bool, "false" Hidden Ignored "";
     _ huffman_table Text, "" Hidden Ignored "";
@@ -254,7 +264,7 @@ Encodings {
 Snapshots {
     - dir Text, "" Fixed Used "Directory of snapshots; empty: the working directory.";
     - dbfilename FileName, "dump-{timestamp}" Settable Used
-        "Name of a snapshot; {timestamp}, {Y}, {m} and {d} are replaced. Empty: none at shutdown, none is loaded.";
+        "Name of a snapshot, with {timestamp}, {Y}, {m}, {d}. Empty: none at shutdown, none is loaded.";
     _ snapshot_cron Cron, "" Settable Used "When to save: minute hour day month weekday; empty: never.";
     _ save_schedule Text, "" Fixed Used "Old form of --snapshot_cron: HH:MM, each a pattern such as * or 0?.";
     _ df_snapshot_format Bool, "true" Fixed Used "One file per shard and a summary; false: one rdb file.";
@@ -296,22 +306,27 @@ Snapshots {
     - stop_writes_on_bgsave_error YesNo, "no" Settable Ignored "";
 }
 Replication {
-    - replicaof [slaveof] HostPort, "" Fixed Used "Start as a replica of host:port; no snapshot is loaded then.";
+    - replicaof [slaveof] HostPort, "" Fixed Used
+        "Start as a replica of host:port; no snapshot is loaded then.";
     - masteruser Text, "" Settable Used "User a replica gives its master.";
     - masterauth Secret, "" Settable Used "Password a replica gives its master.";
-    - replica_priority [slave_priority] Int(0, I32), "100" Settable Used "Rank in a failover by Sentinel; 0: never.";
+    - replica_priority [slave_priority] Int(0, I32), "100" Settable Used
+        "Rank in a failover by Sentinel; 0: never.";
     - replica_announce_ip [slave_announce_ip] Text, "" Settable Used "Address a replica gives its master.";
     _ announce_port [replica_announce_port slave_announce_port] Int(0, 65_535), "0" Settable Used
         "Port a replica gives its master, and clients of a cluster see; 0: --port.";
     _ break_replication_on_master_restart Bool, "false" Fixed Used
         "Keep the data and stop following when the master comes back as another process.";
-    _ replica_partial_sync Bool, "true" Settable Used "Continue where a broken link stopped, if the master still can.";
+    _ replica_partial_sync Bool, "true" Settable Used
+        "Continue where a broken link stopped, if the master still can.";
     _ master_connect_timeout_ms Int(1, I32), "20000" Fixed Used "Time for connecting to the master.";
     _ master_reconnect_timeout_ms Int(1, I32), "1000" Fixed Used "Pause before connecting again.";
-    _ replication_acks_interval Int(1, I32), "1000" Fixed Used "Milliseconds between a replica's acknowledgements.";
+    _ replication_acks_interval Int(1, I32), "1000" Fixed Used
+        "Milliseconds between a replica's acknowledgements.";
     _ replication_timeout Int(0, I32), "30000" Settable Used
         "Milliseconds a replica may take nothing before its link is cut; 0: for ever.";
-    _ shard_repl_backlog_len Int(1, U32), "8192" Fixed Used "Journal entries each shard keeps for partial syncs.";
+    _ shard_repl_backlog_len Int(1, U32), "8192" Fixed Used
+        "Journal entries each shard keeps for partial syncs.";
     _ shard_repl_backlog_max_bytes Bytes(0, BYTES), "0" Fixed Used
         "Bytes of journal each shard keeps; 0: 0.5 % of maxmemory over all shards.";
     _ shard_repl_backlog_time_ms Int(0, I64), "5000" Fixed Used "Age of the journal each shard keeps.";
@@ -386,8 +401,10 @@ Scripts {
         "Flags every script starts with: allow-undeclared-keys, disable-atomicity, legacy-float.";
     - busy_reply_threshold [lua_time_limit] Int(0, I64), "5000" Settable Used
         "Milliseconds after which a running script may be killed and others are told BUSY.";
-    _ lua_undeclared_keys_shas Text, "" Settable Used "Comma list of scripts (SHA-1) that touch undeclared keys.";
-    _ lua_float_as_int_shas Text, "" Settable Used "Comma list of scripts (SHA-1) whose floats become integers.";
+    _ lua_undeclared_keys_shas Text, "" Settable Used
+        "Comma list of scripts (SHA-1) that touch undeclared keys.";
+    _ lua_float_as_int_shas Text, "" Settable Used
+        "Comma list of scripts (SHA-1) whose floats become integers.";
     _ lua_resp2_legacy_float Bool, "false" Fixed Used "Floats that scripts return become integers in RESP2.";
     _ interpreter_per_thread Int(0, I64), "10" Hidden Ignored "";
     _ lua_allow_undeclared_auto_correct Bool, "false" Hidden Ignored "";
@@ -404,9 +421,11 @@ Observation {
     - slowlog_log_slower_than Int(-1, I64), "10000" Settable Used
         "Microseconds from which a command enters the slow log; -1: none does.";
     - slowlog_max_len Int(0, I64), "20" Settable Used "Entries the slow log keeps.";
-    - latency_monitor_threshold Int(0, I64), "0" Settable Used "Milliseconds from which LATENCY notes an event; 0: off.";
+    - latency_monitor_threshold Int(0, I64), "0" Settable Used
+        "Milliseconds from which LATENCY notes an event; 0: off.";
     - latency_tracking YesNo, "no" Settable Used "Keep a histogram of each command's latency.";
-    - latency_tracking_info_percentiles Percentiles, "50 99 99.9" Settable Used "What INFO shows of the histograms.";
+    - latency_tracking_info_percentiles Percentiles, "50 99 99.9" Settable Used
+        "What INFO shows of the histograms.";
     - notify_keyspace_events Events, "" Settable Used "Classes of key events to publish, in Redis' letters.";
     _ keep_legacy_memory_metrics Bool, "false" Hidden Ignored "";
 }
@@ -444,7 +463,8 @@ Logging {
     - syslog_enabled YesNo, "no" Fixed Ignored "";
 }
 Start {
-    _ flagfile Text, "" Hidden Used "Read flags from these files, one per line; # starts a comment. Comma list.";
+    _ flagfile Text, "" Hidden Used
+        "Read flags from these files, one per line; # starts a comment. Comma list.";
     _ undefok Text, "" Hidden Used "Comma list of unknown flags to tolerate.";
     _ help Bool, "false" Hidden Used "Show the flags that have an effect.";
     _ helpfull Bool, "false" Hidden Used "Show all flags.";

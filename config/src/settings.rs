@@ -1,12 +1,13 @@
 //! The values that CONFIG GET shows and CONFIG SET changes, shared by all threads.
 //!
-//! A number is an atomic and a text sits behind a lock that is held for one clone of an `Arc`, so that reading never
-//! waits for a writer that does anything. Hot paths do not even do that: a core keeps copies of what it needs and
-//! compares [`Settings::generation`], one load, once per tick or batch.
+//! A number is an atomic and a text sits behind a lock that is held for one clone of an `Arc`, so that
+//! reading never waits for a writer that does anything. Hot paths do not even do that: a core keeps copies of
+//! what it needs and compares [`Settings::generation`], one load, once per tick or batch.
 //!
-//! A change of several values is all or nothing as to its *validity*: [`Settings::check`] tries everything before
-//! [`Settings::commit`] stores anything. It is not one instant for readers, who may see the first of two values a
-//! moment earlier; the generation moves after the last, so whoever re-reads on a new generation ends with all of them.
+//! A change of several values is all or nothing as to its *validity*: [`Settings::check`] tries everything
+//! before [`Settings::commit`] stores anything. It is not one instant for readers, who may see the first of
+//! two values a moment earlier; the generation moves after the last, so whoever re-reads on a new generation
+//! ends with all of them.
 //!
 //! Next: rows.rs says which values there are; value.rs, how they read and print.
 
@@ -21,7 +22,8 @@ use crate::start::{Initial, LogLevel, MaxmemoryPolicy};
 use crate::table::{self, Entry, Exposure, row};
 use crate::value::{Events, Kind, OutputLimits, TEXT_LEN_MAX, Units, Value};
 
-/// Longest pattern CONFIG GET compares: names have at most 42 letters, and a class of more members says nothing more.
+/// Longest pattern CONFIG GET compares: names have at most 42 letters, and a class of more members says
+/// nothing more.
 const PATTERN_LEN_MAX: usize = 1024;
 /// How much of an unknown name an error repeats.
 const SHOWN_LEN_MAX: usize = 128;
@@ -82,8 +84,8 @@ impl Change {
 pub struct Changed {
     /// The row's name, with underscores.
     pub name: &'static str,
-    /// Whether the value is another than before. Setting `tls` to what it was is how certificates are read again, so
-    /// an equal value is reported too.
+    /// Whether the value is another than before. Setting `tls` to what it was is how certificates are read
+    /// again, so an equal value is reported too.
     pub differs: bool,
 }
 
@@ -125,17 +127,17 @@ impl Settings {
         Arc::new(Settings { cells, generation: AtomicU64::new(1) })
     }
 
-    /// A number that grows with each change. Whoever keeps copies re-reads when it differs from the one they saw,
-    /// loading it *before* the values.
+    /// A number that grows with each change. Whoever keeps copies re-reads when it differs from the one they
+    /// saw, loading it *before* the values.
     pub fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)
     }
 
     /// CONFIG GET: every name that matches one of the patterns, once, with its value.
     ///
-    /// A pattern without wildcards is answered in the spelling it was asked in, whatever the case or the dashes, as
-    /// clients look their question up in the answer. Wildcards are answered in canonical spelling; an alias is a name
-    /// like any other.
+    /// A pattern without wildcards is answered in the spelling it was asked in, whatever the case or the
+    /// dashes, as clients look their question up in the answer. Wildcards are answered in canonical spelling;
+    /// an alias is a name like any other.
     pub fn get_matching(&self, patterns: &[&[u8]]) -> Vec<(String, String)> {
         let mut seen = HashSet::new();
         let mut found = Vec::new();
@@ -148,7 +150,8 @@ impl Settings {
                 }
                 continue;
             }
-            // A dash inside a class is a range, outside it is as good as an underscore; names are tried both ways.
+            // A dash inside a class is a range, outside it is as good as an underscore; names are tried both
+            // ways.
             let (as_given, normal) =
                 (Pattern::ignoring_case(pattern), Pattern::ignoring_case(&normal(pattern)));
             for entry in table::entries().filter(|entry| shown(*entry)) {
@@ -660,7 +663,8 @@ mod tests {
         );
     }
 
-    /// Everything that CONFIG GET shows can be handed back to CONFIG SET and changes nothing, at start and after.
+    /// Everything that CONFIG GET shows can be handed back to CONFIG SET and changes nothing, at start and
+    /// after.
     #[test]
     fn what_is_read_can_be_written() {
         let settings = settings(&["--replicaof=[fd00::1]:1", "--maxmemory=1g", "--unixsocketperm=0770"]);

@@ -1,7 +1,7 @@
 //! What the flags mean: a typed field each, checked against each other.
 //!
-//! Only settings that are read once are here; those CONFIG SET may change are in [`Settings`](crate::Settings), which
-//! begins with [`Initial`].
+//! Only settings that are read once are here; those CONFIG SET may change are in
+//! [`Settings`](crate::Settings), which begins with [`Initial`].
 
 use std::path::PathBuf;
 
@@ -195,14 +195,15 @@ pub struct Config {
     pub port: Port,
     /// Addresses the ports for clients listen on; empty: all.
     pub bind: Vec<String>,
-    /// Privileged ports, RESP and HTTP, without repetition: every `--admin_port` that was given. An orchestrator sets
-    /// its own first and finds its probes there even when a user adds another.
+    /// Privileged ports, RESP and HTTP, without repetition: every `--admin_port` that was given. An
+    /// orchestrator sets its own first and finds its probes there even when a user adds another.
     pub admin_ports: Vec<u16>,
     /// Addresses the admin ports listen on; empty: all.
     pub admin_bind: Vec<String>,
     /// Whether the admin ports ask for no password.
     pub admin_nopass: bool,
-    /// Whether the port for clients answers HTTP too: by its flag, or because `--metrics_port` or `--http_port` is it.
+    /// Whether the port for clients answers HTTP too: by its flag, or because `--metrics_port` or
+    /// `--http_port` is it.
     pub http_on_port: bool,
     /// Ports that speak only HTTP: `--http_port` and `--metrics_port`, but for those that are served already.
     pub http_ports: Vec<u16>,
@@ -423,14 +424,14 @@ impl Config {
 const _: () = assert!(CLUSTER_MODES.len() == 3 && LOG_LEVELS.len() == LogLevel::ALL.len());
 const _: () = assert!(POLICIES.len() == MaxmemoryPolicy::ALL.len());
 
-/// A dfs snapshot makes its own names from the given one, an rdb file ends in `.rdb`: any other ending would make a
-/// file that the next start does not find.
+/// A dfs snapshot makes its own names from the given one, an rdb file ends in `.rdb`: any other ending would
+/// make a file that the next start does not find.
 fn check_dbfilename(name: &str, df_snapshot_format: bool) -> Result<(), ConfigError> {
     let extension = std::path::Path::new(name).extension().and_then(|extension| extension.to_str());
     match extension {
         Some(_) if df_snapshot_format => Err(ConfigError::Refused(format!(
-            "--dbfilename={name} has an extension, which --df_snapshot_format adds itself; leave it out, or set \
-             --df_snapshot_format=false for one rdb file"
+            "--dbfilename={name} has an extension, which --df_snapshot_format adds itself; leave it out, or \
+             set --df_snapshot_format=false for one rdb file"
         ))),
         Some(other) if other != "rdb" => Err(ConfigError::Refused(format!(
             "--dbfilename={name} may only end in .rdb, or have no extension"
@@ -462,8 +463,9 @@ fn collect_admin_ports(values: &[Value], warnings: &mut Vec<String>) -> Vec<u16>
     ports
 }
 
-/// `--save_schedule=HH:MM` was the schedule before cron expressions: a pattern for the hour and one for the minute,
-/// both of two digits. It becomes the cron expression that lists what the patterns match; it never stops the start.
+/// `--save_schedule=HH:MM` was the schedule before cron expressions: a pattern for the hour and one for the
+/// minute, both of two digits. It becomes the cron expression that lists what the patterns match; it never
+/// stops the start.
 fn map_save_schedule(v: &mut Initial, warnings: &mut Vec<String>) {
     let schedule = v.text(const { row("save_schedule") });
     if schedule.is_empty() {

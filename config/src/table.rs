@@ -1,9 +1,9 @@
 //! The shape of the table: what is known of a name, and how a name is found.
 //!
-//! Every setting is one [`Row`], whether it came from Dragonfly's flags, from Redis' configuration or is ours: from
-//! the rows follow the command line, the environment, `--help`, CONFIG GET and CONFIG SET. Adding a setting is adding
-//! a row; a getter that names a row which does not exist fails to compile.
-//! Next: rows.rs is the table itself.
+//! Every setting is one [`Row`], whether it came from Dragonfly's flags, from Redis' configuration or is
+//! ours: from the rows follow the command line, the environment, `--help`, CONFIG GET and CONFIG SET. Adding
+//! a setting is adding a row; a getter that names a row which does not exist fails to compile. Next: rows.rs
+//! is the table itself.
 
 use crate::rows::ROWS;
 use crate::value::Kind;
@@ -85,7 +85,8 @@ pub enum Exposure {
 pub enum Effect {
     /// The server acts on it.
     Used,
-    /// The server always does what the default says. Asking for that is fine; asking for another earns a warning.
+    /// The server always does what the default says. Asking for that is fine; asking for another earns a
+    /// warning.
     Always,
     /// Accepted because manifests and clients set it; setting it earns a warning.
     Ignored,

@@ -1,11 +1,12 @@
 //! What a setting may hold: the kinds, how each reads text and how each prints.
 //!
-//! One parser serves the command line, the environment and CONFIG SET, so that a value accepted in one place is
-//! accepted in the others. They differ in a single point, [`Units`]: what a bare `k` after a number of bytes means.
-//! The refusals are worded as Redis words them, because clients and test suites compare CONFIG SET's errors.
+//! One parser serves the command line, the environment and CONFIG SET, so that a value accepted in one place
+//! is accepted in the others. They differ in a single point, [`Units`]: what a bare `k` after a number of
+//! bytes means. The refusals are worded as Redis words them, because clients and test suites compare CONFIG
+//! SET's errors.
 //!
-//! Every kind prints to a text that it reads back to the same value: CONFIG GET's answer can be handed to CONFIG SET.
-//! Next: rows.rs gives each name its kind.
+//! Every kind prints to a text that it reads back to the same value: CONFIG GET's answer can be handed to
+//! CONFIG SET. Next: rows.rs gives each name its kind.
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
@@ -73,8 +74,9 @@ pub enum Value {
 pub enum Units {
     /// Flags: every unit is a power of 1024, `1K` = `1KB` = `1KiB` = 1024.
     Flag,
-    /// CONFIG SET: a bare letter is decimal, `1k` = 1000, and `1kb` = `1KiB` = 1024. This is Redis' rule, carried on
-    /// to the units Redis does not have. Where the two readings differ, the decimal one is the smaller.
+    /// CONFIG SET: a bare letter is decimal, `1k` = 1000, and `1kb` = `1KiB` = 1024. This is Redis' rule,
+    /// carried on to the units Redis does not have. Where the two readings differ, the decimal one is the
+    /// smaller.
     Redis,
 }
 
@@ -212,7 +214,8 @@ fn parse_int(text: &str) -> Option<i64> {
 
 /// Reads `300000000`, `512MB`, `2G`, `1.25GiB`; case does not matter, an empty text is 0 as in Redis.
 ///
-/// Fractions are computed in integers (at most nine digits after the point): floating point would round `7.9E`.
+/// Fractions are computed in integers (at most nine digits after the point): floating point would round
+/// `7.9E`.
 pub fn parse_bytes(text: &str, units: Units) -> Option<u64> {
     if text.is_empty() {
         return Some(0);
@@ -260,8 +263,8 @@ fn parse_percentiles(text: &str) -> Result<Value, String> {
     Ok(text_of(&canonical))
 }
 
-/// Snapshots stay in `dir`: a name that leads elsewhere is refused. A quote at both ends is what a flag file or a
-/// manifest leaves when somebody quoted a value that is not unquoted by anybody.
+/// Snapshots stay in `dir`: a name that leads elsewhere is refused. A quote at both ends is what a flag file
+/// or a manifest leaves when somebody quoted a value that is not unquoted by anybody.
 fn parse_file_name(text: &str) -> Result<Value, String> {
     if text.contains('/') {
         return Err("argument must be a file name without a directory".into());
@@ -294,7 +297,8 @@ pub struct HostPort {
 }
 
 impl HostPort {
-    /// Reads `host:port`, `[v6]:port` or `host port`. A bare IPv6 address is refused: its last group looks like a port.
+    /// Reads `host:port`, `[v6]:port` or `host port`. A bare IPv6 address is refused: its last group looks
+    /// like a port.
     pub fn parse(text: &str) -> Option<HostPort> {
         let (host, port) = text.trim().rsplit_once([':', ' '])?;
         let host = match host.trim_end().strip_prefix('[') {
@@ -389,7 +393,8 @@ impl Events {
         self.0 & other.0 == other.0
     }
 
-    /// Whether an event of `class` is to be published at all: the class is on, and so is one of the two channels.
+    /// Whether an event of `class` is to be published at all: the class is on, and so is one of the two
+    /// channels.
     pub const fn publishes(self, class: Events) -> bool {
         self.contains(class) && self.0 & (Events::KEYSPACE.0 | Events::KEYEVENT.0) != 0
     }

@@ -1,4 +1,5 @@
-//! The command line as a whole: every known name, the orchestrator's arguments, the grammar, the environment, files.
+//! The command line as a whole: every known name, the orchestrator's arguments, the grammar, the environment,
+//! files.
 
 use std::collections::HashSet;
 use std::ffi::OsString;
@@ -87,7 +88,8 @@ fn defaults_start() {
     assert!(config.http_on_port && config.df_snapshot_format && config.replicaof.is_none());
 }
 
-/// Whatever a manifest sets that some release of the replaced server knows, this one starts, in every spelling.
+/// Whatever a manifest sets that some release of the replaced server knows, this one starts, in every
+/// spelling.
 #[test]
 fn every_name_in_the_field_is_known() {
     let names: Vec<&str> = include_str!("names.txt").lines().filter(|line| !line.starts_with('#')).collect();
@@ -119,8 +121,8 @@ fn every_name_in_the_field_is_known() {
     }
 }
 
-/// What the operator passes, in its order, with each optional group present or not: 2^9 command lines, the password in
-/// the environment or not. All start but those where TLS has nobody to let in.
+/// What the operator passes, in its order, with each optional group present or not: 2^9 command lines, the
+/// password in the environment or not. All start but those where TLS has nobody to let in.
 #[test]
 fn the_operators_arguments() {
     let fixed = [
