@@ -376,7 +376,7 @@ Cluster {
 }
 Security {
     - requirepass Secret, "" Settable Used "Password of the user default; empty: none is asked for.";
-    - aclfile Text, "" Fixed Used "File with the users and their rights.";
+    - aclfile Text, "" Settable Used "File with the users and their rights.";
     - acllog_max_len Int(0, I64), "32" Settable Used "Entries ACL LOG keeps.";
     _ tls Bool, "false" Settable Used "TLS on every port. Set again at run time, it reads the files again.";
     _ no_tls_on_admin_port Bool, "false" Fixed Used "No TLS on the admin ports.";

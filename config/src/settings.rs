@@ -412,6 +412,8 @@ getters! {
     cluster_announce_ip: text;
     /// Password of the user `default`; empty: none is asked for.
     requirepass: text;
+    /// Path of the file with the users and their rights, which ACL LOAD reads and ACL SAVE writes; empty: none.
+    aclfile: text;
     /// Entries ACL LOG keeps.
     acllog_max_len: u64;
     /// TLS on every port.
@@ -600,7 +602,6 @@ mod tests {
             GET requirepass            -> requirepass=foo
             SET io-threads 3           -> ERR CONFIG SET failed (possibly related to argument 'io-threads') - can't set immutable config
             SET logfile x              -> ERR CONFIG SET failed (possibly related to argument 'logfile') - can't set immutable config
-            SET aclfile x              -> ERR CONFIG SET failed (possibly related to argument 'aclfile') - can't set immutable config
             SET set-proc-title no      -> ERR CONFIG SET failed (possibly related to argument 'set-proc-title') - can't set immutable config
             SET replicaof 'a 1'        -> ERR CONFIG SET failed (possibly related to argument 'replicaof') - can't set immutable config
             GET nosuch                 ->
@@ -639,6 +640,7 @@ mod tests {
             GET snapshot_cron          -> snapshot_cron=*/5 * * * *
             SET snapshot_cron ''       -> OK
             GET snapshot_cron          -> snapshot_cron=
+            SET aclfile /x             -> OK
             SET dbfilename a/b         -> ERR CONFIG SET failed (possibly related to argument 'dbfilename') - argument must be a file name without a directory
             SET tcp_nodelay true       -> ERR Unknown option or number of arguments for CONFIG SET - 'tcp_nodelay'
             GET tcp_nodel*             ->

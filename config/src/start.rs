@@ -277,8 +277,6 @@ pub struct Config {
     /// Identity in a cluster; empty: the replication id.
     pub cluster_node_id: String,
 
-    /// File with the users and their rights.
-    pub aclfile: Option<PathBuf>,
     /// No TLS on the admin ports.
     pub no_tls_on_admin_port: bool,
 
@@ -411,7 +409,6 @@ impl Config {
             cluster_mode: [ClusterMode::Off, ClusterMode::Emulated, ClusterMode::Yes]
                 [v.u32(const { row("cluster_mode") }) as usize],
             cluster_node_id: v.text(const { row("cluster_node_id") }).to_owned(),
-            aclfile: v.path(const { row("aclfile") }),
             no_tls_on_admin_port: v.bool(const { row("no_tls_on_admin_port") }),
             default_lua_flags: parse_lua_flags(&v)?,
             lua_resp2_legacy_float: v.bool(const { row("lua_resp2_legacy_float") }),

@@ -177,7 +177,7 @@ fn the_operators_arguments() {
         assert_eq!(config.cache_mode, has(0));
         assert_eq!(value(&parsed, "maxmemory"), if has(0) { "1610612736" } else { "0" });
         assert_eq!(config.memcached_port, has(1).then_some(11211));
-        assert_eq!(config.aclfile.is_some(), has(2));
+        assert_eq!(value(&parsed, "aclfile").is_empty(), !has(2));
         assert_eq!(config.dir, if has(4) { "/dragonfly/snapshots" } else { "" });
         assert_eq!(value(&parsed, "snapshot_cron"), if has(5) { "*/5 * * * *" } else { "" });
         assert_eq!(
