@@ -53,7 +53,7 @@ fn parse_positive(digits: &[u8]) -> Option<u64> {
 }
 
 /// Two decimal digits for each of 0..100: half the divisions of printing.
-const PAIRS: [[u8; 2]; 100] = {
+pub(crate) static PAIRS: [[u8; 2]; 100] = {
     let mut pairs = [[0; 2]; 100];
     let mut i = 0;
     while i < 100 {
@@ -279,7 +279,7 @@ pub fn fmt_double(number: f64, buf: &mut [u8; DOUBLE_LEN_MAX]) -> &str {
 /// exact. Gives where the text begins; it ends with the buffer.
 #[inline]
 fn write_short_decimal(number: f64, buf: &mut [u8; DOUBLE_LEN_MAX]) -> Option<usize> {
-    const POWERS: [f64; 5] = [1.0, 1e1, 1e2, 1e3, 1e4];
+    const POWERS: [f64; 7] = [1.0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6];
     const DIGITS_15: f64 = 1e15;
     let magnitude = number.abs();
     for (decimals, power) in POWERS.into_iter().enumerate() {
@@ -299,7 +299,7 @@ fn write_short_decimal(number: f64, buf: &mut [u8; DOUBLE_LEN_MAX]) -> Option<us
         if decimals == 0 {
             at = write_u64_before(buf, at, n);
         } else {
-            let divisor = [1, 10, 100, 1000, 10000][decimals];
+            let divisor = power as u64;
             // The decimals with a leading 1 that keeps their zeros; the point then takes its place.
             at = write_u64_before(buf, at, n % divisor + divisor);
             buf[at] = b'.';

@@ -7,9 +7,7 @@
 //! Invariants: every method but the ones that announce elements (`array`, `map`, `set`, `push`) appends one complete
 //! reply; bytes already written are moved only by [`ReplyWriter::fill_array`] and its sisters.
 
-use crate::number::{
-    DECIMAL_LEN_MAX, DOUBLE_LEN_MAX, Decimal, fmt_double, write_i64_before, write_u64_before,
-};
+use crate::number::{DECIMAL_LEN_MAX, DOUBLE_LEN_MAX, Decimal, PAIRS, fmt_double, write_u64_before};
 
 /// The version of the protocol a connection speaks; HELLO changes it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -132,12 +130,10 @@ impl<'a> ReplyWriter<'a> {
     /// An integer.
     #[inline]
     pub fn int(&mut self, number: i64) {
-        if (0..100).contains(&number) {
+        if (0..10_000).contains(&number) {
             return self.header(b':', number as usize);
         }
-        let mut line = Line::new();
-        let at = write_i64_before(&mut line.buf, Line::DIGITS_END, number);
-        line.append(b':', at, self.out);
+        write_line(self.out, b':', number < 0, number.unsigned_abs());
     }
 
     /// A string.
@@ -287,18 +283,18 @@ impl<'a> ReplyWriter<'a> {
     fn header(&mut self, marker: u8, len: usize) {
         if len < 10 {
             self.out.extend_from_slice(&[marker, b'0' + len as u8, b'\r', b'\n']);
-        } else if len < 100 {
-            self.out.extend_from_slice(&[
-                marker,
-                b'0' + (len / 10) as u8,
-                b'0' + (len % 10) as u8,
-                b'\r',
-                b'\n',
-            ]);
+        } else if len < 10_000 {
+            // Up to eight bytes, put together in a register and stored at once; the surplus is cut off.
+            let [high, low] = [PAIRS[len / 100], PAIRS[len % 100]].map(u16::from_le_bytes);
+            let missing = 8 * (u32::from(len < 1000) + u32::from(len < 100));
+            let digits = (u64::from(low) << 16 | u64::from(high)) >> missing;
+            let end = u64::from(u16::from_le_bytes(*b"\r\n")) << (40 - missing);
+            let line = end | digits << 8 | u64::from(marker);
+            let start = self.out.len();
+            self.out.extend_from_slice(&line.to_le_bytes());
+            self.out.truncate(start + 7 - (missing / 8) as usize);
         } else {
-            let mut line = Line::new();
-            let at = write_u64_before(&mut line.buf, Line::DIGITS_END, len as u64);
-            line.append(marker, at, self.out);
+            write_line(self.out, marker, false, len as u64);
         }
     }
 
@@ -339,33 +335,18 @@ impl Aggregate {
     }
 }
 
-/// `<marker><digits>\r\n`, put together from the back and appended as a block of fixed size whose surplus is cut off:
-/// copying a length known to the compiler is two moves, copying an unknown one is a call (9 ns against 5).
-struct Line {
-    buf: [u8; Line::DIGITS_END + HEADER_LEN_MAX],
-}
-
-impl Line {
-    /// Behind the marker and the longest digits.
-    const DIGITS_END: usize = DECIMAL_LEN_MAX + 1;
-
-    #[inline]
-    fn new() -> Line {
-        let mut buf = [0; Line::DIGITS_END + HEADER_LEN_MAX];
-        buf[Line::DIGITS_END] = b'\r';
-        buf[Line::DIGITS_END + 1] = b'\n';
-        Line { buf }
-    }
-
-    /// The digits begin at `at`.
-    #[inline]
-    fn append(mut self, marker: u8, at: usize, out: &mut Vec<u8>) {
-        let start = at - 1;
-        self.buf[start] = marker;
-        let block: &[u8; HEADER_LEN_MAX] =
-            self.buf[start..].first_chunk().expect("begins before the digits' end");
-        let len = out.len() + Line::DIGITS_END + 2 - start;
-        out.extend_from_slice(block);
-        out.truncate(len);
-    }
+/// `<marker><number>\r\n`. The digits are written where they stay: collected on the stack first, they would be read
+/// back in wider pieces than they were stored, which the processor must wait for (11 ns against 8.5 for 7 digits).
+#[inline]
+fn write_line(out: &mut Vec<u8>, marker: u8, negative: bool, magnitude: u64) {
+    let start = out.len();
+    out.extend_from_slice(&[0; HEADER_LEN_MAX]);
+    let line = &mut out[start..];
+    line[0] = marker;
+    line[1] = b'-';
+    let end = 2 + usize::from(negative) + magnitude.checked_ilog10().unwrap_or(0) as usize;
+    write_u64_before(line, end, magnitude);
+    line[end] = b'\r';
+    line[end + 1] = b'\n';
+    out.truncate(start + end + 2);
 }
