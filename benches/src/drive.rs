@@ -17,9 +17,13 @@ pub const SCRIPT: &str =
 /// Keys found, of those asked for, below which a reading row measures misses.
 const HITS_MIN: f64 = 0.99;
 
-/// How long connections idle before they are weighed. Redis shrinks the buffers of a quiet client after up to five
-/// seconds; both servers get more than that.
-const IDLE: Duration = Duration::from_secs(8);
+/// How long a server is left alone between the last command and the reading of its memory. jemalloc, which Redis uses,
+/// gives freed pages back over ten seconds: read at once, Redis had 148 B per key, after 3 s 145 B in some runs, from 6 s
+/// on 141.1 B in all. The same time lets Redis shrink the buffers of quiet clients, which takes it five seconds.
+const SILENCE: Duration = Duration::from_secs(11);
+
+/// The same after a start, when nothing has been freed yet and only threads have to come up.
+const SILENCE_AT_START: Duration = Duration::from_secs(1);
 
 /// How long the prober goes on after the big command was answered: what is freed in the background is freed then.
 const AFTERMATH: Duration = Duration::from_millis(500);
@@ -138,8 +142,8 @@ impl Drive {
             Self::Publish { subscribers, pipeline, messages } => {
                 publish(server, subscribers, pipeline, sizes.of(messages))
             }
-            Self::Memory { workload } => weigh(server, workload, sizes.of(workload.items)),
-            Self::Idle { connections } => idle(server, sizes.of(connections)),
+            Self::Memory { workload } => weigh(server, workload, sizes),
+            Self::Idle { connections } => idle(server, connections, sizes),
             Self::Growth { keys } => grow(server, sizes.of(keys)),
             Self::DuringDelete { workload, key, items } => {
                 let items = sizes.of(items);
@@ -152,7 +156,7 @@ impl Drive {
         }
     }
 
-    /// How it is done, for the report: a command line where there is one.
+    /// How it is done, in Markdown, for the report: a command line where there is one.
     pub fn describe(&self, sizes: Sizes) -> String {
         match self {
             Self::Load { prepare, load, .. } => {
@@ -161,15 +165,18 @@ impl Drive {
                     .into_iter()
                     .map(|arg| if arg.len() > 64 { format!("<{} B>", arg.len()) } else { arg })
                     .collect();
-                let line = format!("redis-benchmark -h 127.0.0.1 -p PORT {}", args.join(" "));
+                let line = format!("`redis-benchmark -h 127.0.0.1 -p PORT {}`", args.join(" "));
                 match prepare {
                     Prepare::Nothing => line,
                     Prepare::Fill { workload, items } => {
-                        format!("{line} (after filling: {} of {})", sizes.of(*items), workload.name)
+                        format!("{line} after filling with {} of {}", sizes.of(*items), workload.name)
                     }
                     Prepare::Script { workload, items, script } => {
                         let items = sizes.of(*items);
-                        format!("{line} (after filling: {items} of {}; script: {script})", workload.name)
+                        format!(
+                            "{line} after filling with {items} of {}; the script is `{script}`",
+                            workload.name
+                        )
                     }
                 }
             }
@@ -193,7 +200,7 @@ impl Drive {
             Self::Idle { connections } => format!(
                 "Rss at start; then {} connections, one PING each, {} s of silence",
                 sizes.of(*connections),
-                IDLE.as_secs()
+                SILENCE.as_secs()
             ),
             Self::Growth { keys } => format!(
                 "own client, one connection, one request in flight: {} new keys of 16 B with values of 32 B",
@@ -329,26 +336,39 @@ fn publish(server: &Server, subscribers: u32, pipeline: u32, messages: u64) -> R
     Ok(vec![(Metric::Cpu, spent.as_secs_f64() * 1e9 / delivered as f64)])
 }
 
-fn weigh(server: &Server, workload: &Workload, items: u64) -> Result<Figures, Failure> {
+fn weigh(server: &Server, workload: &Workload, sizes: Sizes) -> Result<Figures, Failure> {
+    let items = sizes.of(workload.items);
     // Connected before the first reading, so that the connection is in neither.
     let mut connection = server.connect()?;
     connection.call(&[b"PING"])?;
-    let before = server.settled_resident()?;
+    let before = resident_after(server, SILENCE_AT_START)?;
     connection.fill(workload, items)?;
-    let after = server.settled_resident()?;
-    Ok(vec![(Metric::BytesPerItem, (after as f64 - before as f64) / items as f64)])
+    let after = resident_after(server, silence(sizes))?;
+    Ok(vec![(Metric::BytesPerItem, (after - before) / items as f64)])
 }
 
-fn idle(server: &Server, connections: u64) -> Result<Figures, Failure> {
-    let before = server.settled_resident()?;
+fn idle(server: &Server, connections: u64, sizes: Sizes) -> Result<Figures, Failure> {
+    let connections = sizes.of(connections);
+    let before = resident_after(server, SILENCE_AT_START)?;
     let mut clients = open_many(server, connections)?;
     for client in &mut clients {
         client.call(&[b"PING"])?;
     }
-    std::thread::sleep(IDLE);
-    let after = server.settled_resident()?;
-    let each = (after as f64 - before as f64) / connections as f64;
-    Ok(vec![(Metric::EmptyBytes, before as f64), (Metric::BytesPerConnection, each)])
+    let after = resident_after(server, silence(sizes))?;
+    Ok(vec![
+        (Metric::EmptyBytes, before),
+        (Metric::BytesPerConnection, (after - before) / connections as f64),
+    ])
+}
+
+fn resident_after(server: &Server, silence: Duration) -> Result<f64, Failure> {
+    std::thread::sleep(silence);
+    Ok(server.resident()? as f64)
+}
+
+/// A quick run has no figures to be precise about.
+fn silence(sizes: Sizes) -> Duration {
+    if sizes.quick { SILENCE_AT_START } else { SILENCE }
 }
 
 fn grow(server: &Server, keys: u64) -> Result<Figures, Failure> {

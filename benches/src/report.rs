@@ -232,7 +232,7 @@ pub fn markdown(plan: &Plan, circumstances: &Circumstances, outcomes: &[Outcome]
         let plural = |n: u32| if n == 1 { "" } else { "s" };
         writeln!(
             out,
-            "- {}: {threads} thread{}, {rounds} round{}, `{how}`",
+            "- {}: {threads} thread{}, {rounds} round{}, {how}",
             outcome.row.name,
             plural(threads),
             plural(rounds)

@@ -215,25 +215,6 @@ impl Server {
         kilobytes.map(|n| n * 1024).ok_or_else(|| Failure::Broken(format!("{path} has no Rss")))
     }
 
-    /// Resident memory once it has stopped moving: tables finish growing and freed pages go back in the background.
-    pub fn settled_resident(&self) -> Result<u64, Failure> {
-        const STEP: Duration = Duration::from_millis(200);
-        const QUIET_STEPS: u32 = 5;
-        const STEPS_MAX: u32 = 100;
-        const WITHIN: u64 = 64 * 1024;
-        let (mut last, mut quiet) = (self.resident()?, 0);
-        for _ in 0..STEPS_MAX {
-            std::thread::sleep(STEP);
-            let now = self.resident()?;
-            quiet = if now.abs_diff(last) <= WITHIN { quiet + 1 } else { 0 };
-            last = now;
-            if quiet == QUIET_STEPS {
-                break;
-            }
-        }
-        Ok(last)
-    }
-
     /// Adds the end of the server's log when it is the server that ended.
     pub fn explain(&self, failure: Failure) -> Failure {
         // A process that has ended but was not waited for keeps its entry in /proc, with no memory left in it.
