@@ -7,7 +7,7 @@
 /// x^64 + the terms of 0xad93d23594c935a9, bit-reversed because the register shifts right.
 const POLYNOMIAL: u64 = 0x95ac_9329_ac4b_c9b5;
 
-const TABLES: [[u64; 256]; 16] = tables();
+static T: [[u64; 256]; 16] = tables();
 
 const fn tables() -> [[u64; 256]; 16] {
     let mut tables = [[0u64; 256]; 16];
@@ -37,7 +37,6 @@ const fn tables() -> [[u64; 256]; 16] {
 
 /// The checksum of what `crc` stands for followed by `bytes`; start with 0.
 pub fn crc64(mut crc: u64, bytes: &[u8]) -> u64 {
-    static T: &[[u64; 256]; 16] = &TABLES;
     let (blocks, rest) = bytes.as_chunks::<16>();
     for block in blocks {
         let (low, high) = block.split_at(8);

@@ -10,9 +10,13 @@
 //! byte for byte, as Redis 7.0 makes it.
 
 use crate::crc64::crc64;
-use crate::encode::Encoder;
-use crate::error::ErrorKind;
+use crate::decode::decode_slice;
+use crate::encode::{Encoder, Shape, ValueWriter};
+use crate::error::{Error, ErrorKind};
+use crate::event::ValueSink;
 use crate::kinds::{VERSION_MAX, value_type};
+use crate::limits::Limits;
+use crate::value::{Collector, Value, placed};
 
 const VERSION: u16 = 10;
 const FOOTER_LEN: usize = 10;
@@ -49,4 +53,38 @@ pub fn string(encoder: &mut Encoder, value: &[u8], out: &mut Vec<u8>) {
     out.push(value_type::STRING);
     encoder.string(out, value);
     seal(out, start);
+}
+
+/// Appends the payload of any value that is at hand as a [`Value`].
+pub fn value(encoder: &mut Encoder, value: &Value, out: &mut Vec<u8>) {
+    let start = out.len();
+    let mut writer = begin(encoder, value.shape(), out);
+    value.write(&mut writer, encoder, out);
+    seal(out, start);
+}
+
+/// Begins the payload of a value of that shape; the events follow through the writer, then [`seal`].
+pub fn begin(encoder: &mut Encoder, shape: Shape, out: &mut Vec<u8>) -> ValueWriter {
+    out.push(shape.value_type(encoder.target()));
+    ValueWriter::new(encoder, shape)
+}
+
+/// Tells `sink` the value of a payload whose footer [`open`] has checked.
+///
+/// The bytes must be used up: Redis does not look, but no server writes such a payload.
+pub fn decode(value_type: u8, bytes: &[u8], limits: &Limits, sink: &mut impl ValueSink) -> Result<(), Error> {
+    if value_type == value_type::MODULE_2 {
+        return Err(placed(ErrorKind::ValueType(value_type), 0));
+    }
+    let end = decode_slice(value_type, bytes, limits, sink).map_err(|(kind, offset)| placed(kind, offset))?;
+    if end == bytes.len() { Ok(()) } else { Err(placed(ErrorKind::Trailing, end)) }
+}
+
+/// Checks and decodes a whole payload. Empty containers are refused, as RESTORE does.
+pub fn decode_value(payload: &[u8]) -> Result<Value, Error> {
+    let (value_type, bytes) = open(payload).map_err(|kind| placed(kind, 0))?;
+    let mut collector = Collector::new();
+    decode(value_type, bytes, &Limits::PAYLOAD, &mut collector)?;
+    let value = collector.finish().expect("a decoder that ends without error has sent the end");
+    if value.is_empty_container() { Err(placed(ErrorKind::Empty, bytes.len())) } else { Ok(value) }
 }

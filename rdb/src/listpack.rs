@@ -56,7 +56,10 @@ impl<'a> Listpack<'a> {
     }
 
     /// The next element; `None` after the last, once count and terminator proved right.
-    #[expect(clippy::should_implement_trait, reason = "a fallible iterator reads better with `while let` and `?`")]
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "a fallible iterator reads better with `while let` and `?`"
+    )]
     #[inline]
     pub fn next(&mut self) -> Result<Option<Packed<'a>>, ErrorKind> {
         let rest = &self.bytes[self.at..];
@@ -146,18 +149,22 @@ fn back_len(size: usize, buffer: &mut [u8; 5]) -> &[u8] {
 }
 
 /// A listpack under construction. The caller bounds it: see [`Builder::size_with`].
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Builder {
     bytes: Vec<u8>,
     count: u64,
 }
 
+impl Default for Builder {
+    fn default() -> Builder {
+        Builder::new()
+    }
+}
+
 impl Builder {
     /// An empty listpack.
     pub fn new() -> Builder {
-        let mut builder = Builder::default();
-        builder.clear();
-        builder
+        Builder { bytes: vec![0; HEADER_LEN], count: 0 }
     }
 
     /// Empties it, keeping its memory.
@@ -245,7 +252,7 @@ impl Builder {
         self.count += 1;
     }
 
-    /// The finished listpack. More elements may still be pushed after [`Builder::reopen`].
+    /// The finished listpack. [`Builder::clear`] must come before more elements.
     pub fn finish(&mut self) -> &[u8] {
         self.bytes.push(TERMINATOR);
         let total = u32::try_from(self.bytes.len()).expect("the caller bounds a listpack far below 4 GiB");
@@ -280,12 +287,15 @@ mod tests {
     }
 
     fn cases() -> Vec<Vec<u8>> {
-        let mut cases: Vec<Vec<u8>> = [0, 1, 62, 63, 64, 65, 124, 125, 126, 127, 128, 4094, 4095, 4096, 16_378, 16_379]
-            .iter()
-            .chain(&[16_380, 16_381, 16_383, 70_000, 2_097_140, 2_097_146, 2_097_151])
-            .map(|&len| vec![b'x'; len])
-            .collect();
-        for value in [0, 127, 128, 4095, 4096, 0x7fff, 0x8000, 0x7f_ffff, 0x80_0000, i64::from(i32::MAX), 1 << 31] {
+        let mut cases: Vec<Vec<u8>> =
+            [0, 1, 62, 63, 64, 65, 124, 125, 126, 127, 128, 4094, 4095, 4096, 16_378, 16_379]
+                .iter()
+                .chain(&[16_380, 16_381, 16_383, 70_000, 2_097_140, 2_097_146, 2_097_151])
+                .map(|&len| vec![b'x'; len])
+                .collect();
+        for value in
+            [0, 127, 128, 4095, 4096, 0x7fff, 0x8000, 0x7f_ffff, 0x80_0000, i64::from(i32::MAX), 1 << 31]
+        {
             cases.extend([value, -value, -value - 1].map(|value| value.to_string().into_bytes()));
         }
         cases.extend([i64::MAX, i64::MIN].map(|value| value.to_string().into_bytes()));
@@ -301,7 +311,7 @@ mod tests {
             let mut one = Builder::new();
             one.push(&case);
             assert!(one.size() <= Builder::new().size_with(case.len()));
-            assert_eq!(read(one.finish()).expect("our own output"), [case.clone()]);
+            assert_eq!(read(one.finish()).expect("our own output"), std::slice::from_ref(&case));
             all.push(&case);
             all_cases.push(case);
         }

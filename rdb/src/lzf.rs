@@ -76,7 +76,10 @@ impl Lzf {
             let candidate = seen.checked_sub(self.base).map(|position| position as usize);
             // Position 0 is never matched: that is how the original tells an empty slot.
             let matched = candidate.filter(|&from| {
-                from > 0 && from < at && at - from - 1 < OFFSET_MAX && input[from..from + 3] == input[at..at + 3]
+                from > 0
+                    && from < at
+                    && at - from - 1 < OFFSET_MAX
+                    && input[from..from + 3] == input[at..at + 3]
             });
             let Some(from) = matched else {
                 if out.len() - start >= len_max {

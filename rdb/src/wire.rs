@@ -72,6 +72,13 @@ pub(crate) fn put_raw_string(out: &mut Vec<u8>, string: &[u8]) {
     out.extend_from_slice(string);
 }
 
+/// What stands before the compressed bytes of a string.
+pub(crate) fn put_lzf_header(out: &mut Vec<u8>, packed_len: usize, len: usize) {
+    out.push(LZF);
+    put_len(out, packed_len as u64);
+    put_len(out, len as u64);
+}
+
 /// The integer form of a string, if it has one.
 pub(crate) fn put_int_string(out: &mut Vec<u8>, string: &[u8]) -> bool {
     if string.is_empty() || string.len() > INT_TEXT_LEN_MAX {
@@ -134,10 +141,6 @@ impl<'a> Cursor<'a> {
 
     pub(crate) fn left(&self) -> usize {
         self.bytes.len() - self.at
-    }
-
-    pub(crate) fn rest(&self) -> &'a [u8] {
-        &self.bytes[self.at..]
     }
 
     pub(crate) fn take(&mut self, len: usize) -> Result<&'a [u8], Stop> {
@@ -208,6 +211,29 @@ impl<'a> Cursor<'a> {
         Ok(len as usize)
     }
 
+    /// Walks over a string without putting it together.
+    pub(crate) fn skip_string(&mut self, limits: &Limits) -> Result<(), Stop> {
+        let len = match self.u8()? {
+            INT_8 => 1,
+            INT_16 => 2,
+            INT_32 => 4,
+            LZF => {
+                let len = self.size(limits.string_len_max, "compressed string")?;
+                self.length()?;
+                len
+            }
+            first => {
+                let len = self.length_after(first)?;
+                if len > limits.string_len_max {
+                    return Err(ErrorKind::TooLarge("string").into());
+                }
+                len as usize
+            }
+        };
+        self.take(len)?;
+        Ok(())
+    }
+
     /// A string. What is not raw in the window is put together in `scratch`.
     #[inline]
     pub(crate) fn string<'s>(&mut self, scratch: &'s mut Vec<u8>, limits: &Limits) -> Result<&'s [u8], Stop>
@@ -248,17 +274,7 @@ impl<'a> Cursor<'a> {
 mod tests {
     use super::*;
 
-    const BORDERS: &[u64] = &[
-        0,
-        1,
-        63,
-        64,
-        16383,
-        16384,
-        u32::MAX as u64,
-        u32::MAX as u64 + 1,
-        u64::MAX,
-    ];
+    const BORDERS: &[u64] = &[0, 1, 63, 64, 16383, 16384, u32::MAX as u64, u32::MAX as u64 + 1, u64::MAX];
 
     /// Lengths survive at the borders of every form, and a cut one asks for the missing bytes.
     #[test]
@@ -282,7 +298,9 @@ mod tests {
         for value in [0, 1, -1, 9, 10, 127, -128, 32768, i64::MAX, i64::MIN, i64::MIN + 1] {
             assert_eq!(canonical_i64(value.to_string().as_bytes()), Some(value));
         }
-        for text in ["", "-", "-0", "00", "01", "+1", " 1", "1 ", "1a", "9223372036854775808", "-9223372036854775809"] {
+        for text in
+            ["", "-", "-0", "00", "01", "+1", " 1", "1 ", "1a", "9223372036854775808", "-9223372036854775809"]
+        {
             assert_eq!(canonical_i64(text.as_bytes()), None, "{text}");
         }
     }
