@@ -4,7 +4,7 @@ use damselfly_keyspace::Class;
 
 use crate::{Args, Arity, CmdResult, Command, Cx, Flags, Group, Keys, Merge, Run, ServerCommand, Spread};
 
-pub(crate) const COMMANDS: &[&Command] = &[&DEL, &KEYS, &RANDOMKEY, &SCAN];
+pub(crate) const COMMANDS: &[&Command] = &[&DEL, &KEYS, &RANDOMKEY, &RM, &SCAN];
 
 const DEL: Command = Command {
     name: "DEL",
@@ -55,6 +55,19 @@ const RANDOMKEY: Command = Command {
     syntax: "",
     summary: "Returns a random key of the database.",
     run: Run::Server(ServerCommand::RandomKey),
+};
+
+const RM: Command = Command {
+    name: "RM",
+    arity: Arity::Exactly(2),
+    keys: Keys::None,
+    flags: Flags::WRITE.with(Flags::DANGEROUS),
+    spread: Spread::Single,
+    group: Group::Generic,
+    since: "dragonfly",
+    syntax: "pattern",
+    summary: "Removes all keys that match a pattern.",
+    run: Run::Server(ServerCommand::Rm),
 };
 
 const SCAN: Command = Command {

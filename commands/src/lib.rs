@@ -23,7 +23,7 @@ mod string;
 pub use args::Args;
 pub use cx::{Cx, Env};
 pub use error::{CmdResult, CommandError};
-pub use lookup::lookup;
+pub use lookup::{Found, lookup};
 pub use spread::{Merge, Spread};
 
 use damselfly_protocol::request::Argv;

@@ -11,14 +11,23 @@ use crate::{Command, all};
 const PLACES: usize = 2048;
 const NAME_LEN_MAX: usize = 64;
 
-static TABLE: LazyLock<Vec<Option<&'static Command>>> = LazyLock::new(|| {
+/// A command and its number in the order of [`all`], for counters.
+#[derive(Clone, Copy, Debug)]
+pub struct Found {
+    /// The command.
+    pub command: &'static Command,
+    /// Its number.
+    pub index: usize,
+}
+
+static TABLE: LazyLock<Vec<Option<Found>>> = LazyLock::new(|| {
     let mut table = vec![None; PLACES];
-    for command in all() {
+    for (index, command) in all().enumerate() {
         let mut place = place(command.name.as_bytes());
         while table[place].is_some() {
             place = (place + 1) % PLACES;
         }
-        table[place] = Some(command);
+        table[place] = Some(Found { command, index });
     }
     table
 });
@@ -49,15 +58,15 @@ fn place(name: &[u8]) -> usize {
 
 /// The command with this name, in any case.
 #[inline]
-pub fn lookup(name: &[u8]) -> Option<&'static Command> {
+pub fn lookup(name: &[u8]) -> Option<Found> {
     if name.len() > NAME_LEN_MAX {
         return None;
     }
     let table = &**TABLE;
     let mut place = place(name);
-    while let Some(command) = table[place] {
-        if command.name.as_bytes().eq_ignore_ascii_case(name) {
-            return Some(command);
+    while let Some(found) = table[place] {
+        if found.command.name.as_bytes().eq_ignore_ascii_case(name) {
+            return Some(found);
         }
         place = (place + 1) % PLACES;
     }

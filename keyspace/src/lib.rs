@@ -11,11 +11,13 @@
 
 mod db;
 mod expiry;
+mod portable;
 mod value;
 
 pub use damselfly_structures::keytable::{Expiry, Removed, Value};
 pub use damselfly_structures::table::{Cursor, Loc};
 pub use db::Db;
+pub use portable::Portable;
 pub use value::{Object, Type};
 
 use std::collections::VecDeque;

@@ -1,0 +1,92 @@
+//! Requests of one turn for one other core, and their replies on the way back.
+//!
+//! All connections of a core share the batch for a peer: one message per peer and turn however many clients and
+//! pipelined requests it carries. The box travels there and back and is then used again.
+
+use damselfly_commands::Command;
+use damselfly_protocol::{Argv, Proto, Requests};
+
+use crate::connection::ConnectionId;
+
+/// Requests after which a batch is sent at once, so that a peer starts early on a long pipeline.
+pub const REQUESTS_MAX: usize = 512;
+/// Argument bytes after which a batch is sent at once.
+pub const BYTES_MAX: usize = 256 * 1024;
+/// Buffers above this are not kept for the next batch.
+const BYTES_KEPT_MAX: usize = 64 * 1024;
+
+/// One request's metadata.
+#[derive(Clone, Copy)]
+pub struct Entry {
+    /// Who waits.
+    pub connection: ConnectionId,
+    /// Which of the connection's holes the reply fills.
+    pub hole: u32,
+    /// What to run.
+    pub command: &'static Command,
+    /// The client's database.
+    pub db: u16,
+    /// The client's protocol.
+    pub proto: Proto,
+}
+
+/// See the module's head.
+#[derive(Default)]
+pub struct Batch {
+    /// The core that sent the requests.
+    pub from: usize,
+    /// What to run for whom; argument `i` belongs to entry `i`.
+    pub entries: Vec<Entry>,
+    bytes: Vec<u8>,
+    requests: Requests,
+    /// Replies, one behind the other.
+    pub replies: Vec<u8>,
+    /// Where each reply ends.
+    pub ends: Vec<u32>,
+}
+
+impl Batch {
+    /// Adds a request.
+    #[inline]
+    pub fn push<'a>(&mut self, entry: Entry, args: impl Iterator<Item = &'a [u8]> + Clone) -> bool {
+        let added = self.requests.push_copy(&mut self.bytes, args);
+        if added {
+            self.entries.push(entry);
+        }
+        added
+    }
+
+    /// The arguments of request `i`.
+    #[inline]
+    pub fn argv(&self, i: usize) -> Argv<'_> {
+        self.requests.argv(&self.bytes, i)
+    }
+
+    /// Whether it should be sent now.
+    #[inline]
+    pub fn is_full(&self) -> bool {
+        self.entries.len() >= REQUESTS_MAX || self.bytes.len() >= BYTES_MAX
+    }
+
+    /// Makes it as new, keeping modest buffers.
+    pub fn reset(&mut self) {
+        self.entries.clear();
+        self.requests.clear();
+        self.ends.clear();
+        for buffer in [&mut self.bytes, &mut self.replies] {
+            buffer.clear();
+            if buffer.capacity() > BYTES_KEPT_MAX {
+                *buffer = Vec::new();
+            }
+        }
+    }
+
+    /// Bytes held.
+    pub fn heap_bytes(&self) -> usize {
+        self.bytes.capacity()
+            + self.replies.capacity()
+            + self.requests.allocated()
+            + self.ends.capacity() * 4
+            + self.entries.capacity() * size_of::<Entry>()
+    }
+}

@@ -1,0 +1,348 @@
+//! Operations over several shards, each as if it happened at one instant.
+//!
+//! The connection's core coordinates: it takes the keys' locks on every shard concerned, one shard after the other in
+//! the order of their numbers (so two coordinators never wait for each other), then runs the parts in parallel, and
+//! each part gives its lock back as it ends. Between the first lock and the last part nobody else sees or changes
+//! these keys, so the operation is atomic; commands on other keys are not disturbed.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
+
+use damselfly_commands::{Command, Merge, Run, Spread};
+use damselfly_keyspace::{Event, Keyspace, Options, Portable};
+use damselfly_protocol::{Argv, Proto, ReplyWriter, Requests};
+
+use crate::connection::ConnectionId;
+use crate::core::Core;
+use crate::execute::run_handler;
+use crate::locks::{Scope, Ticket, lock_number};
+
+/// Locks held on several cores.
+pub type Held = Vec<(usize, Ticket)>;
+
+/// A request that outlives the bytes it came in.
+#[derive(Clone)]
+pub struct Owned {
+    bytes: Vec<u8>,
+    requests: Rc<Requests>,
+}
+
+impl Owned {
+    fn new<'a>(args: impl Iterator<Item = &'a [u8]> + Clone) -> Owned {
+        let (mut bytes, mut requests) = (Vec::new(), Requests::new());
+        assert!(requests.push_copy(&mut bytes, args), "one request fits a buffer");
+        Owned { bytes, requests: Rc::new(requests) }
+    }
+
+    fn argv(&self) -> Argv<'_> {
+        self.requests.argv(&self.bytes, 0)
+    }
+}
+
+impl Core {
+    /// Takes locks on several cores in order, then goes on.
+    pub fn lock_all(&mut self, scopes: BTreeMap<usize, Scope>, then: impl FnOnce(&mut Core, Held) + 'static) {
+        lock_next(self, scopes.into_iter().collect(), Vec::new(), Box::new(then));
+    }
+
+    /// Carries out a command whose keys are on several shards.
+    pub(crate) fn coordinate(&mut self, id: ConnectionId, command: &'static Command, argv: &Argv<'_>) {
+        let Some(connection) = self.connection(id) else { return };
+        connection.waiting = true;
+        let (db, proto) = (connection.db, connection.proto);
+        let mut positions = Vec::new();
+        command.key_positions(argv, &mut positions);
+        let mut parts = BTreeMap::<usize, Vec<usize>>::new();
+        for &at in &positions {
+            parts.entry(self.shared.owner(self.ks.hash(&argv[at]))).or_default().push(at);
+        }
+        let databases = self.ks.databases();
+        let together = matches!(command.spread, Spread::Together);
+        let scopes = parts
+            .iter()
+            .map(|(core, positions)| {
+                let hashes = positions.iter().map(|&at| self.ks.hash(&argv[at]));
+                // Commands that bring keys together may name another database in an option, so the key is locked in
+                // all of them.
+                let numbers = if together {
+                    hashes.flat_map(|hash| (0..databases).map(move |db| lock_number(db, hash))).collect()
+                } else {
+                    hashes.map(|hash| lock_number(usize::from(db), hash)).collect()
+                };
+                (*core, Scope::Keys(numbers))
+            })
+            .collect();
+        let owned = Owned::new(argv.iter());
+        self.lock_all(scopes, move |core, held| match command.spread {
+            Spread::Split { step, merge } => {
+                core.run_split(Split { id, command, db, proto, step, merge, owned, positions, parts }, held);
+            }
+            Spread::Together | Spread::Single => {
+                core.run_together(id, command, db, proto, owned, parts, held);
+            }
+        });
+    }
+
+    fn run_split(&mut self, split: Split, held: Held) {
+        let missing = Rc::new(Cell::new(held.len()));
+        let replies = Rc::new(RefCell::new(vec![Vec::new(); held.len()]));
+        let split = Rc::new(split);
+        let argv = split.owned.argv();
+        for (n, (to, ticket)) in held.into_iter().enumerate() {
+            let mut args: Vec<Vec<u8>> = vec![argv[0].to_vec()];
+            for &at in &split.parts[&to] {
+                args.extend((at..at + split.step).map(|at| argv[at].to_vec()));
+            }
+            let (command, db, proto) = (split.command, split.db, split.proto);
+            let (missing, replies, merging) = (missing.clone(), replies.clone(), split.clone());
+            self.ask(
+                to,
+                move |core| {
+                    let reply = core.run_part(command, db, proto, &args);
+                    core.unlock(ticket);
+                    reply
+                },
+                move |core, reply| {
+                    replies.borrow_mut()[n] = reply;
+                    missing.set(missing.get() - 1);
+                    if missing.get() == 0 {
+                        merging.merge(core, &replies.borrow());
+                    }
+                },
+            );
+        }
+    }
+
+    /// Runs a command's part over this shard.
+    fn run_part(&mut self, command: &'static Command, db: u16, proto: Proto, args: &[Vec<u8>]) -> Vec<u8> {
+        let Run::Shard(handler) = command.run else { unreachable!("only commands over shards have parts") };
+        let owned = Owned::new(args.iter().map(Vec::as_slice));
+        let mut out = Vec::new();
+        let (db, shard) = (usize::from(db), self.id);
+        let argv = owned.argv();
+        let failed =
+            run_handler(command.name, shard, handler, &mut self.ks, &self.env, db, proto, &argv, &mut out);
+        if let Some(error) = failed {
+            self.stats.count_error(&error);
+        }
+        self.after_command();
+        out
+    }
+
+    /// Brings copies of all keys into a keyspace of their own, runs the handler there, and writes back what changed.
+    #[expect(clippy::too_many_arguments, reason = "one request, taken apart")]
+    fn run_together(
+        &mut self,
+        id: ConnectionId,
+        command: &'static Command,
+        db: u16,
+        proto: Proto,
+        owned: Owned,
+        parts: BTreeMap<usize, Vec<usize>>,
+        held: Held,
+    ) {
+        let argv = owned.argv();
+        let missing = Rc::new(Cell::new(held.len()));
+        let gathered: Rc<RefCell<Vec<Copied>>> = Rc::default();
+        let held = Rc::new(held);
+        for (to, _) in held.iter() {
+            let keys: Vec<Vec<u8>> = parts[to].iter().map(|&at| argv[at].to_vec()).collect();
+            let (missing, gathered, held, owned) = (missing.clone(), gathered.clone(), held.clone(), owned.clone());
+            self.ask(
+                *to,
+                move |core| {
+                    let mut copies = Vec::new();
+                    for key in keys {
+                        for db in 0..core.ks.databases() {
+                            if let Some(portable) = core.ks.export(db, &key) {
+                                copies.push((db, key.clone(), portable));
+                            }
+                        }
+                    }
+                    core.after_command();
+                    copies
+                },
+                move |core, copies| {
+                    gathered.borrow_mut().extend(copies);
+                    missing.set(missing.get() - 1);
+                    if missing.get() == 0 {
+                        let copies = gathered.take();
+                        core.finish_together(id, command, db, proto, &owned, copies, &held);
+                    }
+                },
+            );
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one request, taken apart")]
+    fn finish_together(
+        &mut self,
+        id: ConnectionId,
+        command: &'static Command,
+        db: u16,
+        proto: Proto,
+        owned: &Owned,
+        copies: Vec<Copied>,
+        held: &Held,
+    ) {
+        let Run::Shard(handler) = command.run else { unreachable!("only commands over shards bring keys together") };
+        let mut meeting = Keyspace::new(&Options {
+            databases: self.ks.databases(),
+            hash_seed: self.shared.hash_seed,
+            random_seed: self.ks.random(),
+        });
+        meeting.now = self.ks.now;
+        for (db, key, portable) in copies {
+            meeting.import(db, &key, Some(portable));
+        }
+        meeting.observed = true;
+        let mut out = Vec::new();
+        let (db, shard) = (usize::from(db), self.id);
+        let failed =
+            run_handler(command.name, shard, handler, &mut meeting, &self.env, db, proto, &owned.argv(), &mut out);
+        if let Some(error) = failed {
+            self.stats.count_error(&error);
+        }
+        self.ks.stats.hits += meeting.stats.hits;
+        self.ks.stats.misses += meeting.stats.misses;
+        let mut changes = BTreeMap::<usize, Vec<(Event, Option<Portable>)>>::new();
+        for event in meeting.take_events() {
+            let state = meeting.export(event.db, &event.key);
+            changes.entry(self.shared.owner(self.ks.hash(&event.key))).or_default().push((event, state));
+        }
+        let missing = Rc::new(Cell::new(held.len()));
+        let out = Rc::new(out);
+        for (to, ticket) in held.iter().copied() {
+            let mine = changes.remove(&to).unwrap_or_default();
+            let (missing, out) = (missing.clone(), out.clone());
+            self.ask(
+                to,
+                move |core| {
+                    for (event, state) in mine {
+                        core.ks.import(event.db, &event.key, state);
+                        core.ks.changed(event.db, &event.key, event.class, event.name);
+                    }
+                    core.after_command();
+                    core.unlock(ticket);
+                },
+                move |core, ()| {
+                    missing.set(missing.get() - 1);
+                    if missing.get() == 0 {
+                        core.answer(id, &out);
+                    }
+                },
+            );
+        }
+        assert!(changes.is_empty(), "{} changed a key that it did not name", command.name);
+    }
+
+    /// Writes a finished reply and lets the connection go on.
+    pub fn answer(&mut self, id: ConnectionId, reply: &[u8]) {
+        if let Some(connection) = self.connection(id) {
+            if !std::mem::take(&mut connection.muted) {
+                connection.output.extend_from_slice(reply);
+            }
+            self.resume(id);
+        }
+    }
+
+    /// As [`Core::answer`], with a writer for the client's protocol.
+    pub fn answer_with(&mut self, id: ConnectionId, write: impl FnOnce(&mut ReplyWriter<'_>)) {
+        if let Some(connection) = self.connection(id) {
+            if !std::mem::take(&mut connection.muted) {
+                let proto = connection.proto;
+                write(&mut ReplyWriter::new(&mut connection.output, proto));
+            }
+            self.resume(id);
+        }
+    }
+}
+
+/// A key brought to the coordinator: database, name, contents.
+type Copied = (usize, Vec<u8>, Portable);
+
+struct Split {
+    id: ConnectionId,
+    command: &'static Command,
+    db: u16,
+    proto: Proto,
+    step: usize,
+    merge: Merge,
+    owned: Owned,
+    positions: Vec<usize>,
+    parts: BTreeMap<usize, Vec<usize>>,
+}
+
+impl Split {
+    fn merge(&self, core: &mut Core, replies: &[Vec<u8>]) {
+        // An error of any part is the answer.
+        if let Some(error) = replies.iter().find(|reply| reply.first() == Some(&b'-')) {
+            return core.answer(self.id, error);
+        }
+        match self.merge {
+            Merge::Same => core.answer(self.id, &replies[0]),
+            Merge::Sum => {
+                let sum = replies.iter().map(|reply| integer(reply)).sum();
+                core.answer_with(self.id, |out| out.int(sum));
+            }
+            Merge::PerKey => {
+                let mut elements = BTreeMap::new();
+                for (positions, reply) in self.parts.values().zip(replies) {
+                    let mut rest = &reply[line_len(reply)..];
+                    for &at in positions {
+                        let (element, behind) = rest.split_at(element_len(rest));
+                        elements.insert(at, element);
+                        rest = behind;
+                    }
+                }
+                core.answer_with(self.id, |out| {
+                    out.array(self.positions.len());
+                    for at in &self.positions {
+                        out.raw(elements[at]);
+                    }
+                });
+            }
+        }
+    }
+}
+
+fn lock_next(
+    core: &mut Core,
+    mut todo: VecDeque<(usize, Scope)>,
+    mut held: Held,
+    then: Box<dyn FnOnce(&mut Core, Held)>,
+) {
+    let Some((to, scope)) = todo.pop_front() else { return then(core, held) };
+    core.ask_later(
+        to,
+        move |core, replier| core.lock(scope, move |core, ticket| replier.reply(core, ticket)),
+        move |core, ticket| {
+            held.push((to, ticket));
+            lock_next(core, todo, held, then);
+        },
+    );
+}
+
+/// Bytes of the first line with its end; replies are our own, so it is there.
+fn line_len(reply: &[u8]) -> usize {
+    reply.windows(2).position(|pair| pair == b"\r\n").map_or(reply.len(), |at| at + 2)
+}
+
+/// The number in the header line of a reply.
+fn integer(reply: &[u8]) -> i64 {
+    let line = &reply[1..line_len(reply) - 2];
+    damselfly_protocol::number::parse_i64(line).expect("a part's reply is a number")
+}
+
+/// Bytes of the first element of an array of strings, numbers and nulls.
+fn element_len(rest: &[u8]) -> usize {
+    let line = line_len(rest);
+    match rest[0] {
+        b'$' => match integer(rest) {
+            -1 => line,
+            len => line + len as usize + 2,
+        },
+        _ => line,
+    }
+}

@@ -1,0 +1,809 @@
+//! One core: a thread with its shard, its connections and its loop.
+//!
+//! A turn of the loop takes what is ready (messages of other cores, sockets), runs it to the end, sends what is to be
+//! sent, and only then looks whether to sleep. Events do not run commands by themselves; the loop works at its own
+//! pace, with a bound for every step.
+//!
+//! The core's tokio runtime drives the loop as one task: it provides the sleep (the core's epoll is one descriptor
+//! of tokio's), the tick, and a place for other tasks of this thread.
+//!
+//! Everything here is reached through `&mut Core`, which never leaves its thread: no other thread can name it. Others
+//! send [`Message`]s; a [`Job`](crate::mailbox::Job) is a closure that gets the `&mut Core` when its turn comes.
+//!
+//! Read next: `execute.rs` (from bytes to replies), `coordinate.rs` (operations over several shards).
+
+use std::any::Any;
+use std::collections::{HashMap, VecDeque};
+use std::future::poll_fn;
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::Poll as TaskPoll;
+use std::time::Duration;
+
+use damselfly_commands::Env;
+use damselfly_keyspace::{Keyspace, Options};
+use damselfly_protocol::{Limits, Requests};
+
+use crate::batch::Batch;
+use crate::connection::{Client, Connection, ConnectionId, Got, Listener, Stream};
+use crate::execute::Prepared;
+use crate::listen::Listening;
+use crate::locks::Locks;
+use crate::mailbox::{Job, Message};
+use crate::poll::{Poll, Ready, Token};
+use crate::shared::Shared;
+use crate::stats::CoreStats;
+
+/// Bytes read from a socket at once. A pipeline of 32 small commands is 2 KB; 64 KiB lets 4 KiB values at pipeline 8
+/// through in one call.
+const SCRATCH_LEN: usize = 64 * 1024;
+/// Reads of one connection in one turn, so that one busy client does not keep the others waiting.
+const READS_PER_TURN: usize = 4;
+/// Unsent output above which a connection's requests are not run: a client that does not read is held back, not
+/// buffered for.
+const OUTPUT_RUN_MAX: usize = 1024 * 1024;
+/// Connections taken from one listener per turn.
+const ACCEPTS_PER_TURN: usize = 256;
+/// Messages handled per turn.
+const MESSAGES_PER_TURN: usize = 256;
+/// Output buffers kept to lend to connections, and their greatest size.
+const SPARE_OUTPUTS_MAX: usize = 64;
+const SPARE_OUTPUT_LEN_MAX: usize = 64 * 1024;
+/// Turns after which tokio's other tasks on this thread get their chance.
+const TURNS_PER_YIELD: u32 = 32;
+
+const TOKEN_BELL: Token = Token(u64::MAX);
+const TOKEN_LISTENER: u64 = u64::MAX - 1024;
+
+/// Work that goes on when an answer is there.
+pub type Then = Box<dyn FnOnce(&mut Core, Box<dyn Any>)>;
+
+/// Messages for one peer.
+#[derive(Default)]
+struct Outbox {
+    /// Being filled in this turn.
+    batch: Option<Box<Batch>>,
+    /// Refused by the peer's full mailbox, in order.
+    refused: VecDeque<Message>,
+    /// Something was pushed since the last ring.
+    ring: bool,
+}
+
+/// A place for a connection.
+struct Place {
+    generation: u32,
+    connection: Option<Box<Connection>>,
+}
+
+/// See the module's head.
+pub struct Core {
+    /// Number of this core and its shard.
+    pub id: usize,
+    /// What all threads see.
+    pub shared: Arc<Shared>,
+    /// The shard.
+    pub ks: Keyspace,
+    /// Settings for handlers.
+    pub env: Env,
+    /// Limits for the scanner.
+    pub limits: Limits,
+    /// Counters.
+    pub stats: CoreStats,
+    /// Key locks of the shard.
+    pub locks: Locks,
+    /// Requests from a peer's connection that wait behind a locked one of the same connection.
+    pub parked: HashMap<(usize, ConnectionId), VecDeque<Box<Batch>>>,
+    places: Vec<Place>,
+    free_places: Vec<u32>,
+    poll: Poll,
+    listeners: Vec<Listening>,
+    outboxes: Vec<Outbox>,
+    spare_batches: Vec<Box<Batch>>,
+    spare_outputs: Vec<Vec<u8>>,
+    continuations: HashMap<u64, Then>,
+    next_continuation: u64,
+    later: VecDeque<Box<dyn FnOnce(&mut Core)>>,
+    /// Connections to look at again in the next turn.
+    again: VecDeque<ConnectionId>,
+    /// Listeners that may have more connections, to be asked in the next turn, or at the next tick after an error.
+    accept_again: Vec<usize>,
+    accept_at_tick: Vec<usize>,
+    scratch: Vec<u8>,
+    /// Reused for scanning.
+    pub(crate) requests: Requests,
+    /// Reused for routing.
+    pub(crate) prepared: Vec<Prepared>,
+    /// Reused for key positions.
+    pub(crate) positions: Vec<usize>,
+    generation_seen: u64,
+    /// `timeout` setting, in milliseconds; 0 is none.
+    idle_timeout_ms: u64,
+    next_idle_check_ms: u64,
+    stopped: bool,
+    /// DEBUG SET-ACTIVE-EXPIRE.
+    pub active_expire: bool,
+    /// Clients of this core that run MONITOR.
+    pub monitors: Vec<ConnectionId>,
+}
+
+impl Core {
+    /// A core with an empty shard. Called on the core's own thread.
+    pub fn new(id: usize, shared: Arc<Shared>, listeners: Vec<Listening>) -> io::Result<Core> {
+        let poll = Poll::new()?;
+        poll.watch_reads(&shared.peers[id].mailbox, TOKEN_BELL)?;
+        for (at, listener) in listeners.iter().enumerate() {
+            poll.watch_reads(listener, Token(TOKEN_LISTENER + at as u64))?;
+        }
+        let ks = Keyspace::new(&Options {
+            databases: shared.config.databases as usize,
+            hash_seed: shared.hash_seed,
+            random_seed: shared.hash_seed.rotate_left(17) ^ (id as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15),
+        });
+        let mut core = Core {
+            id,
+            ks,
+            env: Env::default(),
+            limits: Limits::default(),
+            stats: CoreStats::default(),
+            locks: Locks::default(),
+            parked: HashMap::new(),
+            places: Vec::new(),
+            free_places: Vec::new(),
+            poll,
+            listeners,
+            outboxes: (0..shared.peers.len()).map(|_| Outbox::default()).collect(),
+            spare_batches: Vec::new(),
+            spare_outputs: Vec::new(),
+            continuations: HashMap::new(),
+            next_continuation: 0,
+            later: VecDeque::new(),
+            again: VecDeque::new(),
+            accept_again: Vec::new(),
+            accept_at_tick: Vec::new(),
+            scratch: Vec::new(),
+            requests: Requests::new(),
+            prepared: Vec::new(),
+            positions: Vec::new(),
+            generation_seen: u64::MAX,
+            idle_timeout_ms: 0,
+            next_idle_check_ms: 0,
+            stopped: false,
+            active_expire: true,
+            monitors: Vec::new(),
+            shared,
+        };
+        core.read_settings();
+        Ok(core)
+    }
+
+    /// Runs until the process stops.
+    pub async fn run(mut self) -> io::Result<()> {
+        let watched = self.poll.watched()?;
+        let period = Duration::from_millis(u64::from(1000 / self.shared.settings.hz().clamp(1, 1000)).max(1));
+        let mut tick = tokio::time::interval(period);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut ready = Vec::new();
+        let mut turns = 0u32;
+        let mut ticked = false;
+        while !self.stopped {
+            let more = self.turn(&mut ready, ticked)?;
+            ticked = false;
+            turns = turns.wrapping_add(1);
+            if more {
+                if turns.is_multiple_of(TURNS_PER_YIELD) {
+                    tokio::task::yield_now().await;
+                }
+                continue;
+            }
+            let shared = self.shared.clone();
+            let mailbox = &shared.peers[self.id].mailbox;
+            if !mailbox.fall_asleep() {
+                continue;
+            }
+            poll_fn(|cx| {
+                if tick.poll_tick(cx).is_ready() {
+                    ticked = true;
+                }
+                match watched.poll_read_ready(cx) {
+                    // What is ready is taken completely by the next turn, and whatever comes after that makes a new
+                    // edge, so the mark is removed before looking.
+                    TaskPoll::Ready(Ok(mut guard)) => {
+                        guard.clear_ready();
+                        TaskPoll::Ready(Ok(()))
+                    }
+                    TaskPoll::Ready(Err(error)) => TaskPoll::Ready(Err(error)),
+                    TaskPoll::Pending if ticked => TaskPoll::Ready(Ok(())),
+                    TaskPoll::Pending => TaskPoll::Pending,
+                }
+            })
+            .await?;
+            mailbox.wake_up();
+        }
+        self.close_all();
+        Ok(())
+    }
+
+    /// One turn; true if there is certainly more to do.
+    fn turn(&mut self, ready: &mut Vec<Ready>, ticked: bool) -> io::Result<bool> {
+        self.ks.now = Shared::now_ms();
+        let mut more = self.take_messages();
+        ready.clear();
+        more |= self.poll.collect(ready)?;
+        for event in ready.iter() {
+            self.handle(*event);
+        }
+        for listener in std::mem::take(&mut self.accept_again) {
+            self.accept(listener);
+        }
+        for _ in 0..self.again.len() {
+            let Some(id) = self.again.pop_front() else { break };
+            self.pump(id);
+        }
+        while let Some(work) = self.later.pop_front() {
+            work(self);
+        }
+        if ticked {
+            self.tick();
+        }
+        if self.ks.has_doomed() {
+            more |= self.free_for_a_while();
+        }
+        self.send_batches();
+        more |= !self.again.is_empty() || !self.later.is_empty() || !self.accept_again.is_empty();
+        if self.congested() {
+            // The peer drains its mailbox at its own pace; trying again at once would only burn time.
+            std::thread::yield_now();
+            more = true;
+        }
+        Ok(more)
+    }
+
+    fn take_messages(&mut self) -> bool {
+        let shared = self.shared.clone();
+        let mailbox = &shared.peers[self.id].mailbox;
+        for _ in 0..MESSAGES_PER_TURN {
+            match mailbox.pop() {
+                None => return false,
+                Some(Message::Requests(batch)) => self.run_batch(batch),
+                Some(Message::Replies(batch)) => self.take_replies(batch),
+                Some(Message::Job(job)) => job(self),
+            }
+            while let Some(work) = self.later.pop_front() {
+                work(self);
+            }
+        }
+        true
+    }
+
+    fn handle(&mut self, event: Ready) {
+        if event.token == TOKEN_BELL {
+            self.shared.peers[self.id].mailbox.silence();
+            return;
+        }
+        if event.token.0 >= TOKEN_LISTENER {
+            self.accept((event.token.0 - TOKEN_LISTENER) as usize);
+            return;
+        }
+        let id = ConnectionId { index: event.token.0 as u32, generation: (event.token.0 >> 32) as u32 };
+        let Some(connection) = self.connection(id) else { return };
+        connection.readable |= event.readable;
+        if event.writable && connection.pending_output() > 0 && !connection.flush() {
+            self.close(id);
+            return;
+        }
+        self.pump(id);
+    }
+
+    /// Takes new connections and hands them to the least busy cores.
+    fn accept(&mut self, listener: usize) {
+        // A bound, so that a flood of connections does not stop the clients that are already there.
+        for _ in 0..ACCEPTS_PER_TURN {
+            match self.listeners[listener].accept() {
+                Ok(Some((stream, addr, laddr))) => {
+                    self.shared.accepted.fetch_add(1, Ordering::Relaxed);
+                    let kind = self.listeners[listener].kind;
+                    let limit = self.shared.settings.maxclients() as usize;
+                    if kind == Listener::Main && self.shared.connected.load(Ordering::Relaxed) >= limit {
+                        self.shared.rejected.fetch_add(1, Ordering::Relaxed);
+                        // The socket is fresh, so its buffer takes the line; if not, closing says enough.
+                        let _ = rustix::io::write(&stream, b"-ERR max number of clients reached\r\n");
+                        continue;
+                    }
+                    self.shared.connected.fetch_add(1, Ordering::Relaxed);
+                    let to = self.shared.least_busy();
+                    self.shared.peers[to].connections.fetch_add(1, Ordering::Relaxed);
+                    if to == self.id {
+                        self.adopt(stream, kind, addr, laddr);
+                    } else {
+                        self.post(to, Message::Job(Box::new(move |core| core.adopt(stream, kind, addr, laddr))));
+                    }
+                }
+                Ok(None) => return,
+                Err(error) => {
+                    // Out of descriptors, most likely: the listener stays readable and is tried again.
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    self.accept_at_tick.push(listener);
+                    return;
+                }
+            }
+        }
+        self.accept_again.push(listener);
+    }
+
+    /// Makes a connection this core's own.
+    fn adopt(&mut self, stream: Stream, listener: Listener, addr: String, laddr: String) {
+        let index = self.free_places.pop().unwrap_or_else(|| {
+            self.places.push(Place { generation: 0, connection: None });
+            self.places.len() as u32 - 1
+        });
+        let place = &mut self.places[index as usize];
+        let id = ConnectionId { index, generation: place.generation };
+        if let Err(error) = self.poll.watch(stream.as_fd(), token(id)) {
+            tracing::warn!(%error, "a connection could not be watched");
+            self.free_places.push(index);
+            self.count_out();
+            return;
+        }
+        let client = Client {
+            id: self.shared.next_client.fetch_add(1, Ordering::Relaxed),
+            listener,
+            addr,
+            laddr,
+            name: None,
+            lib_name: "".into(),
+            lib_ver: "".into(),
+            created_ms: self.ks.now,
+            no_evict: false,
+            monitor: false,
+        };
+        self.shared.clients.insert(client.id, (self.id, id));
+        let open = self.shared.settings.requirepass().is_empty()
+            || listener == Listener::Unix
+            || (listener == Listener::Admin && self.shared.config.admin_nopass);
+        place.connection = Some(Box::new(Connection::new(id, stream, client, open)));
+    }
+
+    fn count_out(&self) {
+        self.shared.connected.fetch_sub(1, Ordering::Relaxed);
+        self.shared.peers[self.id].connections.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// A connection that is still there.
+    #[inline]
+    pub fn connection(&mut self, id: ConnectionId) -> Option<&mut Connection> {
+        let place = self.places.get_mut(id.index as usize)?;
+        if place.generation != id.generation {
+            return None;
+        }
+        place.connection.as_deref_mut()
+    }
+
+    /// The connection together with shard and settings, which a handler needs at once.
+    #[inline]
+    pub(crate) fn split(&mut self, id: ConnectionId) -> Option<(&mut Connection, &mut Keyspace, &Env)> {
+        let place = self.places.get_mut(id.index as usize)?;
+        if place.generation != id.generation {
+            return None;
+        }
+        Some((place.connection.as_deref_mut()?, &mut self.ks, &self.env))
+    }
+
+    /// All connections of this core.
+    pub fn connections(&self) -> impl Iterator<Item = &Connection> {
+        self.places.iter().filter_map(|place| place.connection.as_deref())
+    }
+
+    /// Closes a connection now.
+    pub fn close(&mut self, id: ConnectionId) {
+        let Some(place) = self.places.get_mut(id.index as usize) else { return };
+        if place.generation != id.generation {
+            return;
+        }
+        let Some(connection) = place.connection.take() else { return };
+        place.generation = place.generation.wrapping_add(1);
+        self.free_places.push(id.index);
+        self.shared.clients.remove(&connection.client.id);
+        if connection.client.monitor {
+            self.monitors.retain(|monitor| *monitor != id);
+            self.shared.monitors.fetch_sub(1, Ordering::Relaxed);
+        }
+        self.stats.received += connection.received;
+        self.stats.sent += connection.sent_total;
+        self.count_out();
+    }
+
+    /// Runs a connection's requests as far as possible, reading more as they are used up, and sends the replies.
+    pub fn pump(&mut self, id: ConnectionId) {
+        for _ in 0..READS_PER_TURN {
+            if !self.run_buffered(id) {
+                break;
+            }
+            let congested = self.congested();
+            let now = self.ks.now;
+            let Some(connection) = self.connection(id) else { return };
+            if congested || !connection.readable || !connection.may_run(OUTPUT_RUN_MAX) {
+                break;
+            }
+            if connection.input.is_empty() {
+                let mut scratch = std::mem::take(&mut self.scratch);
+                scratch.resize(SCRATCH_LEN, 0);
+                let connection = self.connection(id).expect("it was there");
+                let got = connection.read(&mut scratch);
+                let len = note_read(connection, &got, now);
+                if len > 0 {
+                    let consumed = self.run_bytes(id, &scratch[..len]);
+                    if let Some(connection) = self.connection(id) {
+                        connection.input.extend_from_slice(&scratch[consumed..len]);
+                    }
+                }
+                self.scratch = scratch;
+            } else {
+                // Grow as bytes arrive, never by what was announced; the scanner says when enough is there.
+                let have = connection.input.len();
+                let room = (have / 2).clamp(16 * 1024, 4 * 1024 * 1024);
+                let mut input = std::mem::take(&mut connection.input);
+                input.resize(have + room, 0);
+                let got = connection.read(&mut input[have..]);
+                let len = note_read(connection, &got, now);
+                input.truncate(have + len);
+                connection.input = input;
+            }
+            let Some(connection) = self.connection(id) else { return };
+            if connection.ended || !connection.readable {
+                self.run_buffered(id);
+                break;
+            }
+        }
+        self.finish(id);
+    }
+
+    /// Runs what is buffered; false if the connection must pause.
+    fn run_buffered(&mut self, id: ConnectionId) -> bool {
+        if !self.run_queued(id) {
+            return false;
+        }
+        let Some(connection) = self.connection(id) else { return false };
+        if !connection.may_run(OUTPUT_RUN_MAX) {
+            return false;
+        }
+        if connection.input.is_empty() || connection.input.len() < connection.scanner.wanted() {
+            return true;
+        }
+        let mut input = std::mem::take(&mut connection.input);
+        let consumed = self.run_bytes(id, &input);
+        let Some(connection) = self.connection(id) else { return false };
+        if consumed == input.len() {
+            // Memory of a long request is not kept.
+            input = Vec::new();
+        } else {
+            input.drain(..consumed);
+        }
+        connection.input = input;
+        connection.may_run(OUTPUT_RUN_MAX)
+    }
+
+    /// Sends what there is and sees whether the connection goes on.
+    pub fn finish(&mut self, id: ConnectionId) {
+        let Some(connection) = self.connection(id) else { return };
+        if connection.pending_output() > 0 && !connection.flush() {
+            self.close(id);
+            return;
+        }
+        let drained = connection.pending_output() == 0 && !connection.has_holes() && !connection.waiting;
+        if drained && (connection.closing || connection.ended) {
+            let more = connection.ended && !connection.closing && connection.queued.is_some();
+            if !more {
+                self.close(id);
+                return;
+            }
+        }
+        let runnable = connection.may_run(OUTPUT_RUN_MAX) && (connection.readable || connection.queued.is_some());
+        if let Some(output) = connection.take_idle_output()
+            && self.spare_outputs.len() < SPARE_OUTPUTS_MAX
+            && output.capacity() <= SPARE_OUTPUT_LEN_MAX
+        {
+            self.spare_outputs.push(output);
+        }
+        if runnable {
+            self.again.push_back(id);
+        }
+    }
+
+    /// Lends an output buffer to a connection that has none.
+    #[inline]
+    pub(crate) fn lend_output(&mut self, id: ConnectionId) {
+        if let Some(spare) = self.spare_outputs.pop() {
+            match self.connection(id) {
+                Some(connection) if connection.output.capacity() == 0 => connection.output = spare,
+                _ => self.spare_outputs.push(spare),
+            }
+        }
+    }
+
+    /// A command that was carried out elsewhere is done: its reply is in the output. Goes on with the connection.
+    pub fn resume(&mut self, id: ConnectionId) {
+        if let Some(connection) = self.connection(id) {
+            connection.waiting = false;
+            self.again.push_back(id);
+        }
+    }
+
+    /// Whether a peer refuses messages; sockets are not read meanwhile.
+    #[inline]
+    pub fn congested(&self) -> bool {
+        self.outboxes.iter().any(|outbox| !outbox.refused.is_empty())
+    }
+
+    /// The batch for a peer that is being filled.
+    #[inline]
+    pub(crate) fn batch_for(&mut self, peer: usize) -> &mut Batch {
+        let outbox = &mut self.outboxes[peer];
+        if outbox.batch.is_none() {
+            let mut batch = self.spare_batches.pop().unwrap_or_default();
+            batch.from = self.id;
+            outbox.batch = Some(batch);
+        }
+        outbox.batch.as_mut().expect("just made")
+    }
+
+    /// Sends a peer's batch before anything else goes to it, so that order is kept.
+    pub(crate) fn send_batch(&mut self, peer: usize) {
+        if let Some(batch) = self.outboxes[peer].batch.take() {
+            self.push(peer, Message::Requests(batch));
+        }
+    }
+
+    /// Sends a message to another core, behind all that was sent to it before.
+    pub fn post(&mut self, peer: usize, message: Message) {
+        self.send_batch(peer);
+        self.push(peer, message);
+    }
+
+    fn push(&mut self, peer: usize, message: Message) {
+        let outbox = &mut self.outboxes[peer];
+        outbox.ring = true;
+        if outbox.refused.is_empty() {
+            if let Err(message) = self.shared.peers[peer].mailbox.push(message) {
+                outbox.refused.push_back(message);
+            }
+        } else {
+            outbox.refused.push_back(message);
+        }
+    }
+
+    fn send_batches(&mut self) {
+        for peer in 0..self.outboxes.len() {
+            self.send_batch(peer);
+            let outbox = &mut self.outboxes[peer];
+            while let Some(message) = outbox.refused.pop_front() {
+                if let Err(message) = self.shared.peers[peer].mailbox.push(message) {
+                    outbox.refused.push_front(message);
+                    break;
+                }
+            }
+            if outbox.ring {
+                outbox.ring = false;
+                self.shared.peers[peer].mailbox.ring();
+            }
+        }
+    }
+
+    /// Keeps a batch's memory for the next one.
+    pub(crate) fn recycle(&mut self, mut batch: Box<Batch>) {
+        if self.spare_batches.len() < 2 * self.outboxes.len() {
+            batch.reset();
+            self.spare_batches.push(batch);
+        }
+    }
+
+    /// Asks core `to` to do `work` and goes on with `then` when the answer is here. Also for this core itself.
+    pub fn ask<R: Send + 'static>(
+        &mut self,
+        to: usize,
+        work: impl FnOnce(&mut Core) -> R + Send + 'static,
+        then: impl FnOnce(&mut Core, R) + 'static,
+    ) {
+        self.ask_later(to, move |core, replier| { let answer = work(core); replier.reply(core, answer) }, then);
+    }
+
+    /// As [`Core::ask`], for work that answers later.
+    pub fn ask_later<R: Send + 'static>(
+        &mut self,
+        to: usize,
+        work: impl FnOnce(&mut Core, Replier<R>) + Send + 'static,
+        then: impl FnOnce(&mut Core, R) + 'static,
+    ) {
+        let number = self.next_continuation;
+        self.next_continuation += 1;
+        let then: Then = Box::new(move |core, answer| {
+            then(core, *answer.downcast::<R>().expect("the answer has the type that was asked for"));
+        });
+        self.continuations.insert(number, then);
+        let replier = Replier { from: self.id, number, answer: std::marker::PhantomData };
+        if to == self.id {
+            work(self, replier);
+        } else {
+            self.post(to, Message::Job(Box::new(move |core| work(core, replier))));
+        }
+    }
+
+    /// Asks all cores the same and goes on with all answers, in the order of the cores.
+    pub fn ask_all<R: Send + 'static>(
+        &mut self,
+        work: impl FnOnce(&mut Core) -> R + Clone + Send + 'static,
+        then: impl FnOnce(&mut Core, Vec<R>) + 'static,
+    ) {
+        let cores = self.shared.peers.len();
+        let answers = std::rc::Rc::new(std::cell::RefCell::new((0..cores).map(|_| None).collect::<Vec<Option<R>>>()));
+        let then = std::rc::Rc::new(std::cell::Cell::new(Some(then)));
+        for to in 0..cores {
+            let (answers, then) = (answers.clone(), then.clone());
+            self.ask(to, work.clone(), move |core, answer| {
+                answers.borrow_mut()[to] = Some(answer);
+                let complete = answers.borrow().iter().all(Option::is_some);
+                if complete && let Some(then) = then.take() {
+                    let all = answers.borrow_mut().iter_mut().filter_map(Option::take).collect();
+                    then(core, all);
+                }
+            });
+        }
+    }
+
+    fn answered(&mut self, number: u64, answer: Box<dyn Any>) {
+        let then = self.continuations.remove(&number).expect("each question is answered once");
+        then(self, answer);
+    }
+
+    /// Puts work behind what is being done now.
+    pub fn defer(&mut self, work: impl FnOnce(&mut Core) + 'static) {
+        self.later.push_back(Box::new(work));
+    }
+
+    /// Releases a lock and goes on with those that waited for it.
+    pub fn unlock(&mut self, ticket: crate::locks::Ticket) {
+        for (ticket, on_grant) in self.locks.release(ticket) {
+            self.defer(move |core| on_grant(core, ticket));
+        }
+    }
+
+    /// Queues for a lock and goes on with `on_grant`, now or later, which must give the ticket back.
+    pub fn lock(&mut self, scope: crate::locks::Scope, on_grant: impl FnOnce(&mut Core, crate::locks::Ticket) + 'static) {
+        if let Some((ticket, on_grant)) = self.locks.acquire(scope, Box::new(on_grant)) {
+            on_grant(self, ticket);
+        }
+    }
+
+    /// Periodic duties: settings, expiry, idle clients, counters.
+    fn tick(&mut self) {
+        self.read_settings();
+        for listener in std::mem::take(&mut self.accept_at_tick) {
+            self.accept(listener);
+        }
+        self.ks.active_expire = self.active_expire;
+        // At most a quarter of the time between ticks goes to expiry.
+        let started = std::time::Instant::now();
+        let budget = Duration::from_micros(250_000 / u64::from(self.shared.settings.hz().clamp(1, 1000)));
+        while started.elapsed() < budget {
+            let step = self.ks.expire_some(64);
+            self.after_command();
+            if step.round_ended {
+                break;
+            }
+        }
+        self.stats.sample(self.ks.now);
+        if self.idle_timeout_ms > 0 && self.ks.now >= self.next_idle_check_ms {
+            self.next_idle_check_ms = self.ks.now + 1000;
+            let (now, limit) = (self.ks.now, self.idle_timeout_ms);
+            let idle: Vec<ConnectionId> = self
+                .connections()
+                .filter(|connection| {
+                    !connection.waiting
+                        && !connection.client.monitor
+                        && now.saturating_sub(connection.active_ms) > limit
+                })
+                .map(|connection| connection.id)
+                .collect();
+            for id in idle {
+                self.stats.timed_out += 1;
+                self.close(id);
+            }
+        }
+    }
+
+    /// Copies settings that changed into the fields where the hot path reads them.
+    fn read_settings(&mut self) {
+        let settings = &self.shared.settings;
+        let generation = settings.generation();
+        if generation == self.generation_seen {
+            return;
+        }
+        self.generation_seen = generation;
+        self.idle_timeout_ms = u64::from(settings.timeout()) * 1000;
+        self.env.string_len_max = settings.proto_max_bulk_len() as usize;
+        self.limits.max_bulk_len = u32::try_from(settings.proto_max_bulk_len()).unwrap_or(u32::MAX);
+        self.limits.max_request_len =
+            u32::try_from(settings.client_query_buffer_limit()).unwrap_or(u32::MAX);
+        self.stats.slow_from_us = settings.slowlog_log_slower_than();
+        self.stats.slow_len_max = settings.slowlog_max_len() as usize;
+    }
+
+    /// Frees removed memory for at most a millisecond; true if there is more.
+    fn free_for_a_while(&mut self) -> bool {
+        let started = std::time::Instant::now();
+        while self.ks.free_some() {
+            if started.elapsed() > Duration::from_micros(500) {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Leaves the loop after this turn.
+    pub fn stop(&mut self) {
+        self.stopped = true;
+    }
+
+    fn close_all(&mut self) {
+        let ids: Vec<ConnectionId> = self.connections().map(|connection| connection.id).collect();
+        for id in ids {
+            if let Some(connection) = self.connection(id) {
+                // Last replies that the socket still takes.
+                connection.flush();
+            }
+            self.close(id);
+        }
+    }
+
+    /// Bytes that connections and messages of this core hold.
+    pub fn connection_bytes(&self) -> usize {
+        self.connections().map(Connection::heap_bytes).sum::<usize>()
+            + self.scratch.capacity()
+            + self.spare_outputs.iter().map(Vec::capacity).sum::<usize>()
+            + self.spare_batches.iter().map(|batch| batch.heap_bytes()).sum::<usize>()
+    }
+}
+
+/// Answers a question of [`Core::ask_later`], on whatever core holds it.
+pub struct Replier<R> {
+    from: usize,
+    number: u64,
+    answer: std::marker::PhantomData<fn(R)>,
+}
+
+impl<R: Send + 'static> Replier<R> {
+    /// Sends the answer.
+    pub fn reply(self, core: &mut Core, answer: R) {
+        let number = self.number;
+        if core.id == self.from {
+            core.defer(move |core| core.answered(number, Box::new(answer)));
+        } else {
+            let job: Job = Box::new(move |core| core.answered(number, Box::new(answer)));
+            core.post(self.from, Message::Job(job));
+        }
+    }
+}
+
+fn token(id: ConnectionId) -> Token {
+    Token(u64::from(id.generation) << 32 | u64::from(id.index))
+}
+
+/// Books what a read brought and returns its length.
+fn note_read(connection: &mut Connection, got: &Got, now: u64) -> usize {
+    let (len, more) = match got {
+        Got::Bytes(len) => (*len, true),
+        Got::Last(len) => (*len, false),
+        Got::Nothing => (0, false),
+        Got::End => {
+            connection.ended = true;
+            (0, false)
+        }
+    };
+    connection.readable = more;
+    if len > 0 {
+        connection.received += len as u64;
+        connection.active_ms = now;
+    }
+    len
+}

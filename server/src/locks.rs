@@ -1,0 +1,181 @@
+//! Key locks of one shard, for operations that span shards.
+//!
+//! An operation over several shards takes its keys' locks on every shard before it touches any (in the order of the
+//! shard numbers, so two operations never wait for each other), which makes it atomic for everybody else. A command
+//! whose keys are on one shard pays one test of a counter: while no lock is held anywhere on the shard, it just runs.
+//! If its key is locked, it queues behind the holder like everybody else.
+//!
+//! Fair: each key's tickets are served in the order of arrival, and a ticket is granted when it is first at all of
+//! its keys. A ticket for the whole shard is first when it is the oldest of all.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+use crate::core::Core;
+
+/// What a ticket locks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// These keys, by lock number (hash of key and database; a collision only makes two keys wait for each other).
+    Keys(Vec<u64>),
+    /// Everything on the shard.
+    Shard,
+}
+
+/// Done with the lock, or where to go on once it is granted.
+pub type OnGrant = Box<dyn FnOnce(&mut Core, Ticket)>;
+
+/// A place in the queues. Ordered by arrival.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ticket(u64);
+
+struct Waiting {
+    scope: Scope,
+    /// None once granted.
+    on_grant: Option<OnGrant>,
+}
+
+/// See the module's head.
+#[derive(Default)]
+pub struct Locks {
+    next: u64,
+    tickets: BTreeMap<Ticket, Waiting>,
+    queues: HashMap<u64, VecDeque<Ticket>>,
+    whole: VecDeque<Ticket>,
+}
+
+/// The lock number of a key.
+#[inline]
+pub fn lock_number(db: usize, hash: u64) -> u64 {
+    hash ^ (db as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15)
+}
+
+impl Locks {
+    /// Whether nothing is locked: the one test on the common path.
+    #[inline]
+    pub fn is_idle(&self) -> bool {
+        self.tickets.is_empty()
+    }
+
+    /// Whether a command on this key must queue.
+    pub fn is_locked(&self, number: u64) -> bool {
+        !self.whole.is_empty() || self.queues.contains_key(&number)
+    }
+
+    /// Queues for a scope. If the ticket is first everywhere it is returned with its continuation, to be run by the
+    /// caller (who has the core); else the continuation runs when the last one before it is released.
+    pub fn acquire(&mut self, scope: Scope, on_grant: OnGrant) -> Option<(Ticket, OnGrant)> {
+        let ticket = Ticket(self.next);
+        self.next += 1;
+        let scope = match scope {
+            Scope::Keys(mut keys) => {
+                // A key named twice in one command is one lock.
+                keys.sort_unstable();
+                keys.dedup();
+                for key in &keys {
+                    self.queues.entry(*key).or_default().push_back(ticket);
+                }
+                Scope::Keys(keys)
+            }
+            Scope::Shard => {
+                self.whole.push_back(ticket);
+                Scope::Shard
+            }
+        };
+        self.tickets.insert(ticket, Waiting { scope, on_grant: Some(on_grant) });
+        if self.is_first(ticket) { self.grant(ticket) } else { None }
+    }
+
+    fn is_first(&self, ticket: Ticket) -> bool {
+        match &self.tickets[&ticket].scope {
+            Scope::Shard => self.tickets.keys().next() == Some(&ticket),
+            Scope::Keys(keys) => {
+                self.whole.front().is_none_or(|whole| *whole > ticket)
+                    && keys.iter().all(|key| self.queues[key].front() == Some(&ticket))
+            }
+        }
+    }
+
+    fn grant(&mut self, ticket: Ticket) -> Option<(Ticket, OnGrant)> {
+        let on_grant = self.tickets.get_mut(&ticket)?.on_grant.take()?;
+        Some((ticket, on_grant))
+    }
+
+    /// Gives a granted ticket back; returns those that are granted by this, for the caller to run.
+    pub fn release(&mut self, ticket: Ticket) -> Vec<(Ticket, OnGrant)> {
+        let waiting = self.tickets.remove(&ticket).expect("a ticket is released once");
+        assert!(waiting.on_grant.is_none(), "only granted tickets are released");
+        let mut candidates = Vec::new();
+        match waiting.scope {
+            Scope::Keys(keys) => {
+                for key in keys {
+                    let queue = self.queues.get_mut(&key).expect("a ticket is in its queues");
+                    assert_eq!(queue.pop_front(), Some(ticket), "the holder is first");
+                    match queue.front() {
+                        Some(next) => candidates.push(*next),
+                        None => {
+                            self.queues.remove(&key);
+                        }
+                    }
+                }
+            }
+            Scope::Shard => {
+                assert_eq!(self.whole.pop_front(), Some(ticket), "the holder is first");
+                // Everybody may have waited for this one.
+                candidates.extend(self.tickets.keys().copied());
+            }
+        }
+        candidates.extend(self.whole.front().copied());
+        candidates.sort_unstable();
+        candidates.dedup();
+        let first: Vec<Ticket> = candidates.into_iter().filter(|ticket| self.is_first(*ticket)).collect();
+        first.into_iter().filter_map(|ticket| self.grant(ticket)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn nothing() -> OnGrant {
+        Box::new(|_, _| {})
+    }
+
+    fn keys(keys: &[u64]) -> Scope {
+        Scope::Keys(keys.to_vec())
+    }
+
+    /// First come, first served on each key; a ticket waits until it is first on all of its keys.
+    #[test]
+    fn served_in_order_of_arrival() {
+        let mut locks = Locks::default();
+        assert!(locks.is_idle());
+        let (a, _) = locks.acquire(keys(&[1, 2, 1]), nothing()).expect("free");
+        assert!(locks.acquire(keys(&[2, 3]), nothing()).is_none(), "2 is held");
+        assert!(locks.acquire(keys(&[3]), nothing()).is_none(), "queues behind the one that waits for 2");
+        let (d, _) = locks.acquire(keys(&[4]), nothing()).expect("nobody has 4");
+        assert!(locks.is_locked(3) && !locks.is_locked(5));
+        let granted = locks.release(a);
+        assert_eq!(granted.len(), 1);
+        let granted = locks.release(granted[0].0);
+        assert_eq!(granted.len(), 1);
+        assert!(locks.release(granted[0].0).is_empty());
+        assert!(locks.release(d).is_empty());
+        assert!(locks.is_idle() && locks.queues.is_empty());
+    }
+
+    /// A ticket for the shard waits for all before it and holds back all behind it.
+    #[test]
+    fn the_whole_shard() {
+        let mut locks = Locks::default();
+        let (a, _) = locks.acquire(keys(&[1]), nothing()).expect("free");
+        assert!(locks.acquire(Scope::Shard, nothing()).is_none());
+        assert!(locks.acquire(keys(&[9]), nothing()).is_none(), "behind the shard");
+        assert!(locks.is_locked(77));
+        let granted = locks.release(a);
+        assert_eq!(granted.len(), 1, "the shard");
+        let granted = locks.release(granted[0].0);
+        assert_eq!(granted.len(), 1, "9");
+        assert!(locks.release(granted[0].0).is_empty());
+        assert!(locks.is_idle());
+    }
+}

@@ -1,0 +1,282 @@
+//! Commands over all keys of a database: DBSIZE, FLUSHALL, FLUSHDB, KEYS, RANDOMKEY, RM, SCAN, SWAPDB.
+
+use std::collections::BTreeMap;
+
+use damselfly_commands::{Args, CommandError};
+use damselfly_config::glob::Pattern;
+use damselfly_keyspace::Cursor;
+use damselfly_protocol::number::{parse_i64, parse_u64};
+
+use super::{Outcome, client_of, reply, wait};
+use crate::connection::ConnectionId;
+use crate::core::Core;
+use crate::locks::Scope;
+
+/// DBSIZE
+pub fn dbsize(core: &mut Core, id: ConnectionId) -> Outcome {
+    let db = usize::from(client_of(core, id)?.db);
+    if core.shared.peers.len() == 1 {
+        let keys = core.ks.len(db);
+        return reply(core, id, |out| out.int(keys as i64));
+    }
+    core.ask_all(
+        move |core| core.ks.len(db),
+        move |core, sizes| core.answer_with(id, |out| out.int(sizes.iter().sum::<usize>() as i64)),
+    );
+    wait(core, id)
+}
+
+/// FLUSHALL and FLUSHDB [ASYNC | SYNC]. Both return at once: memory is always freed in steps.
+pub fn flush(core: &mut Core, id: ConnectionId, mut args: Args<'_>, all: bool) -> Outcome {
+    if args.len() > 1 || (!args.is_empty() && !args.take_word("ASYNC") && !args.take_word("SYNC")) {
+        return Err(CommandError::Syntax);
+    }
+    let db = usize::from(client_of(core, id)?.db);
+    on_all_shards(core, id, move |core| {
+        let dbs = if all { 0..core.ks.databases() } else { db..db + 1 };
+        for db in dbs {
+            core.ks.flush(db);
+        }
+    })
+}
+
+/// SWAPDB index1 index2
+pub fn swap_db(core: &mut Core, id: ConnectionId, mut args: Args<'_>) -> Outcome {
+    let databases = core.ks.databases() as i64;
+    let mut index = |what: &str| {
+        let arg = args.take()?;
+        parse_i64(arg).ok_or_else(|| CommandError::owned(format!("ERR invalid {what} DB index")))
+    };
+    let (one, other) = (index("first")?, index("second")?);
+    if !(0..databases).contains(&one) || !(0..databases).contains(&other) {
+        return Err(CommandError::DbIndexOutOfRange);
+    }
+    on_all_shards(core, id, move |core| core.ks.swap(one as usize, other as usize))
+}
+
+/// Does something on every shard as one operation, then answers OK.
+fn on_all_shards(
+    core: &mut Core,
+    id: ConnectionId,
+    work: impl FnOnce(&mut Core) + Clone + Send + 'static,
+) -> Outcome {
+    if core.shared.peers.len() == 1 && core.locks.is_idle() {
+        work(core);
+        core.after_command();
+        return reply(core, id, |out| out.ok());
+    }
+    let scopes: BTreeMap<usize, Scope> = (0..core.shared.peers.len()).map(|core| (core, Scope::Shard)).collect();
+    core.lock_all(scopes, move |core, held| {
+        let missing = std::rc::Rc::new(std::cell::Cell::new(held.len()));
+        for (to, ticket) in held {
+            let (work, missing) = (work.clone(), missing.clone());
+            core.ask(
+                to,
+                move |core| {
+                    work(core);
+                    core.after_command();
+                    core.unlock(ticket);
+                },
+                move |core, ()| {
+                    missing.set(missing.get() - 1);
+                    if missing.get() == 0 {
+                        core.answer_with(id, |out| out.ok());
+                    }
+                },
+            );
+        }
+    });
+    wait(core, id)
+}
+
+/// KEYS pattern
+pub fn keys(core: &mut Core, id: ConnectionId, mut args: Args<'_>) -> Outcome {
+    let pattern = Pattern::new(args.take()?);
+    let db = usize::from(client_of(core, id)?.db);
+    let limit = core.shared.config.keys_output_limit as usize;
+    core.ask_all(
+        move |core| {
+            let mut found = Vec::new();
+            if let Some(table) = core.ks.db(db) {
+                let now = core.ks.now;
+                table.for_each(|loc| {
+                    let key = table.key(loc);
+                    if found.len() < limit
+                        && pattern.matches(key)
+                        && table.expire_at(loc).is_none_or(|at| at > now)
+                    {
+                        found.push(key.to_vec());
+                    }
+                });
+            }
+            found
+        },
+        move |core, found| {
+            let total: usize = found.iter().map(Vec::len).sum();
+            core.answer_with(id, |out| {
+                out.array(total.min(limit));
+                for key in found.iter().flatten().take(limit) {
+                    out.bulk(key);
+                }
+            });
+        },
+    );
+    wait(core, id)
+}
+
+/// RANDOMKEY
+pub fn random_key(core: &mut Core, id: ConnectionId) -> Outcome {
+    let db = usize::from(client_of(core, id)?.db);
+    core.ask_all(
+        move |core| {
+            let size = core.ks.len(db);
+            let picked = core.ks.random_key(db).map(|loc| core.ks.table(db).key(loc).to_vec());
+            core.after_command();
+            picked.map(|key| (size, key))
+        },
+        move |core, picked| {
+            // A shard is chosen by its share of the keys, so that every key has the same chance.
+            let picked: Vec<(usize, Vec<u8>)> = picked.into_iter().flatten().collect();
+            let total: usize = picked.iter().map(|(size, _)| size).sum();
+            let mut at = if total == 0 { 0 } else { (core.ks.random() % total as u64) as usize };
+            let mut chosen = None;
+            for (size, key) in picked {
+                if at < size {
+                    chosen = Some(key);
+                    break;
+                }
+                at -= size;
+            }
+            core.answer_with(id, |out| match chosen {
+                Some(key) => out.bulk(&key),
+                None => out.null(),
+            });
+        },
+    );
+    wait(core, id)
+}
+
+/// What a SCAN asks for.
+#[derive(Clone)]
+struct Walk {
+    pattern: Option<Pattern>,
+    kind: Option<Vec<u8>>,
+    count: usize,
+    db: usize,
+}
+
+/// Shards are walked one after the other; the shard's number is the lowest ten bits of the cursor.
+const SHARD_BITS: u32 = 10;
+
+/// Buckets looked at in one SCAN beyond `COUNT`, so that a sparse table or a rare pattern does not hold the shard.
+const BUCKETS_PER_COUNT: usize = 16;
+
+/// SCAN cursor [MATCH pattern] [COUNT count] [TYPE type]
+pub fn scan(core: &mut Core, id: ConnectionId, mut args: Args<'_>) -> Outcome {
+    let cursor = parse_u64(args.take()?).ok_or(CommandError::text("ERR invalid cursor"))?;
+    let db = usize::from(client_of(core, id)?.db);
+    let mut walk = Walk { pattern: None, kind: None, count: 10, db };
+    while !args.is_empty() {
+        if args.len() < 2 {
+            return Err(CommandError::Syntax);
+        }
+        if args.take_word("MATCH") {
+            walk.pattern = Some(Pattern::new(args.take()?)).filter(|pattern| !pattern.matches_everything());
+        } else if args.take_word("COUNT") {
+            let count = args.take_int()?;
+            if count < 1 {
+                return Err(CommandError::Syntax);
+            }
+            walk.count = usize::try_from(count).unwrap_or(usize::MAX);
+        } else if args.take_word("TYPE") {
+            walk.kind = Some(args.take()?.to_ascii_lowercase());
+        } else {
+            return Err(CommandError::Syntax);
+        }
+    }
+    let shard = (cursor & ((1 << SHARD_BITS) - 1)) as usize;
+    if shard >= core.shared.peers.len() {
+        // A cursor that nobody was given: the walk is over, as Redis treats them.
+        return reply(core, id, |out| {
+            out.array(2);
+            out.bulk(b"0");
+            out.array(0);
+        });
+    }
+    core.ask(
+        shard,
+        move |core| scan_shard(core, Cursor(cursor >> SHARD_BITS), &walk),
+        move |core, (next, found)| {
+            let next = match next {
+                Cursor(0) if shard + 1 < core.shared.peers.len() => (shard + 1) as u64,
+                Cursor(0) => 0,
+                Cursor(position) => position << SHARD_BITS | shard as u64,
+            };
+            core.answer_with(id, |out| {
+                out.array(2);
+                out.bulk_int(next as i64);
+                out.array(found.len());
+                for key in &found {
+                    out.bulk(key);
+                }
+            });
+        },
+    );
+    wait(core, id)
+}
+
+fn scan_shard(core: &mut Core, mut cursor: Cursor, walk: &Walk) -> (Cursor, Vec<Vec<u8>>) {
+    let mut found = Vec::new();
+    let now = core.ks.now;
+    let Some(table) = core.ks.db(walk.db) else { return (Cursor(0), found) };
+    let mut visited = 0;
+    for _ in 0..walk.count.saturating_mul(BUCKETS_PER_COUNT).min(1 << 24) {
+        cursor = table.scan(cursor, |loc| {
+            visited += 1;
+            if table.expire_at(loc).is_some_and(|at| at <= now) {
+                return;
+            }
+            let key = table.key(loc);
+            let wanted = walk.pattern.as_ref().is_none_or(|pattern| pattern.matches(key))
+                && walk.kind.as_ref().is_none_or(|kind| table.type_at(loc).name().as_bytes() == kind);
+            if wanted {
+                found.push(key.to_vec());
+            }
+        });
+        if cursor == Cursor(0) || visited >= walk.count {
+            break;
+        }
+    }
+    (cursor, found)
+}
+
+/// RM pattern: removes all keys that match and tells how many.
+pub fn rm(core: &mut Core, id: ConnectionId, mut args: Args<'_>) -> Outcome {
+    let pattern = Pattern::new(args.take()?);
+    args.end()?;
+    let db = usize::from(client_of(core, id)?.db);
+    core.ask_all(
+        move |core| {
+            let mut doomed = Vec::new();
+            if let Some(table) = core.ks.db(db) {
+                table.for_each(|loc| {
+                    let key = table.key(loc);
+                    if pattern.matches(key) {
+                        doomed.push(key.to_vec());
+                    }
+                });
+            }
+            let mut removed = 0;
+            for key in doomed {
+                if core.ks.remove(db, &key) {
+                    core.ks.changed(db, &key, damselfly_keyspace::Class::Generic, "del");
+                    removed += 1;
+                }
+            }
+            core.after_command();
+            removed
+        },
+        move |core, removed| core.answer_with(id, |out| out.int(removed.iter().sum())),
+    );
+    wait(core, id)
+}

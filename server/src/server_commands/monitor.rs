@@ -1,0 +1,89 @@
+//! MONITOR: every command of every client, as it is executed.
+
+use std::sync::atomic::Ordering;
+
+use damselfly_commands::{Command, Flags};
+use damselfly_protocol::Argv;
+
+use super::{Outcome, client_of, reply};
+use crate::connection::ConnectionId;
+use crate::core::Core;
+
+/// Unsent bytes at which a monitoring client that does not read is cut.
+const BACKLOG_MAX: usize = 32 * 1024 * 1024;
+
+/// MONITOR
+pub fn monitor(core: &mut Core, id: ConnectionId) -> Outcome {
+    let connection = client_of(core, id)?;
+    if !connection.client.monitor {
+        connection.client.monitor = true;
+        core.monitors.push(id);
+        core.shared.monitors.fetch_add(1, Ordering::Relaxed);
+    }
+    reply(core, id, |out| out.ok())
+}
+
+/// Ends monitoring for a connection.
+pub fn stop(core: &mut Core, id: ConnectionId) {
+    if let Some(connection) = core.connection(id)
+        && std::mem::take(&mut connection.client.monitor)
+    {
+        core.monitors.retain(|monitor| *monitor != id);
+        core.shared.monitors.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Shows a command to all who monitor, on all cores.
+pub fn show(core: &mut Core, id: ConnectionId, command: &Command, argv: &Argv<'_>) {
+    if command.flags.has(Flags::SKIP_MONITOR) || command.flags.has(Flags::ADMIN) {
+        return;
+    }
+    let Some(connection) = core.connection(id) else { return };
+    let (db, addr) = (connection.db, connection.client.addr.clone());
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let mut line = format!("+{}.{:06} [{db} {addr}]", now.as_secs(), now.subsec_micros()).into_bytes();
+    for arg in argv.iter() {
+        line.push(b' ');
+        quote(arg, &mut line);
+    }
+    line.extend_from_slice(b"\r\n");
+    let line: std::sync::Arc<[u8]> = line.into();
+    for peer in 0..core.shared.peers.len() {
+        let line = line.clone();
+        if peer == core.id {
+            core.defer(move |core| send(core, &line));
+        } else {
+            core.post(peer, crate::mailbox::Message::Job(Box::new(move |core| send(core, &line))));
+        }
+    }
+}
+
+fn send(core: &mut Core, line: &[u8]) {
+    for id in core.monitors.clone() {
+        let Some(connection) = core.connection(id) else { continue };
+        if connection.pending_output() > BACKLOG_MAX {
+            core.close(id);
+            continue;
+        }
+        connection.output.extend_from_slice(line);
+        core.finish(id);
+    }
+}
+
+/// An argument in double quotes, unprintable bytes escaped.
+pub fn quote(arg: &[u8], out: &mut Vec<u8>) {
+    out.push(b'"');
+    for &byte in arg {
+        match byte {
+            b'\\' | b'"' => out.extend_from_slice(&[b'\\', byte]),
+            b'\n' => out.extend_from_slice(b"\\n"),
+            b'\r' => out.extend_from_slice(b"\\r"),
+            b'\t' => out.extend_from_slice(b"\\t"),
+            0x07 => out.extend_from_slice(b"\\a"),
+            0x08 => out.extend_from_slice(b"\\b"),
+            0x20..=0x7e => out.push(byte),
+            _ => out.extend_from_slice(format!("\\x{byte:02x}").as_bytes()),
+        }
+    }
+    out.push(b'"');
+}

@@ -1,0 +1,83 @@
+//! LOLWUT, MODULE, ROLE, SHUTDOWN, TIME.
+
+use damselfly_commands::{Args, CommandError};
+
+use super::{Outcome, exactly, reply, wait};
+use crate::connection::ConnectionId;
+use crate::core::Core;
+use crate::shared::Stop;
+
+/// TIME
+pub fn time(core: &mut Core, id: ConnectionId) -> Outcome {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    reply(core, id, |out| {
+        out.array(2);
+        out.bulk_int(now.as_secs() as i64);
+        out.bulk_int(i64::from(now.subsec_micros()));
+    })
+}
+
+/// ROLE
+pub fn role(core: &mut Core, id: ConnectionId) -> Outcome {
+    reply(core, id, |out| {
+        out.array(2);
+        out.bulk(b"master");
+        out.array(0);
+    })
+}
+
+/// MODULE LIST: the data types that are modules elsewhere are built in here; there is nothing to load.
+pub fn module(core: &mut Core, id: ConnectionId, mut args: Args<'_>) -> Outcome {
+    if args.take_word("LIST") {
+        exactly(&args, 0, "module|list")?;
+        return reply(core, id, |out| out.array(0));
+    }
+    Err(CommandError::unknown_subcommand("module", args.take()?))
+}
+
+/// SHUTDOWN [NOSAVE | SAVE] [NOW] [FORCE] [ABORT]
+pub fn shutdown(core: &mut Core, id: ConnectionId, mut args: Args<'_>) -> Outcome {
+    let (mut save, mut nosave, mut abort, mut other) = (false, false, false, false);
+    while !args.is_empty() {
+        if args.take_word("SAVE") || args.take_word("SAFE") {
+            save = true;
+        } else if args.take_word("NOSAVE") {
+            nosave = true;
+        } else if args.take_word("NOW") || args.take_word("FORCE") {
+            other = true;
+        } else if args.take_word("ABORT") {
+            abort = true;
+        } else {
+            return Err(CommandError::Syntax);
+        }
+    }
+    if (abort && (save || nosave || other)) || (save && nosave) {
+        return Err(CommandError::Syntax);
+    }
+    if abort {
+        return Err(CommandError::text("ERR No shutdown in progress."));
+    }
+    // The main thread stops all cores; the client sees its connection close. If that thread is gone already, the
+    // process is ending anyway.
+    let _ = core.shared.stop.send(Stop::Command);
+    wait(core, id)
+}
+
+/// LOLWUT [VERSION version]: a damselfly over water, different each time.
+pub fn lolwut(core: &mut Core, id: ConnectionId, mut args: Args<'_>) -> Outcome {
+    if args.take_word("VERSION") {
+        args.take_int()?;
+    }
+    let mut art = String::from("\n        __   __\n       (  \\,/  )\n        \\_ | _/\n  ~~~~  (_ | _)  ~~~~\n          |||\n           |\n");
+    for row in 0..3u32 {
+        let mut line = String::new();
+        for column in 0..40u32 {
+            let wave = (core.ks.random() >> 60) as u32 + row + column;
+            line.push(if wave.is_multiple_of(5) { '~' } else if wave.is_multiple_of(7) { '.' } else { ' ' });
+        }
+        art.push_str(line.trim_end());
+        art.push('\n');
+    }
+    art.push_str(&format!("\nRedis ver. {} (damselfly {})\n", super::info::REDIS_VERSION, env!("CARGO_PKG_VERSION")));
+    reply(core, id, |out| out.verbatim("txt", art.as_bytes()))
+}

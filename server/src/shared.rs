@@ -1,0 +1,91 @@
+//! What all threads see: the configuration, each other's mailboxes, and a few counters.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::time::{Instant, SystemTime};
+
+use crossbeam::utils::CachePadded;
+use damselfly_config::{Config, Settings};
+use dashmap::DashMap;
+
+use crate::connection::ConnectionId;
+use crate::mailbox::Mailbox;
+
+/// One core as the others see it.
+pub struct Peer {
+    /// Its mailbox.
+    pub mailbox: Mailbox,
+    /// Connections it has, for placing new ones.
+    pub connections: CachePadded<AtomicUsize>,
+}
+
+/// See the module's head.
+pub struct Shared {
+    /// Start-up configuration.
+    pub config: Config,
+    /// Run-time settings.
+    pub settings: Arc<Settings>,
+    /// All cores, by number.
+    pub peers: Vec<Peer>,
+    /// Which core a client is on, by client id: for CLIENT KILL, UNBLOCK and redirections.
+    pub clients: DashMap<u64, (usize, ConnectionId)>,
+    /// Next client id.
+    pub next_client: AtomicU64,
+    /// Open connections.
+    pub connected: AtomicUsize,
+    /// Connections refused because of `maxclients`.
+    pub rejected: AtomicU64,
+    /// Connections accepted.
+    pub accepted: AtomicU64,
+    /// Clients that run MONITOR; while zero, nobody formats lines for them.
+    pub monitors: AtomicU32,
+    /// The process is on its way out.
+    pub stopping: AtomicBool,
+    /// Asks the main thread to stop the process.
+    pub stop: tokio::sync::mpsc::UnboundedSender<Stop>,
+    /// Secret of the hash function.
+    pub hash_seed: u64,
+    /// When the process began, by the clock and by a timer.
+    pub started: (SystemTime, Instant),
+    /// 40 hexadecimal digits that name this run.
+    pub run_id: String,
+    /// Descriptions of where limits came from, for the banner and INFO.
+    pub memory_limit: MemoryLimit,
+}
+
+/// `maxmemory` and its origin.
+#[derive(Clone, Debug)]
+pub struct MemoryLimit {
+    /// Bytes; 0 is no limit.
+    pub bytes: u64,
+    /// In words.
+    pub origin: String,
+}
+
+/// Why and how to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// A signal.
+    Signal,
+    /// SHUTDOWN.
+    Command,
+}
+
+impl Shared {
+    /// The shard that a hash belongs to.
+    #[inline]
+    pub fn owner(&self, hash: u64) -> usize {
+        ((u64::from(hash as u32) * self.peers.len() as u64) >> 32) as usize
+    }
+
+    /// The core with the fewest connections, for a new one.
+    pub fn least_busy(&self) -> usize {
+        let count = |peer: &Peer| peer.connections.load(Ordering::Relaxed);
+        (0..self.peers.len()).min_by_key(|&core| count(&self.peers[core])).unwrap_or(0)
+    }
+
+    /// Milliseconds since 1970.
+    pub fn now_ms() -> u64 {
+        SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+    }
+}
