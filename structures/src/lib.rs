@@ -22,4 +22,5 @@ pub mod thin;
 pub mod slab;
 pub mod keytable;
 pub mod zpack;
+pub mod stream;
 pub mod zset;

@@ -1,0 +1,161 @@
+//! The nodes of a stream in order: appended at one end, trimmed at the other, found by id.
+//!
+//! Two levels of counted pointers, so that a clone costs a pointer per [`CHUNK`] nodes, about 6 000 entries.
+
+use super::id::StreamId;
+use super::node::Node;
+use crate::alloc::good_size;
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+/// Nodes per chunk: 1.5 KiB, copied when a clone shares it.
+const CHUNK: usize = 64;
+const ITEM_BYTES: usize = size_of::<(StreamId, Rc<Node>)>();
+const CHUNK_HEADER_BYTES: usize = good_size(2 * size_of::<usize>() + size_of::<Chunk>());
+
+/// Nodes with their bases, so that searching does not touch them.
+struct Chunk(Vec<(StreamId, Rc<Node>)>);
+
+impl Chunk {
+    fn heap_bytes(&self) -> usize {
+        CHUNK_HEADER_BYTES + good_size(self.0.capacity() * ITEM_BYTES)
+    }
+}
+
+impl Clone for Chunk {
+    fn clone(&self) -> Self {
+        let mut copy = Vec::with_capacity(self.0.capacity());
+        copy.extend_from_slice(&self.0);
+        Chunk(copy)
+    }
+}
+
+/// Which node: chunk and place in it. Good until the next change.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct At(usize, usize);
+
+#[derive(Default)]
+pub(super) struct Nodes {
+    chunks: VecDeque<Rc<Chunk>>,
+    /// What chunks and nodes hold.
+    heap: usize,
+}
+
+impl Clone for Nodes {
+    fn clone(&self) -> Self {
+        let mut chunks = VecDeque::with_capacity(self.chunks.capacity());
+        chunks.extend(self.chunks.iter().cloned());
+        Nodes { chunks, heap: self.heap }
+    }
+}
+
+impl Nodes {
+    pub(super) fn heap_bytes(&self) -> usize {
+        self.heap + good_size(self.chunks.capacity() * size_of::<Rc<Chunk>>())
+    }
+
+    /// Nodes.
+    pub(super) fn len(&self) -> usize {
+        self.chunks.iter().map(|chunk| chunk.0.len()).sum()
+    }
+
+    #[inline]
+    pub(super) fn get(&self, at: At) -> &Node {
+        &self.chunks[at.0].0[at.1].1
+    }
+
+    pub(super) fn first(&self) -> Option<At> {
+        (!self.chunks.is_empty()).then_some(At(0, 0))
+    }
+
+    #[inline]
+    pub(super) fn last(&self) -> Option<At> {
+        let chunk = self.chunks.back()?;
+        Some(At(self.chunks.len() - 1, chunk.0.len() - 1))
+    }
+
+    pub(super) fn next(&self, at: At) -> Option<At> {
+        if at.1 + 1 < self.chunks[at.0].0.len() {
+            return Some(At(at.0, at.1 + 1));
+        }
+        (at.0 + 1 < self.chunks.len()).then_some(At(at.0 + 1, 0))
+    }
+
+    pub(super) fn previous(&self, at: At) -> Option<At> {
+        if at.1 > 0 {
+            return Some(At(at.0, at.1 - 1));
+        }
+        let chunk = at.0.checked_sub(1)?;
+        Some(At(chunk, self.chunks[chunk].0.len() - 1))
+    }
+
+    /// The last node whose base is not above the id: the only one that may have an entry of this id.
+    pub(super) fn find(&self, id: StreamId) -> Option<At> {
+        let chunk = self.chunks.partition_point(|chunk| chunk.0[0].0 <= id).checked_sub(1)?;
+        let item = self.chunks[chunk].0.partition_point(|item| item.0 <= id) - 1;
+        Some(At(chunk, item))
+    }
+
+    pub(super) fn change<R>(&mut self, at: At, change: impl FnOnce(&mut Node) -> R) -> R {
+        let node = Rc::make_mut(&mut Rc::make_mut(&mut self.chunks[at.0]).0[at.1].1);
+        let before = node.heap_bytes();
+        let result = change(node);
+        self.heap = self.heap - before + node.heap_bytes();
+        result
+    }
+
+    pub(super) fn push(&mut self, node: Node) -> At {
+        if self.chunks.back().is_none_or(|chunk| chunk.0.len() == CHUNK) {
+            // Only the first chunk starts small: most streams are short.
+            let chunk = Chunk(Vec::with_capacity(if self.chunks.is_empty() { 1 } else { CHUNK }));
+            self.heap += chunk.heap_bytes();
+            self.chunks.push_back(Rc::new(chunk));
+        }
+        let chunk = Rc::make_mut(self.chunks.back_mut().expect("a chunk"));
+        let before = chunk.heap_bytes();
+        self.heap += node.heap_bytes();
+        chunk.0.push((node.base(), Rc::new(node)));
+        self.heap = self.heap - before + chunk.heap_bytes();
+        self.last().expect("just pushed")
+    }
+
+    pub(super) fn remove(&mut self, at: At) {
+        let chunk = Rc::make_mut(&mut self.chunks[at.0]);
+        let (_, node) = chunk.0.remove(at.1);
+        self.heap -= node.heap_bytes();
+        if chunk.0.is_empty() {
+            self.heap -= chunk.heap_bytes();
+            self.chunks.remove(at.0);
+        } else if chunk.0.len() <= chunk.0.capacity() / 4 {
+            self.heap -= chunk.heap_bytes();
+            chunk.0.shrink_to(chunk.0.len() * 2);
+            self.heap += chunk.heap_bytes();
+        }
+    }
+
+    /// Removes the last node; whether there was one. From the back no pointers move.
+    pub(super) fn pop(&mut self) -> bool {
+        let Some(at) = self.last() else { return false };
+        self.remove(at);
+        true
+    }
+
+    pub(super) fn check(&self) -> usize {
+        let (mut heap, mut live) = (0, 0);
+        let mut last = None;
+        for chunk in &self.chunks {
+            assert!(!chunk.0.is_empty() && chunk.0.len() <= CHUNK);
+            heap += chunk.heap_bytes();
+            for (base, node) in &chunk.0 {
+                node.check();
+                assert!(node.live() > 0 && *base == node.base());
+                assert!(last.is_none_or(|last| last < *base), "nodes overlap");
+                last = Some(node.last());
+                live += node.live();
+                heap += node.heap_bytes();
+            }
+        }
+        assert_eq!(heap, self.heap);
+        live
+    }
+}
