@@ -18,17 +18,24 @@ pub struct Limits {
     /// Whether the compact encodings are searched for members or fields that appear twice. True for payloads of
     /// clients; a file's receiver inserts into its own table and sees duplicates without a second search.
     pub find_duplicates: bool,
+    /// Whether a checksum that is not zero must be right. Dragonfly's streams always have zero there, and computing
+    /// what nobody compares takes as long as all the rest of reading.
+    pub verify_checksum: bool,
 }
 
 impl Limits {
-    /// For files and replication streams: from our own kind, still not trusted.
+    /// For files: from our own kind, still not trusted.
     pub const FILE: Limits = Limits {
         string_len_max: 512 << 20,
         blob_len_max: 64 << 20,
         chunk_len_max: (512 << 20) + (1 << 20),
         chunked_values_max: 1024,
         find_duplicates: false,
+        verify_checksum: true,
     };
+
+    /// For dfs files and full syncs, which have no checksums.
+    pub const STREAM: Limits = Limits { verify_checksum: false, ..Limits::FILE };
 
     /// For RESTORE: from anybody.
     pub const PAYLOAD: Limits = Limits { find_duplicates: true, ..Limits::FILE };

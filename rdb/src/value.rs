@@ -108,7 +108,8 @@ impl Value {
         }
     }
 
-    /// The shape in which the value is written: compact within Redis' thresholds.
+    /// The shape in which the value is written: compact within Redis' thresholds. Module values, of which nothing
+    /// was kept, have none: asking is a bug.
     pub fn shape(&self) -> Shape {
         let short = |text: &Vec<u8>| text.len() <= COMPACT_ELEMENT_LEN_MAX;
         match self {
