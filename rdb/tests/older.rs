@@ -167,3 +167,16 @@ fn old_files() {
     let wrong = b"REDIS0009\x00\x01k\x01v\xff\x01\0\0\0\0\0\0\0";
     assert_eq!(read(wrong).map_err(|error| error.kind), Err(ErrorKind::Checksum));
 }
+
+/// A Bloom filter whose bits are one string (type 33) is the same value as one in pieces (34).
+#[test]
+fn bloom_filters() {
+    let head = [&[0][..], &2f64.to_le_bytes(), &0.01f64.to_le_bytes(), &[0, 3, 10, 1, 7]].concat();
+    let whole = [&head[..], b"\x06abcdef"].concat();
+    let pieces = [&head[..], b"\x06\x04abcd\x02ef"].concat();
+    let Ok(Value::Bloom(bloom, filters)) = value(33, &whole) else { panic!("a Bloom filter") };
+    assert_eq!((bloom.filters, bloom.max_capacity, &filters), (1, 10, &vec![(7, bytes("abcdef"))]));
+    assert_eq!(value(34, &pieces), Ok(Value::Bloom(bloom, filters)));
+    let short = [&head[..], b"\x06\x04abcd\x03efg"].concat();
+    assert_eq!(value(34, &short), Err(ErrorKind::Sketch("pieces do not add up")));
+}
