@@ -153,6 +153,9 @@ impl<'t> Parser<'t> {
         let mut unescaped = String::new();
         let mut plain = self.at;
         loop {
+            let stop = |byte: &u8| *byte == quote || *byte == b'\\' || *byte < 0x20;
+            let bytes = &text.as_bytes()[self.at..];
+            self.at += bytes.iter().position(stop).unwrap_or(bytes.len());
             let Some(byte) = self.peek() else { return self.error() };
             match byte {
                 _ if byte == quote => {
@@ -170,8 +173,7 @@ impl<'t> Parser<'t> {
                     unescaped.push(self.escape(quote)?);
                     plain = self.at;
                 }
-                0..0x20 => return self.error(),
-                _ => self.at += 1,
+                _ => return self.error(),
             }
         }
     }

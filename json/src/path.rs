@@ -594,11 +594,11 @@ impl<'v> Selecting<'v> {
                 true
             }
             Filter::Not(filter) => !self.holds(filter, current)?,
-            Filter::Exists(query) => !self.query(query, current)?.is_empty(),
+            Filter::Exists(query) => self.query(query, current)?.is_some(),
             Filter::Compare(left, comparison, right) => {
                 let left = self.operand(left, current)?;
                 let right = self.operand(right, current)?;
-                self.compare(left.as_ref(), *comparison, right.as_ref())?
+                self.compare(left, *comparison, right)?
             }
         })
     }
@@ -670,21 +670,51 @@ impl<'v> Selecting<'v> {
         }
     }
 
-    fn query(&mut self, query: &Query, current: &'v Value) -> Result<Vec<Node<'v>>, TooManyMatches> {
+    /// The first match of a path inside an expression.
+    fn query(&mut self, query: &Query, current: &'v Value) -> Result<Option<&'v Value>, TooManyMatches> {
+        let from = if query.from_root { self.root } else { current };
+        // Nearly all are plain names, which need no list of matches.
+        let mut value = from;
+        let mut plain = true;
+        for segment in &query.segments {
+            let Some(step) = segment.step() else {
+                plain = false;
+                break;
+            };
+            self.spend()?;
+            let at = match (step, value.view()) {
+                (Step::Name(name), _) => value.member_index(name),
+                (Step::Index(index), View::Array(elements)) => place(index, elements.len()),
+                (Step::Index(_), _) => None,
+            };
+            match at.and_then(|at| value.child(at)) {
+                Some(child) => value = child,
+                None => return Ok(None),
+            }
+        }
+        if plain {
+            return Ok(Some(value));
+        }
         // Places inside expressions lead nowhere.
         let places = self.places.take();
-        let from = if query.from_root { self.root } else { current };
         let nodes = self.run(from, &query.segments);
         self.places = places;
-        nodes
+        Ok(nodes?.first().map(|node| node.value))
     }
 
-    /// The value of an operand; none if its path matches nothing. A clone costs a pointer's count at most.
-    fn operand(&mut self, operand: &Operand, current: &'v Value) -> Result<Option<Value>, TooManyMatches> {
-        Ok(match operand {
-            Operand::Literal(value) => Some(value.clone()),
-            Operand::Query(query) => self.query(query, current)?.first().map(|node| node.value.clone()),
-        })
+    /// The value of an operand; none if its path matches nothing.
+    fn operand<'a>(
+        &mut self,
+        operand: &'a Operand,
+        current: &'v Value,
+    ) -> Result<Option<&'a Value>, TooManyMatches>
+    where
+        'v: 'a,
+    {
+        match operand {
+            Operand::Literal(value) => Ok(Some(value)),
+            Operand::Query(query) => self.query(query, current),
+        }
     }
 }
 

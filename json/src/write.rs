@@ -35,7 +35,7 @@ impl Value {
 
     /// The value's text in the compact form.
     pub fn to_json(&self) -> Vec<u8> {
-        let mut out = Vec::new();
+        let mut out = Vec::with_capacity(128);
         self.write(&Format::default(), &mut out);
         out
     }
@@ -90,85 +90,142 @@ fn write(value: &Value, format: &Format<'_>, level: usize, out: &mut Vec<u8>) {
     }
 }
 
+/// Which bytes end a stretch that is copied as it is.
+const ESCAPED: [bool; 256] = {
+    let mut escaped = [false; 256];
+    let mut byte = 0;
+    while byte < 0x20 {
+        escaped[byte] = true;
+        byte += 1;
+    }
+    escaped[b'"' as usize] = true;
+    escaped[b'\\' as usize] = true;
+    escaped[0x7f] = true;
+    escaped
+};
+
 /// Appends a string with its quotes.
 pub(crate) fn write_text(text: &str, out: &mut Vec<u8>) {
     out.push(b'"');
-    let bytes = text.as_bytes();
-    let mut plain = 0;
-    for (at, byte) in bytes.iter().enumerate() {
+    let mut rest = text.as_bytes();
+    while let Some(at) = rest.iter().position(|byte| ESCAPED[usize::from(*byte)]) {
+        out.extend_from_slice(&rest[..at]);
+        let byte = rest[at];
         let short = match byte {
-            b'"' | b'\\' => *byte,
+            b'"' | b'\\' => byte,
             8 => b'b',
             12 => b'f',
             b'\n' => b'n',
             b'\r' => b'r',
             b'\t' => b't',
-            0..0x20 | 0x7f => 0,
-            _ => continue,
+            _ => 0,
         };
-        out.extend_from_slice(&bytes[plain..at]);
-        plain = at + 1;
         if short == 0 {
             write!(out, "\\u{byte:04X}").expect("a vector takes every byte");
         } else {
             out.extend_from_slice(&[b'\\', short]);
         }
+        rest = &rest[at + 1..];
     }
-    out.extend_from_slice(&bytes[plain..]);
+    out.extend_from_slice(rest);
     out.push(b'"');
 }
 
-/// Appends a number with a point or an exponent.
+/// Appends a finite number with a point or an exponent.
 pub fn write_double(number: f64, out: &mut Vec<u8>) {
-    /// Numbers of up to so many digits before the point are written out.
-    const POINT_MAX: i32 = 17;
-    /// And those with fewer than so many zeros after it.
-    const POINT_MIN: i32 = -4;
+    /// Below this the exponent is used.
+    const POINT_MIN: f64 = 1e-4;
+    /// From here on the exponent is used.
+    const POINT_MAX: f64 = 1e17;
 
-    // Rust gives the shortest digits, as d.ddde±x.
-    let mut text = [0; 32];
-    let mut rest = &mut text[..];
-    write!(rest, "{:e}", number.abs()).expect("a double has at most 17 digits");
-    let left = rest.len();
-    let text = &text[..text.len() - left];
-    let mark = text.iter().position(|byte| *byte == b'e').expect("asked for an exponent");
-    let exponent: i32 =
-        std::str::from_utf8(&text[mark + 1..]).expect("ASCII").parse().expect("a small number");
-    let mut digits = [0; 20];
-    let mut count = 0;
-    for digit in text[..mark].iter().filter(|byte| **byte != b'.') {
-        digits[count] = *digit;
-        count += 1;
-    }
-    let digits = &digits[..count];
-    // Where the point goes: after so many digits.
-    let point = exponent + 1;
-
+    let mut buffer = zmij::Buffer::new();
+    let text = buffer.format_finite(number.abs()).as_bytes();
     if number.is_sign_negative() {
         out.push(b'-');
     }
-    if (1..=POINT_MAX).contains(&point) {
-        let point = point as usize;
-        for at in 0..point.max(count) {
-            if at == point {
-                out.push(b'.');
-            }
-            out.push(digits.get(at).copied().unwrap_or(b'0'));
+    let exponential = text.contains(&b'e');
+    let with_point = number == 0.0 || (POINT_MIN..POINT_MAX).contains(&number.abs());
+    if with_point && !exponential && text.contains(&b'.') {
+        out.extend_from_slice(text);
+        return;
+    }
+
+    // The digits are the shortest there are, but their arrangement is not the one wanted.
+    let (mantissa, exponent) = match text.iter().position(|byte| *byte == b'e') {
+        Some(mark) => (&text[..mark], parse_exponent(&text[mark + 1..])),
+        None => (text, 0),
+    };
+    let whole = mantissa.iter().position(|byte| *byte == b'.').unwrap_or(mantissa.len());
+    let mut digits: Vec<u8> = mantissa.iter().copied().filter(|byte| *byte != b'.').collect();
+    let zeros = digits.iter().position(|digit| *digit != b'0').unwrap_or(0);
+    digits.drain(..zeros);
+    while digits.len() > 1 && digits.last() == Some(&b'0') {
+        digits.pop();
+    }
+    // The number is 0.ddd times ten to the power of this.
+    let point = whole as i32 + exponent - zeros as i32;
+    if !with_point {
+        let (first, rest) = digits.split_first().expect("zero is written with a point");
+        out.push(*first);
+        if !rest.is_empty() {
+            out.push(b'.');
+            out.extend_from_slice(rest);
         }
-        if count <= point {
-            out.extend_from_slice(b".0");
-        }
-    } else if point > POINT_MIN && point <= 0 {
+        let sign = if point < 1 { '-' } else { '+' };
+        write!(out, "e{sign}{:02}", (point - 1).abs()).expect("a vector takes every byte");
+    } else if let Ok(point @ 1..) = usize::try_from(point) {
+        let count = digits.len().max(point + 1);
+        digits.resize(count, b'0');
+        out.extend_from_slice(&digits[..point]);
+        out.push(b'.');
+        out.extend_from_slice(&digits[point..]);
+    } else {
         out.extend_from_slice(b"0.");
         out.resize(out.len() + point.unsigned_abs() as usize, b'0');
-        out.extend_from_slice(digits);
-    } else {
-        out.push(digits[0]);
-        if count > 1 {
-            out.push(b'.');
-            out.extend_from_slice(&digits[1..]);
+        out.extend_from_slice(&digits);
+    }
+}
+
+fn parse_exponent(text: &[u8]) -> i32 {
+    std::str::from_utf8(text).ok().and_then(|text| text.parse().ok()).expect("an exponent is a small number")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::write_double;
+
+    /// Against the digits that the standard library finds, over every exponent and many digits: the text reads back
+    /// as the number, is no longer than needed, and uses the exponent exactly where it should.
+    #[test]
+    fn doubles_are_shortest() {
+        let mut state = 0x0dd_ba11_u64;
+        let mut text = Vec::new();
+        for round in 0..200_000u32 {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            let number = match round % 3 {
+                0 => f64::from_bits(state),
+                1 => (state >> 40) as f64 / 1000.0,
+                _ => 10f64.powi((state % 40) as i32 - 20) * (1 + (state >> 32) % 100) as f64,
+            };
+            if !number.is_finite() {
+                continue;
+            }
+            text.clear();
+            write_double(number, &mut text);
+            let text = std::str::from_utf8(&text).expect("ASCII");
+            assert_eq!(text.parse::<f64>().map(f64::to_bits), Ok(number.to_bits()), "{text}");
+            let exponential = !(1e-4..1e17).contains(&number.abs()) && number != 0.0;
+            assert_eq!(text.contains('e'), exponential, "{text}");
+            assert!(exponential || text.contains('.'), "{text}");
+            let digits = |text: &str| {
+                let mantissa = text.split('e').next().expect("not empty");
+                let digits: String = mantissa.chars().filter(char::is_ascii_digit).collect();
+                digits.trim_start_matches('0').trim_end_matches('0').to_owned()
+            };
+            // Between two texts of the same length, equally near, either may be chosen.
+            assert_eq!(digits(text).len(), digits(&format!("{number:e}")).len(), "{text}");
         }
-        let sign = if exponent < 0 { '-' } else { '+' };
-        write!(out, "e{sign}{:02}", exponent.abs()).expect("a vector takes every byte");
     }
 }

@@ -223,7 +223,7 @@ impl TopK {
                 }
             }
         }
-        self.rank(item, count, by)
+        self.rank(item, count)
     }
 
     /// TOPK.QUERY for one item: whether it is among the k.
@@ -330,23 +330,26 @@ impl TopK {
         (left, 0)
     }
 
-    /// Gives an item its place by its new count.
-    fn rank(&mut self, item: &[u8], count: u32, by: u32) -> Option<Rc<[u8]>> {
+    /// Gives an item its place by its new count. A count below all of a full heap changes nothing, and most items
+    /// end here without being looked for.
+    fn rank(&mut self, item: &[u8], count: u32) -> Option<Rc<[u8]>> {
+        let full = self.heap.len() == self.k as usize;
+        if count == 0 || (full && count < self.heap[0].count) {
+            return None;
+        }
         if let Some(at) = self.find(item) {
-            // An item whose cells were all taken by others keeps the count it had, plus what was seen now.
-            let known = self.heap[at].count;
-            self.heap[at].count = if count > 0 { count.max(known) } else { known.saturating_add(by) };
-            self.sink(at);
+            // An item that lost a cell to another may count less now than it did; it was seen all the same.
+            if count > self.heap[at].count {
+                self.heap[at].count = count;
+                self.sink(at);
+            }
             return None;
         }
-        if count == 0 {
-            return None;
-        }
-        if self.heap.len() < self.k as usize {
+        if !full {
             self.push(item, count);
             return None;
         }
-        if count <= self.heap[0].count {
+        if count == self.heap[0].count {
             return None;
         }
         let evicted = std::mem::replace(&mut self.heap[0], Entry { item: Rc::from(item), count });
