@@ -324,7 +324,7 @@ mod tests {
         for (seed, bits) in [(1, 6), (2, 16), (3, 17), (4, 32), (5, 33), (6, 64)] {
             let mut rng = Rng(seed);
             let (mut set, mut model) = (IntSet::new(), BTreeSet::new());
-            for step in 0..if cfg!(miri) { 200 } else { 6000 } {
+            for step in 0..if cfg!(miri) { 60 } else { 6000 } {
                 let mut value = rng.next() as i64 >> (64 - bits);
                 if rng.next().is_multiple_of(2)
                     && let Some(&member) = model.range(value..).next()
@@ -389,9 +389,10 @@ mod tests {
         let set: IntSet = (0..10).collect();
         let mut rng = Rng(9);
         let mut drawn = [0; 10];
-        for _ in 0..10_000 {
+        for _ in 0..if cfg!(miri) { 500 } else { 10_000 } {
             drawn[set.random(rng.next()).unwrap() as usize] += 1;
         }
-        assert!(drawn.iter().all(|&count| (850..1150).contains(&count)), "{drawn:?}");
+        assert!(drawn.iter().all(|&count| count > 0));
+        assert!(cfg!(miri) || drawn.iter().all(|&count| (850..1150).contains(&count)), "{drawn:?}");
     }
 }

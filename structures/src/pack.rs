@@ -408,7 +408,7 @@ impl Pos {
 
 /// An end of a pack.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Side {
+enum Side {
     Front,
     Back,
 }
@@ -543,8 +543,8 @@ impl Pack {
     /// Sees to room for `more` bytes at one end, for a caller that knows that much will follow: if the allocation
     /// must grow, it doubles, up to `most` bytes of capacity, and all fresh room is on that side. Stepping through
     /// every size class instead makes half the time of filling a node.
-    #[inline]
-    pub(crate) fn make_room(&mut self, side: Side, more: usize, most: usize) {
+    #[inline(never)]
+    fn make_room(&mut self, side: Side, more: usize, most: usize) {
         let gap = gap_of(self.buf.bytes());
         let (len, capacity) = (self.buf.len(), self.buf.capacity());
         let (room, other) = match side {
@@ -694,6 +694,12 @@ impl Pack {
     /// Adds an element at the end, as the form it is given in.
     #[inline]
     pub(crate) fn push_back_exact(&mut self, item: Item<'_>) {
+        self.push_back_growing(item, 0);
+    }
+
+    /// Adds an element at the end; if that takes a bigger allocation, then twice as much, up to `most`.
+    #[inline]
+    pub(crate) fn push_back_growing(&mut self, item: Item<'_>, most: usize) {
         let more = item.packed_len();
         let len = self.buf.len();
         let count = self.buf.aux() + 1;
@@ -701,7 +707,8 @@ impl Pack {
             self.buf.set(len + more, count);
             len
         } else {
-            self.splice(len, 0, more, count)
+            self.make_room(Side::Back, more, most);
+            self.splice(self.buf.len(), 0, more, count)
         };
         encode(item, &mut self.buf.bytes_mut()[at..at + more]);
     }
@@ -715,7 +722,24 @@ impl Pack {
     /// Adds an element at the start, as the form it is given in.
     #[inline]
     pub(crate) fn push_front_exact(&mut self, item: Item<'_>) {
-        self.insert_at(gap_of(self.buf.bytes()), item);
+        self.push_front_growing(item, 0);
+    }
+
+    /// Adds an element at the start; if that takes a bigger allocation, then twice as much, up to `most`.
+    #[inline]
+    pub(crate) fn push_front_growing(&mut self, item: Item<'_>, most: usize) {
+        let more = item.packed_len();
+        let (len, count) = (self.buf.len(), self.buf.aux());
+        let bytes = self.buf.bytes_mut();
+        let gap = gap_of(bytes);
+        if gap >= more {
+            encode(item, &mut bytes[gap - more..gap]);
+            write_gap(bytes, gap - more);
+            self.buf.set(len, count + 1);
+        } else {
+            self.make_room(Side::Front, more, most);
+            self.insert_at(gap_of(self.buf.bytes()), item);
+        }
     }
 
     /// Adds an element before an entry, as the form it is given in, and returns where it is.
@@ -797,20 +821,33 @@ impl Pack {
     /// Shows the first element and removes it.
     #[inline]
     pub fn pop_front_with<R>(&mut self, show: impl FnOnce(Item<'_>) -> R) -> Option<R> {
+        let (len, count) = (self.buf.len(), self.buf.aux());
         let at = self.first()?.offset();
-        let (item, next) = decode(self.buf.bytes(), at);
+        let bytes = self.buf.bytes_mut();
+        let (item, next) = decode(bytes, at);
         let shown = show(item);
-        self.splice(at, next - at, 0, self.len() - 1);
+        if count > 1 && len - next > SMALL {
+            write_gap(bytes, next);
+            self.buf.set(len, count - 1);
+            self.shrink();
+        } else {
+            self.splice(at, next - at, 0, count - 1);
+        }
         Some(shown)
     }
 
     /// Shows the last element and removes it.
     #[inline]
     pub fn pop_back_with<R>(&mut self, show: impl FnOnce(Item<'_>) -> R) -> Option<R> {
+        let count = self.buf.aux();
         let at = self.last()?.offset();
-        let (item, next) = decode(self.buf.bytes(), at);
-        let shown = show(item);
-        self.splice(at, next - at, 0, self.len() - 1);
+        let shown = show(decode(self.buf.bytes(), at).0);
+        if count > 1 {
+            self.buf.set(at, count - 1);
+            self.shrink();
+        } else {
+            self.clear();
+        }
         Some(shown)
     }
 
@@ -877,7 +914,7 @@ impl Pack {
     #[inline]
     pub fn iter(&self) -> Iter<'_> {
         let bytes = self.buf.bytes();
-        Iter { bytes, at: gap_of(bytes), end: bytes.len(), left: self.len() }
+        Iter { bytes, at: gap_of(bytes), end: bytes.len(), left: self.len(), ahead: 0, behind: 0 }
     }
 
     /// All elements, last first.
@@ -885,12 +922,14 @@ impl Pack {
         self.iter().rev()
     }
 
-    /// The elements from number `start` up to but without number `end`.
+    /// The elements from number `start` up to but without number `end`; the iterator runs from either end, and walks
+    /// to an end when it is first asked for an element there.
+    #[inline]
     pub fn range(&self, start: usize, end: usize) -> Iter<'_> {
-        let end = end.min(self.len());
+        let len = self.len();
+        let end = end.min(len);
         let start = start.min(end);
-        let bytes = self.buf.bytes();
-        Iter { bytes, at: self.offset_of(start), end: self.offset_of(end), left: end - start }
+        Iter { left: end - start, ahead: start, behind: len - end, ..self.iter() }
     }
 
     /// The first entry equal to `value` among those with the numbers 0, `skip` + 1, 2 `skip` + 2 and so on.
@@ -1057,6 +1096,43 @@ pub struct Iter<'a> {
     at: usize,
     end: usize,
     left: usize,
+    /// Entries between `at` and the first element to give, not yet walked over.
+    ahead: usize,
+    /// The same before `end`.
+    behind: usize,
+}
+
+impl Iter<'_> {
+    /// Finds the first element to give, from the nearer side.
+    #[cold]
+    fn seek_front(&mut self) {
+        if self.ahead <= self.left + self.behind {
+            for _ in 0..self.ahead {
+                self.at += entry_len(self.bytes, self.at);
+            }
+        } else {
+            self.at = self.end;
+            for _ in 0..self.left + self.behind {
+                self.at = entry_before(self.bytes, self.at);
+            }
+        }
+        self.ahead = 0;
+    }
+
+    #[cold]
+    fn seek_back(&mut self) {
+        if self.behind <= self.left + self.ahead {
+            for _ in 0..self.behind {
+                self.end = entry_before(self.bytes, self.end);
+            }
+        } else {
+            self.end = self.at;
+            for _ in 0..self.left + self.ahead {
+                self.end += entry_len(self.bytes, self.end);
+            }
+        }
+        self.behind = 0;
+    }
 }
 
 impl<'a> Iterator for Iter<'a> {
@@ -1066,6 +1142,9 @@ impl<'a> Iterator for Iter<'a> {
     fn next(&mut self) -> Option<Item<'a>> {
         if self.left == 0 {
             return None;
+        }
+        if self.ahead > 0 {
+            self.seek_front();
         }
         let (item, next) = decode(self.bytes, self.at);
         self.at = next;
@@ -1079,11 +1158,14 @@ impl<'a> Iterator for Iter<'a> {
     }
 }
 
-impl DoubleEndedIterator for Iter<'_> {
+impl<'a> DoubleEndedIterator for Iter<'a> {
     #[inline]
-    fn next_back(&mut self) -> Option<Self::Item> {
+    fn next_back(&mut self) -> Option<Item<'a>> {
         if self.left == 0 {
             return None;
+        }
+        if self.behind > 0 {
+            self.seek_back();
         }
         self.end = entry_before(self.bytes, self.end);
         self.left -= 1;
