@@ -190,7 +190,7 @@ impl Document {
                 out.push(b',');
             }
             write_line(format, 1, out);
-            write_text(text, out);
+            write_text(text.as_bytes(), out);
             out.push(b':');
             out.extend_from_slice(format.space);
             write(path, 1, out)?;
@@ -676,7 +676,7 @@ pub fn numbers_to_json(results: &[Option<Value>]) -> Vec<u8> {
 /// A string as JSON, for replies that carry one.
 pub fn string_to_json(text: &str) -> Vec<u8> {
     let mut out = Vec::new();
-    write_text(text, &mut out);
+    write_text(text.as_bytes(), &mut out);
     out
 }
 

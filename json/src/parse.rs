@@ -266,8 +266,11 @@ impl<'t> Parser<'t> {
             let number = text.parse().map_err(|_| ParseError::Number(start))?;
             return Value::from_double(number).ok_or(ParseError::Number(start));
         }
-        // Nineteen digits and a sign fit 128 bits many times over.
-        let number = if text.len() <= 21 { text.parse().ok().and_then(Value::from_integer) } else { None };
+        let number = match text.parse::<i64>() {
+            Ok(number) => Some(i128::from(number)),
+            Err(_) => text.parse::<u64>().ok().map(i128::from),
+        };
+        let number = number.and_then(Value::from_integer);
         Ok(number.unwrap_or_else(|| Value::from_digits(text)))
     }
 }

@@ -124,6 +124,11 @@ impl Member {
         &self.value
     }
 
+    /// The name's bytes, which need no check that they are UTF-8.
+    pub(crate) fn name_bytes(&self) -> &[u8] {
+        self.name.as_bytes()
+    }
+
     fn heap_bytes(&self) -> usize {
         self.name.heap_bytes() + self.value.heap_bytes()
     }
@@ -213,6 +218,15 @@ impl Value {
             Repr::Text(text) => View::Text(text.as_str()),
             Repr::Array(elements) => View::Array(elements),
             Repr::Object(members) => View::Object(members),
+        }
+    }
+
+    /// The bytes of a string, which need no check that they are UTF-8.
+    #[inline]
+    pub(crate) fn text_bytes(&self) -> Option<&[u8]> {
+        match &self.0 {
+            Repr::Text(text) => Some(text.as_bytes()),
+            _ => None,
         }
     }
 

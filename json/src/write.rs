@@ -49,6 +49,9 @@ pub(crate) fn write_line(format: &Format<'_>, level: usize, out: &mut Vec<u8>) {
 }
 
 fn write(value: &Value, format: &Format<'_>, level: usize, out: &mut Vec<u8>) {
+    if let Some(text) = value.text_bytes() {
+        return write_text(text, out);
+    }
     match value.view() {
         View::Null => out.extend_from_slice(b"null"),
         View::Bool(true) => out.extend_from_slice(b"true"),
@@ -57,7 +60,7 @@ fn write(value: &Value, format: &Format<'_>, level: usize, out: &mut Vec<u8>) {
         View::Uint(number) => out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes()),
         View::Double(number) => write_double(number, out),
         View::Big(digits) => out.extend_from_slice(digits.as_bytes()),
-        View::Text(text) => write_text(text, out),
+        View::Text(text) => write_text(text.as_bytes(), out),
         View::Array([]) => out.extend_from_slice(b"[]"),
         View::Object([]) => out.extend_from_slice(b"{}"),
         View::Array(elements) => {
@@ -79,7 +82,7 @@ fn write(value: &Value, format: &Format<'_>, level: usize, out: &mut Vec<u8>) {
                     out.push(b',');
                 }
                 write_line(format, level + 1, out);
-                write_text(member.name(), out);
+                write_text(member.name_bytes(), out);
                 out.push(b':');
                 out.extend_from_slice(format.space);
                 write(member.value(), format, level + 1, out);
@@ -104,10 +107,10 @@ const ESCAPED: [bool; 256] = {
     escaped
 };
 
-/// Appends a string with its quotes.
-pub(crate) fn write_text(text: &str, out: &mut Vec<u8>) {
+/// Appends a string, given as its UTF-8, with its quotes.
+pub(crate) fn write_text(text: &[u8], out: &mut Vec<u8>) {
     out.push(b'"');
-    let mut rest = text.as_bytes();
+    let mut rest = text;
     while let Some(at) = rest.iter().position(|byte| ESCAPED[usize::from(*byte)]) {
         out.extend_from_slice(&rest[..at]);
         let byte = rest[at];

@@ -174,6 +174,12 @@ impl Blocks {
         })
     }
 
+    /// The blocks that exist, with the offset of each: all that is not zero.
+    pub fn present(&self) -> impl Iterator<Item = (usize, &[u8])> {
+        let blocks = self.table.iter().enumerate();
+        blocks.filter_map(|(index, block)| Some((index * BLOCK_LEN, block.as_deref()?)))
+    }
+
     /// Every byte in one vector, for small arrays and for tests.
     pub fn to_vec(&self) -> Vec<u8> {
         let mut all = Vec::with_capacity(self.len);
@@ -250,6 +256,11 @@ mod tests {
                 }
             }
             assert_eq!(blocks.to_vec(), model);
+            let mut rest = vec![0; len];
+            for (offset, bytes) in blocks.present() {
+                rest[offset..offset + bytes.len()].copy_from_slice(bytes);
+            }
+            assert_eq!(rest, model);
             assert!(!blocks.write(len, &[1]));
             assert!(!blocks.write(usize::MAX, &[1]));
             for (clone, then) in kept {

@@ -135,11 +135,14 @@ impl CountMin {
                 return Err(CmsError::Mismatch);
             }
             sum.total = sum.total.saturating_add(source.total.saturating_mul(weight));
-            for at in 0..self.counters.len() / 8 {
-                let counter = source.counters.i64_at(at);
-                if counter != 0 {
-                    let before = sum.counters.i64_at(at);
-                    sum.counters.set_i64(at, before.saturating_add(counter.saturating_mul(weight)));
+            for (offset, bytes) in source.counters.present() {
+                for (index, counter) in bytes.as_chunks::<8>().0.iter().enumerate() {
+                    let counter = i64::from_le_bytes(*counter);
+                    if counter != 0 {
+                        let at = offset / 8 + index;
+                        let before = sum.counters.i64_at(at);
+                        sum.counters.set_i64(at, before.saturating_add(counter.saturating_mul(weight)));
+                    }
                 }
             }
         }
