@@ -43,7 +43,7 @@ const SCRATCH_LEN: usize = 64 * 1024;
 const READS_PER_TURN: usize = 4;
 /// Unsent output above which a connection's requests are not run: a client that does not read is held back, not
 /// buffered for.
-const OUTPUT_RUN_MAX: usize = 1024 * 1024;
+pub(crate) const OUTPUT_RUN_MAX: usize = 1024 * 1024;
 /// Connections taken from one listener per turn.
 const ACCEPTS_PER_TURN: usize = 256;
 /// Messages handled per turn.
@@ -105,6 +105,8 @@ pub struct Core {
     continuations: HashMap<u64, Then>,
     next_continuation: u64,
     later: VecDeque<Box<dyn FnOnce(&mut Core)>>,
+    /// One step each per turn.
+    next_turn: VecDeque<Box<dyn FnOnce(&mut Core)>>,
     /// Connections to look at again in the next turn.
     again: VecDeque<ConnectionId>,
     /// Listeners that may have more connections, to be asked in the next turn, or at the next tick after an error.
@@ -159,6 +161,7 @@ impl Core {
             continuations: HashMap::new(),
             next_continuation: 0,
             later: VecDeque::new(),
+            next_turn: VecDeque::new(),
             again: VecDeque::new(),
             accept_again: Vec::new(),
             accept_at_tick: Vec::new(),
@@ -241,6 +244,10 @@ impl Core {
             let Some(id) = self.again.pop_front() else { break };
             self.pump(id);
         }
+        for _ in 0..self.next_turn.len() {
+            let Some(work) = self.next_turn.pop_front() else { break };
+            work(self);
+        }
         while let Some(work) = self.later.pop_front() {
             work(self);
         }
@@ -252,6 +259,7 @@ impl Core {
         }
         self.send_batches();
         more |= !self.again.is_empty() || !self.later.is_empty() || !self.accept_again.is_empty();
+        more |= !self.next_turn.is_empty();
         if self.congested() {
             // The peer drains its mailbox at its own pace; trying again at once would only burn time.
             std::thread::yield_now();
@@ -409,8 +417,11 @@ impl Core {
             self.monitors.retain(|monitor| *monitor != id);
             self.shared.monitors.fetch_sub(1, Ordering::Relaxed);
         }
-        self.stats.received += connection.received;
-        self.stats.sent += connection.sent_total;
+        self.stats.received = self.stats.received.wrapping_add(connection.received);
+        self.stats.sent = self.stats.sent.wrapping_add(connection.sent_total);
+        if connection.client.listener != Listener::Main {
+            self.stats.processed_other = self.stats.processed_other.wrapping_add(connection.commands);
+        }
         self.count_out();
     }
 
@@ -661,6 +672,11 @@ impl Core {
         self.later.push_back(Box::new(work));
     }
 
+    /// Puts work into the next turn, behind what the sockets bring: for long work in short steps.
+    pub fn defer_to_next_turn(&mut self, work: impl FnOnce(&mut Core) + 'static) {
+        self.next_turn.push_back(Box::new(work));
+    }
+
     /// Releases a lock and goes on with those that waited for it.
     pub fn unlock(&mut self, ticket: crate::locks::Ticket) {
         for (ticket, on_grant) in self.locks.release(ticket) {
@@ -693,6 +709,7 @@ impl Core {
             }
         }
         self.stats.sample(self.ks.now);
+        self.note_data_bytes();
         if self.idle_timeout_ms > 0 && self.ks.now >= self.next_idle_check_ms {
             self.next_idle_check_ms = self.ks.now + 1000;
             let (now, limit) = (self.ks.now, self.idle_timeout_ms);
@@ -738,6 +755,26 @@ impl Core {
             }
         }
         false
+    }
+
+    /// Tells how much memory this core's data takes, and keeps the most that all took together.
+    fn note_data_bytes(&self) {
+        let mine = (self.ks.heap_bytes() + self.ks.doomed_bytes()) as u64;
+        // A tick in which nothing changed touches no memory that others write.
+        if self.shared.peers[self.id].data_bytes.load(Ordering::Relaxed) != mine {
+            self.shared.peers[self.id].data_bytes.store(mine, Ordering::Relaxed);
+            let all = self.shared.peers.iter().map(|peer| peer.data_bytes.load(Ordering::Relaxed)).sum();
+            self.shared.used_peak.fetch_max(all, Ordering::Relaxed);
+        }
+    }
+
+    /// Gives buffers that are kept for reuse back to the allocator; returns how many bytes they took.
+    pub fn release_spares(&mut self) -> usize {
+        let before = self.connection_bytes();
+        self.scratch = Vec::new();
+        self.spare_outputs = Vec::new();
+        self.spare_batches = Vec::new();
+        before - self.connection_bytes()
     }
 
     /// Leaves the loop after this turn.

@@ -14,7 +14,7 @@ use damselfly_protocol::{Argv, Proto, ProtocolError, ReplyWriter, Requests};
 
 use crate::batch::{Batch, Entry};
 use crate::connection::{ConnectionId, Queued, ReplyMode};
-use crate::core::Core;
+use crate::core::{Core, OUTPUT_RUN_MAX};
 use crate::locks::{Scope, lock_number};
 use crate::mailbox::Message;
 use crate::server_commands;
@@ -120,6 +120,9 @@ impl Core {
         let mut flow = Flow::Next;
         for (i, ready) in prepared.iter().enumerate() {
             flow = self.run_one(id, &requests.argv(bytes, i), *ready, &mut watch);
+            if flow == Flow::Next && self.is_held_back(id) {
+                flow = Flow::Pause;
+            }
             if flow == Flow::Pause {
                 if i + 1 < requests.len()
                     && let Some(connection) = self.connection(id)
@@ -136,6 +139,12 @@ impl Core {
         watch.stop(&mut self.stats);
         self.prepared = prepared;
         flow
+    }
+
+    /// Whether the connection has so many unsent replies that its next requests must wait.
+    #[inline]
+    fn is_held_back(&mut self, id: ConnectionId) -> bool {
+        self.connection(id).is_none_or(|connection| connection.pending_output() > OUTPUT_RUN_MAX)
     }
 
     /// Runs requests that were queued behind one that waited; false if the connection must pause again.
@@ -159,7 +168,7 @@ impl Core {
                 let ready = self.prepare(&argv);
                 let flow = self.run_one(id, &argv, ready, &mut watch);
                 queued.advance();
-                if flow == Flow::Pause {
+                if flow == Flow::Pause || self.is_held_back(id) {
                     paused = true;
                     break;
                 }

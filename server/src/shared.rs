@@ -1,6 +1,6 @@
 //! What all threads see: the configuration, each other's mailboxes, and a few counters.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Instant, SystemTime};
 
@@ -17,6 +17,8 @@ pub struct Peer {
     pub mailbox: Mailbox,
     /// Connections it has, for placing new ones.
     pub connections: CachePadded<AtomicUsize>,
+    /// Bytes of its data at its last tick.
+    pub data_bytes: AtomicU64,
 }
 
 /// See the module's head.
@@ -37,6 +39,8 @@ pub struct Shared {
     pub rejected: AtomicU64,
     /// Connections accepted.
     pub accepted: AtomicU64,
+    /// Most bytes that the data of all cores took at a tick.
+    pub used_peak: AtomicU64,
     /// Clients that run MONITOR; while zero, nobody formats lines for them.
     pub monitors: AtomicU32,
     /// The process is on its way out.
@@ -49,6 +53,8 @@ pub struct Shared {
     pub started: (SystemTime, Instant),
     /// 40 hexadecimal digits that name this run.
     pub run_id: String,
+    /// 40 hexadecimal digits that name the history of the data.
+    pub replication_id: Mutex<String>,
     /// Descriptions of where limits came from, for the banner and INFO.
     pub memory_limit: MemoryLimit,
 }

@@ -48,16 +48,22 @@ pub struct CoreStats {
     pub sent: u64,
     /// Commands run.
     pub processed: u64,
+    /// Of these, the ones of closed connections of other ports than the main one.
+    pub processed_other: u64,
     /// Commands that travelled from this core to another.
     pub forwarded: u64,
     /// Commands that came in a read together with others.
     pub pipelined: u64,
     /// Connections closed for idleness.
     pub timed_out: u64,
+    /// Error replies.
+    pub error_replies: u64,
     /// Error replies by their first word.
     pub errors: std::collections::BTreeMap<String, u64>,
     /// Commands refused for memory.
     pub oom: u64,
+    /// Changes of keys before the last reset, so that those since the start can be told.
+    pub mutations_before_reset: u64,
     /// Commands that took long, newest first.
     pub slow: VecDeque<Slow>,
     /// `slowlog-log-slower-than`.
@@ -76,11 +82,14 @@ impl Default for CoreStats {
             received: 0,
             sent: 0,
             processed: 0,
+            processed_other: 0,
             forwarded: 0,
             pipelined: 0,
             timed_out: 0,
+            error_replies: 0,
             errors: std::collections::BTreeMap::new(),
             oom: 0,
+            mutations_before_reset: 0,
             slow: VecDeque::new(),
             slow_from_us: 10_000,
             slow_len_max: 128,
@@ -96,6 +105,7 @@ const ERROR_KINDS_MAX: usize = 64;
 impl CoreStats {
     /// Counts an error reply by its first word (`ERR`, `WRONGTYPE`...).
     pub fn count_error(&mut self, text: &str) {
+        self.error_replies += 1;
         let kind = text.split(' ').next().unwrap_or_default();
         if let Some(count) = self.errors.get_mut(kind) {
             *count += 1;
@@ -150,7 +160,9 @@ impl CoreStats {
     /// CONFIG RESETSTAT.
     pub fn reset(&mut self) {
         let kept = (self.slow_from_us, self.slow_len_max, std::mem::take(&mut self.slow), self.sampled.0);
+        let mutations = self.mutations_before_reset;
         *self = CoreStats::default();
+        self.mutations_before_reset = mutations;
         (self.slow_from_us, self.slow_len_max, self.slow) = (kept.0, kept.1, kept.2);
         self.sampled = (kept.3, 0);
     }

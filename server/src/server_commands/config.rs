@@ -38,13 +38,7 @@ pub fn config(core: &mut Core, id: ConnectionId, mut args: Args<'_>) -> Outcome 
     }
     if args.take_word("RESETSTAT") {
         exactly(&args, 0, "config|resetstat")?;
-        core.ask_all(
-            |core| {
-                core.stats.reset();
-                core.ks.stats = damselfly_keyspace::Stats::default();
-            },
-            move |core, _| core.answer_with(id, |out| out.ok()),
-        );
+        core.ask_all(crate::report::reset, move |core, _| core.answer_with(id, |out| out.ok()));
         return wait(core, id);
     }
     if args.take_word("REWRITE") {

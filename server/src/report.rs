@@ -1,0 +1,374 @@
+//! What a core knows about itself, as plain numbers that can be added up: the one source of INFO, MEMORY STATS and
+//! the metrics.
+//!
+//! Each core fills a [`CoreReport`] on its own thread when it is asked; the asker adds them. So counters stay plain
+//! integers in their shards, nothing is published that nobody reads, and no page can show a sum that another page
+//! computes differently.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+
+use damselfly_commands::Flags;
+use damselfly_keyspace::{Cursor, Db, Stats};
+
+use crate::connection::Listener;
+use crate::core::Core;
+use crate::stats::CommandStat;
+
+/// Distinct client libraries counted by name, per core and in the sum; clients choose these names, so there must be a
+/// bound. Those beyond are counted under the empty name.
+const LIBS_MAX: usize = 64;
+/// Keys with an expiry looked at for the mean time to live. The table's order is that of hashes, so its beginning is
+/// a fair sample; 256 put the mean of evenly spread times within about 4 %.
+const TTL_SAMPLE: u64 = 256;
+/// Steps of the scan for that sample, so that a database with few expiring keys among many others costs no more than
+/// some ten microseconds.
+const TTL_SCAN_STEPS: usize = 64;
+
+/// One database.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DbReport {
+    /// Keys, with those that have expired and were not found yet.
+    pub keys: u64,
+    /// Keys with an expiry.
+    pub expires: u64,
+    /// Keys that fit before tables grow.
+    pub capacity: u64,
+    /// Bytes of the table itself, entries included.
+    pub table_bytes: u64,
+    /// Bytes of the table and of everything outside it.
+    pub heap_bytes: u64,
+    /// Bytes of keys.
+    pub key_bytes: u64,
+    /// Bytes of strings.
+    pub string_bytes: u64,
+    /// Milliseconds that the sampled keys have left, in total.
+    pub ttl_sum_ms: u64,
+    /// Keys sampled for that.
+    pub ttl_sampled: u64,
+}
+
+impl DbReport {
+    fn of(db: &Db, now: u64) -> DbReport {
+        let mut report = DbReport {
+            keys: db.len() as u64,
+            expires: db.expires() as u64,
+            capacity: db.capacity() as u64,
+            table_bytes: db.table_bytes() as u64,
+            heap_bytes: db.heap_bytes() as u64,
+            key_bytes: db.key_bytes() as u64,
+            string_bytes: db.string_bytes() as u64,
+            ttl_sum_ms: 0,
+            ttl_sampled: 0,
+        };
+        let mut cursor = Cursor(0);
+        for _ in 0..if report.expires > 0 { TTL_SCAN_STEPS } else { 0 } {
+            cursor = db.scan(cursor, |loc| {
+                if let Some(left) = db.expire_at(loc).and_then(|at| at.checked_sub(now)) {
+                    report.ttl_sum_ms = report.ttl_sum_ms.saturating_add(left);
+                    report.ttl_sampled += 1;
+                }
+            });
+            if cursor == Cursor(0) || report.ttl_sampled >= TTL_SAMPLE {
+                break;
+            }
+        }
+        report
+    }
+
+    fn add(&mut self, other: &DbReport) {
+        self.keys += other.keys;
+        self.expires += other.expires;
+        self.capacity += other.capacity;
+        self.table_bytes += other.table_bytes;
+        self.heap_bytes += other.heap_bytes;
+        self.key_bytes += other.key_bytes;
+        self.string_bytes += other.string_bytes;
+        self.ttl_sum_ms = self.ttl_sum_ms.saturating_add(other.ttl_sum_ms);
+        self.ttl_sampled += other.ttl_sampled;
+    }
+
+    /// Mean milliseconds to live of the keys with an expiry; 0 if none was found.
+    pub fn mean_ttl_ms(&self) -> u64 {
+        self.ttl_sum_ms.checked_div(self.ttl_sampled).unwrap_or(0)
+    }
+}
+
+/// See the module's head.
+#[derive(Clone, Debug, Default)]
+pub struct CoreReport {
+    /// By database number.
+    pub dbs: Vec<DbReport>,
+    /// Counters of the keyspace.
+    pub keyspace: Stats,
+    /// Changes of keys since the process began; CONFIG RESETSTAT does not touch these.
+    pub mutations_ever: u64,
+    /// Bytes of removed values that are still being freed.
+    pub doomed_bytes: u64,
+    /// Bytes of connections and of messages between cores.
+    pub connection_bytes: u64,
+    /// Of these, bytes of requests that are not complete yet.
+    pub input_bytes: u64,
+    /// Of these, bytes of replies that were not sent yet.
+    pub output_bytes: u64,
+    /// Open connections of the main port.
+    pub connections_main: u64,
+    /// Open connections of admin ports and the unix socket.
+    pub connections_other: u64,
+    /// Clients inside a blocking command.
+    pub blocked: u64,
+    /// Open connections by client library and version.
+    pub libs: BTreeMap<String, u64>,
+    /// By command index.
+    pub commands: Vec<CommandStat>,
+    /// Error replies by their first word.
+    pub errors: BTreeMap<String, u64>,
+    /// All error replies.
+    pub error_replies: u64,
+    /// Commands run.
+    pub processed: u64,
+    /// Of these, the ones that came through admin ports or the unix socket.
+    pub processed_other: u64,
+    /// Commands that travelled between cores.
+    pub forwarded: u64,
+    /// Commands that came in a read together with others.
+    pub pipelined: u64,
+    /// Commands per second, of the last second.
+    pub ops_per_second: u64,
+    /// Bytes received from clients.
+    pub received: u64,
+    /// Bytes sent to clients.
+    pub sent: u64,
+    /// Connections closed for idleness.
+    pub timed_out: u64,
+    /// Commands refused for memory.
+    pub oom: u64,
+}
+
+impl CoreReport {
+    /// What this core has to say, now.
+    pub fn of(core: &Core) -> CoreReport {
+        let now = core.ks.now;
+        let stats = &core.stats;
+        let mut report = CoreReport {
+            dbs: (0..core.ks.databases())
+                .map(|db| core.ks.db(db).map_or_else(DbReport::default, |db| DbReport::of(db, now)))
+                .collect(),
+            keyspace: core.ks.stats,
+            mutations_ever: stats.mutations_before_reset + core.ks.stats.mutations,
+            doomed_bytes: core.ks.doomed_bytes() as u64,
+            connection_bytes: core.connection_bytes() as u64,
+            commands: stats.commands.clone(),
+            errors: stats.errors.clone(),
+            error_replies: stats.error_replies,
+            processed: stats.processed,
+            processed_other: stats.processed_other,
+            forwarded: stats.forwarded,
+            pipelined: stats.pipelined,
+            ops_per_second: stats.ops_per_second,
+            received: stats.received,
+            sent: stats.sent,
+            timed_out: stats.timed_out,
+            oom: stats.oom,
+            ..CoreReport::default()
+        };
+        for connection in core.connections() {
+            let client = &connection.client;
+            // The counters of closed connections may have been set back below zero by a reset, see `reset`.
+            report.received = report.received.wrapping_add(connection.received);
+            report.sent = report.sent.wrapping_add(connection.sent_total);
+            report.input_bytes += connection.input.capacity() as u64;
+            report.output_bytes += connection.output.capacity() as u64;
+            if client.listener == Listener::Main {
+                report.connections_main += 1;
+            } else {
+                report.connections_other += 1;
+                report.processed_other = report.processed_other.wrapping_add(connection.commands);
+            }
+            let blocking = connection.last_command.is_some_and(|last| last.flags.has(Flags::BLOCKING));
+            report.blocked += u64::from(connection.waiting && blocking);
+            let lib = match (&*client.lib_name, &*client.lib_ver) {
+                ("", "") => String::new(),
+                (name, version) => format!("{name}:{version}"),
+            };
+            count(&mut report.libs, lib, 1);
+        }
+        report
+    }
+
+    /// The reports of all cores as one.
+    pub fn sum(reports: impl IntoIterator<Item = CoreReport>) -> CoreReport {
+        let mut reports = reports.into_iter();
+        let mut sum = reports.next().unwrap_or_default();
+        for report in reports {
+            sum.add(report);
+        }
+        sum
+    }
+
+    fn add(&mut self, other: CoreReport) {
+        // All fields are named, so that a new one cannot be forgotten here.
+        let CoreReport {
+            dbs,
+            keyspace,
+            mutations_ever,
+            doomed_bytes,
+            connection_bytes,
+            input_bytes,
+            output_bytes,
+            connections_main,
+            connections_other,
+            blocked,
+            libs,
+            commands,
+            errors,
+            error_replies,
+            processed,
+            processed_other,
+            forwarded,
+            pipelined,
+            ops_per_second,
+            received,
+            sent,
+            timed_out,
+            oom,
+        } = other;
+        for (db, other) in self.dbs.iter_mut().zip(&dbs) {
+            db.add(other);
+        }
+        let Stats { hits, misses, mutations, expired, expired_in_background, evicted } = keyspace;
+        self.keyspace.hits += hits;
+        self.keyspace.misses += misses;
+        self.keyspace.mutations += mutations;
+        self.keyspace.expired += expired;
+        self.keyspace.expired_in_background += expired_in_background;
+        self.keyspace.evicted += evicted;
+        for (stat, other) in self.commands.iter_mut().zip(&commands) {
+            stat.calls += other.calls;
+            stat.nanos += other.nanos;
+            stat.rejected += other.rejected;
+            stat.failed += other.failed;
+        }
+        for (lib, connections) in libs {
+            count(&mut self.libs, lib, connections);
+        }
+        for (kind, replies) in errors {
+            *self.errors.entry(kind).or_default() += replies;
+        }
+        for (to, from) in [
+            (&mut self.mutations_ever, mutations_ever),
+            (&mut self.doomed_bytes, doomed_bytes),
+            (&mut self.connection_bytes, connection_bytes),
+            (&mut self.input_bytes, input_bytes),
+            (&mut self.output_bytes, output_bytes),
+            (&mut self.connections_main, connections_main),
+            (&mut self.connections_other, connections_other),
+            (&mut self.blocked, blocked),
+            (&mut self.error_replies, error_replies),
+            (&mut self.processed, processed),
+            (&mut self.processed_other, processed_other),
+            (&mut self.forwarded, forwarded),
+            (&mut self.pipelined, pipelined),
+            (&mut self.ops_per_second, ops_per_second),
+            (&mut self.received, received),
+            (&mut self.sent, sent),
+            (&mut self.timed_out, timed_out),
+            (&mut self.oom, oom),
+        ] {
+            *to = to.wrapping_add(from);
+        }
+    }
+
+    /// A field summed over the databases.
+    pub fn over_dbs(&self, field: impl Fn(&DbReport) -> u64) -> u64 {
+        self.dbs.iter().map(field).sum()
+    }
+
+    /// Bytes of the data.
+    pub fn data_bytes(&self) -> u64 {
+        self.over_dbs(|db| db.heap_bytes) + self.doomed_bytes
+    }
+
+    /// Bytes in use: the data, and what connections hold.
+    pub fn used_bytes(&self) -> u64 {
+        self.data_bytes() + self.connection_bytes
+    }
+
+    /// Commands that were called, refused or failed at least once, by lower-case name.
+    pub fn called(&self) -> impl Iterator<Item = (String, CommandStat)> + '_ {
+        damselfly_commands::all()
+            .zip(&self.commands)
+            .filter(|(_, stat)| stat.calls + stat.rejected + stat.failed > 0)
+            .map(|(command, stat)| (command.name.to_ascii_lowercase(), *stat))
+    }
+}
+
+fn count(libs: &mut BTreeMap<String, u64>, lib: String, connections: u64) {
+    let lib = if libs.len() < LIBS_MAX || libs.contains_key(&lib) { lib } else { String::new() };
+    *libs.entry(lib).or_default() += connections;
+}
+
+/// Sets the counters of a core back, for CONFIG RESETSTAT.
+pub fn reset(core: &mut Core) {
+    core.stats.mutations_before_reset += core.ks.stats.mutations;
+    core.ks.stats = Stats::default();
+    core.stats.reset();
+    // Open connections go on counting for CLIENT LIST; what they have counted so far is taken out of the totals.
+    let (mut received, mut sent, mut other) = (0u64, 0u64, 0u64);
+    for connection in core.connections() {
+        received = received.wrapping_add(connection.received);
+        sent = sent.wrapping_add(connection.sent_total);
+        if connection.client.listener != Listener::Main {
+            other = other.wrapping_add(connection.commands);
+        }
+    }
+    core.stats.received = received.wrapping_neg();
+    core.stats.sent = sent.wrapping_neg();
+    core.stats.processed_other = other.wrapping_neg();
+    if core.id == 0 {
+        core.shared.accepted.store(0, Ordering::Relaxed);
+        core.shared.rejected.store(0, Ordering::Relaxed);
+        core.shared.used_peak.store(0, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{CoreReport, DbReport, LIBS_MAX, count};
+    use crate::stats::CommandStat;
+
+    fn report(n: u64) -> CoreReport {
+        let stat = CommandStat { calls: n, nanos: 10 * n, rejected: 1, failed: 0 };
+        CoreReport {
+            dbs: vec![DbReport { keys: n, ttl_sum_ms: 100 * n, ttl_sampled: 1, ..DbReport::default() }; 2],
+            commands: vec![stat; damselfly_commands::all().count()],
+            errors: [("ERR".to_string(), n)].into(),
+            processed: n,
+            connection_bytes: 5,
+            ..CoreReport::default()
+        }
+    }
+
+    /// The sum has every core's share; the mean is that of all sampled keys.
+    #[test]
+    fn sums() {
+        let sum = CoreReport::sum([report(1), report(2), report(4)]);
+        assert_eq!((sum.processed, sum.over_dbs(|db| db.keys), sum.errors["ERR"]), (7, 14, 7));
+        assert_eq!(sum.dbs[1].mean_ttl_ms(), 700 / 3);
+        assert_eq!(sum.used_bytes(), 15);
+        assert_eq!(sum.called().count(), damselfly_commands::all().count());
+        assert_eq!(CoreReport::sum([]).dbs.len(), 0);
+        assert_eq!(DbReport::default().mean_ttl_ms(), 0);
+    }
+
+    /// Clients cannot make the map grow by inventing library names.
+    #[test]
+    fn library_names_are_bounded() {
+        let mut libs = std::collections::BTreeMap::new();
+        for i in 0..1000 {
+            count(&mut libs, format!("lib{i}:1"), 1);
+        }
+        assert!(libs.len() <= LIBS_MAX + 1);
+        assert_eq!(libs.values().sum::<u64>(), 1000);
+    }
+}
