@@ -43,9 +43,16 @@ impl<'a> Range<'a> {
         self.at = at;
         self.node = at.map(|at| self.nodes.get(at));
         let Some(node) = self.node else { return };
+        self.backward.reserve(node.live());
         let (start, end) = (self.start, self.end);
-        let wanted = node.places().take_while(|place| place.id <= end);
-        self.backward.extend(wanted.filter(|place| !place.deleted && place.id >= start));
+        for place in node.places() {
+            if place.id > end {
+                break;
+            }
+            if !place.deleted && place.id >= start {
+                self.backward.push(place);
+            }
+        }
     }
 
     fn next_forward(&mut self) -> Option<Entry<'a>> {

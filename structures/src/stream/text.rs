@@ -94,7 +94,7 @@ pub(super) fn push_varint(buf: &mut Vec<u8>, mut value: u64) {
 }
 
 /// Reads a varint that [`push_varint`] wrote and moves `at` behind it.
-#[inline]
+#[inline(always)]
 pub(super) fn varint(buf: &[u8], at: &mut usize) -> u64 {
     let first = buf[*at];
     *at += 1;

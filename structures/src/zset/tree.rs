@@ -465,8 +465,8 @@ impl Store {
                 Some(Entry { child: Child::Node(mut child), member, .. }) => {
                     node.members_heap -= good_size(member.len());
                     // One level at a time: the child's nodes move up and the child goes. Its leaves are gone.
-                    let nested = Rc::get_mut(&mut child).map(|child| std::mem::take(&mut child.entries));
                     self.heap -= child.heap_bytes();
+                    let nested = Rc::get_mut(&mut child).map(|child| std::mem::take(&mut child.entries));
                     let nested = nested.unwrap_or_default();
                     node.entries
                         .extend(nested.into_iter().filter(|entry| matches!(entry.child, Child::Node(_))));
