@@ -144,18 +144,7 @@ pub fn estimate(value: &[u8]) -> Result<u64, HllError> {
     validate(value)?;
     let mut histogram = [0u32; 64];
     if value[ENCODING_AT] == DENSE {
-        // Four tables, because equal neighbours are the rule and an increment must not wait for the last one.
-        let mut parts = [[0u16; 64]; 4];
-        for group in value[HEADER_LEN..].as_chunks::<3>().0 {
-            for (part, register) in parts.iter_mut().zip(unpack(group)) {
-                part[usize::from(register)] += 1;
-            }
-        }
-        for part in parts {
-            for (total, count) in histogram.iter_mut().zip(part) {
-                *total += u32::from(count);
-            }
-        }
+        histogram = count_registers(value[HEADER_LEN..].as_chunks::<3>().0.iter().map(unpack));
     } else {
         for_each_run(&value[HEADER_LEN..], |run| {
             histogram[usize::from(run.value)] += run.len as u32;
@@ -190,9 +179,8 @@ impl Union {
             self.any_dense = true;
             let groups = value[HEADER_LEN..].as_chunks::<3>().0;
             for (kept, group) in self.registers.as_chunks_mut::<4>().0.iter_mut().zip(groups) {
-                for (kept, register) in kept.iter_mut().zip(unpack(group)) {
-                    *kept = register.max(*kept);
-                }
+                let [a, b, c, d] = unpack(group);
+                *kept = [a.max(kept[0]), b.max(kept[1]), c.max(kept[2]), d.max(kept[3])];
             }
             return Ok(());
         }
@@ -209,11 +197,7 @@ impl Union {
 
     /// The estimated cardinality of the union.
     pub fn count(&self) -> u64 {
-        let mut histogram = [0u32; 64];
-        for register in self.registers.iter() {
-            histogram[usize::from(*register)] += 1;
-        }
-        cardinality(&histogram)
+        cardinality(&count_registers(self.registers.as_chunks::<4>().0.iter().copied()))
     }
 
     /// Writes the union into `destination`, which is one of the merged values or [`create`]d. It becomes dense if
@@ -222,6 +206,13 @@ impl Union {
         validate(destination)?;
         if self.any_dense {
             make_dense(destination)?;
+            let groups = destination[HEADER_LEN..].as_chunks_mut::<3>().0;
+            for (group, [a, b, c, d]) in groups.iter_mut().zip(self.registers.as_chunks::<4>().0) {
+                let kept = unpack(group);
+                *group = pack([kept[0].max(*a), kept[1].max(*b), kept[2].max(*c), kept[3].max(*d)]);
+            }
+            destination[STALE_AT] |= STALE;
+            return Ok(());
         }
         for (register, rank) in self.registers.iter().enumerate().filter(|(_, rank)| **rank > 0) {
             raise(destination, register, *rank, sparse_max_bytes)?;
@@ -302,6 +293,13 @@ fn raise_dense(value: &mut [u8], register: usize, rank: u8) -> bool {
 fn unpack(group: &[u8; 3]) -> [u8; 4] {
     let [a, b, c] = *group;
     [a & 63, (a >> 6 | b << 2) & 63, (b >> 4 | c << 4) & 63, c >> 2]
+}
+
+/// Three bytes from four registers.
+#[inline]
+fn pack(registers: [u8; 4]) -> [u8; 3] {
+    let [a, b, c, d] = registers;
+    [a | b << 6, b >> 2 | c << 4, c >> 4 | d << 2]
 }
 
 /// What happened to a sparse value.
@@ -461,6 +459,18 @@ fn merge_neighbours(value: &mut Vec<u8>, from: usize) {
         }
         at += op.len;
     }
+}
+
+/// The number of registers with each value.
+fn count_registers(groups: impl Iterator<Item = [u8; 4]>) -> [u32; 64] {
+    // Four tables, because equal neighbours are the rule and an increment must not wait for the last one.
+    let mut parts = [[0u16; 64]; 4];
+    for group in groups {
+        for (part, register) in parts.iter_mut().zip(group) {
+            part[usize::from(register)] += 1;
+        }
+    }
+    std::array::from_fn(|value| parts.iter().map(|part| u32::from(part[value])).sum())
 }
 
 /// Ertl's estimator over the number of registers with each value.
