@@ -20,7 +20,7 @@
 //! | JSON.OBJKEYS | [`Document::object_keys`] | array of names, empty for what is no object | *first* array | nil / empty array | legacy nil, `$` error |
 //! | JSON.ARRINDEX | [`Document::array_index`] | place, -1 or nil | place or -1 | `WRONGTYPE wrong JSON type of path value` | error |
 //! | JSON.SET, MSET | [`Document::set`] | OK, or nil if the condition failed | same | `ERR syntax error` where nothing can be put | root: created; else error |
-//! | JSON.MERGE | [`Document::merge`] | OK | OK | `ERR syntax error` | root: created; else error |
+//! | JSON.MERGE | [`Document::merge`] | OK | OK | `ERR syntax error` | root: created; else `ERR syntax error` |
 //! | JSON.DEL, FORGET | [`Document::delete`] | one integer | one integer | 0 | 0 |
 //! | JSON.CLEAR | [`Document::clear`] | one integer | one integer | 0 | error |
 //! | JSON.TOGGLE | [`Document::toggle`] | 0, 1 or nil | bulk `true` or `false` | `WRONGTYPE wrong JSON type of path value` | error |
