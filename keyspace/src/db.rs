@@ -241,6 +241,16 @@ impl Db {
         }
     }
 
+    /// Changes the collection at a location and books what it takes more or less; None if it holds a string.
+    pub(crate) fn edit_object<R>(&mut self, loc: Loc, change: impl FnOnce(&mut Object) -> R) -> Option<R> {
+        let object = self.table.object_mut(loc)?;
+        let before = object.heap_bytes();
+        let result = change(object);
+        let after = object.heap_bytes();
+        self.object_bytes = self.object_bytes + after - before;
+        Some(result)
+    }
+
     fn insert(&mut self, hash: u64, key: &[u8], value: NewValue<'_, Object>, expiry: Expiry) {
         let expire_at = match expiry {
             Expiry::At(at) => Some(at),

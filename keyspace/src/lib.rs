@@ -9,11 +9,13 @@
 //!
 //! Read next: `db.rs` (one database), `value.rs` (what a key can hold), `expiry.rs` (how keys go in time).
 
+mod collection;
 mod db;
 mod expiry;
 mod portable;
 mod value;
 
+pub use collection::{Collection, Edit, WrongType};
 pub use damselfly_structures::keytable::{Expiry, Removed, Value};
 pub use damselfly_structures::table::{Cursor, Loc};
 pub use db::Db;
@@ -142,6 +144,11 @@ impl Keyspace {
     /// Number of databases.
     pub fn databases(&self) -> usize {
         self.dbs.len()
+    }
+
+    /// The secret of the hash function, for collections that hash their members.
+    pub fn hash_seed(&self) -> u64 {
+        self.hash_seed
     }
 
     /// Hash of a key: the same in every database and shard.
@@ -277,6 +284,14 @@ impl Keyspace {
         if let Removed::Object(old) = self.db_mut(db).set_object(hash, key, object, expiry) {
             self.discard(old);
         }
+    }
+
+    /// Exempts a key that was just stored from eviction, even if its time has passed already.
+    pub fn stick(&mut self, db: usize, key: &[u8]) {
+        let hash = self.hash(key);
+        let table = self.table_mut(db);
+        let loc = table.find(hash, key).expect("the caller has stored it");
+        table.set_sticky(loc, true);
     }
 
     /// Removes all keys of a database. The memory goes in steps, whoever asked.

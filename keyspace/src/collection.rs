@@ -1,0 +1,113 @@
+//! How collections are reached.
+//!
+//! One trait says what every collection type can do, and three operations are all that handlers need: [`Keyspace::view`]
+//! to read, [`Keyspace::edit`] to change one that is there, [`Keyspace::edit_or_new`] to change or begin one. They
+//! answer the missing key, the expired key and the key of another type, so no handler does; and after a change they
+//! book the bytes and let an emptied collection go with its key, so no handler can forget.
+
+use crate::{Expiry, Keyspace, Loc, Object, Type, Value};
+
+/// The key holds another type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WrongType;
+
+/// A type of collection that a key can hold.
+pub trait Collection: Sized {
+    /// Its type.
+    const TYPE: Type;
+    /// An empty one, for a key that begins with it.
+    fn begin(hash_seed: u64) -> Self;
+    /// Wrapped for storing.
+    fn wrap(self) -> Object;
+    /// The collection inside an object, if it is of this type.
+    fn of(object: &Object) -> Option<&Self>;
+    /// As `of`, to be changed.
+    fn of_mut(object: &mut Object) -> Option<&mut Self>;
+    /// Whether the key must go. Streams are never empty in this sense: a stream without entries stays.
+    fn is_gone(&self) -> bool;
+}
+
+/// What became of a collection that was edited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Edit<R> {
+    /// What the closure returned.
+    pub value: R,
+    /// The collection was emptied and its key removed; announce `del` after the change itself.
+    pub gone: bool,
+}
+
+impl Keyspace {
+    /// The collection at a location.
+    pub fn collection<C: Collection>(&self, db: usize, loc: Loc) -> Result<&C, WrongType> {
+        match self.value(db, loc) {
+            Value::Object(object) => C::of(object).ok_or(WrongType),
+            _ => Err(WrongType),
+        }
+    }
+
+    /// The collection under a key for reading, counted as a hit or a miss; None if there is none.
+    pub fn view<C: Collection>(&mut self, db: usize, key: &[u8]) -> Result<Option<&C>, WrongType> {
+        match self.read(db, key) {
+            Some(loc) => self.collection(db, loc).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// As [`Keyspace::view`], for commands that write elsewhere: not counted.
+    pub fn peek<C: Collection>(&mut self, db: usize, key: &[u8]) -> Result<Option<&C>, WrongType> {
+        match self.find(db, key) {
+            Some(loc) => self.collection(db, loc).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Changes the collection under a key; None if there is none.
+    pub fn edit<C: Collection, R>(
+        &mut self,
+        db: usize,
+        key: &[u8],
+        change: impl FnOnce(&mut C) -> R,
+    ) -> Result<Option<Edit<R>>, WrongType> {
+        let Some(loc) = self.find(db, key) else { return Ok(None) };
+        let edited = self.table_mut(db).edit_object(loc, |object| {
+            C::of_mut(object).map(|collection| {
+                let value = change(collection);
+                Edit { value, gone: collection.is_gone() }
+            })
+        });
+        let edit = edited.flatten().ok_or(WrongType)?;
+        if edit.gone {
+            self.remove_at(db, loc);
+        }
+        Ok(Some(edit))
+    }
+
+    /// Changes the collection under a key, or a new one if there is none. A new one that stays empty is not stored.
+    pub fn edit_or_new<C: Collection, R>(
+        &mut self,
+        db: usize,
+        key: &[u8],
+        change: impl FnOnce(&mut C) -> R,
+    ) -> Result<Edit<R>, WrongType> {
+        if self.find(db, key).is_some() {
+            let edit = self.edit(db, key, change)?;
+            return Ok(edit.expect("the key was found"));
+        }
+        let mut collection = C::begin(self.hash_seed());
+        let value = change(&mut collection);
+        let gone = collection.is_gone();
+        if !gone {
+            self.set_object(db, key, collection.wrap(), Expiry::Never);
+        }
+        Ok(Edit { value, gone })
+    }
+
+    /// Stores a collection in place of whatever the key held, without expiry; an empty one removes the key.
+    pub fn store<C: Collection>(&mut self, db: usize, key: &[u8], collection: C) {
+        if collection.is_gone() {
+            self.remove(db, key);
+        } else {
+            self.set_object(db, key, collection.wrap(), Expiry::Never);
+        }
+    }
+}
