@@ -1,15 +1,16 @@
 //! A set of integers as a sorted array of the narrowest width that holds them all.
 //!
-//! A set of a few hundred numbers needs no hashing: a binary search over a kilobyte is as fast as a probe, and a member
-//! takes 2, 4 or 8 bytes instead of a slot and a string. The array starts with 16-bit numbers and is rewritten wider
-//! when a number does not fit; it never gets narrower again, because the next number would likely widen it anew.
+//! A set of a few hundred numbers needs no hashing: a binary search over a kilobyte is as fast as a probe,
+//! and a member takes 2, 4 or 8 bytes instead of a slot and a string. The array starts with 16-bit numbers
+//! and is rewritten wider when a number does not fit; it never gets narrower again, because the next number
+//! would likely widen it anew.
 //!
 //! ```text
 //!   IntSet ──> | header: bytes in use, width, class | sorted little-endian integers of that width |
 //! ```
 //!
-//! Insertion moves half the array on average, so the owner turns the set into a table at some hundreds of members; at
-//! that size copying it for a clone is cheaper than sharing it would be.
+//! Insertion moves half the array on average, so the owner turns the set into a table at some hundreds of
+//! members; at that size copying it for a clone is cheaper than sharing it would be.
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -121,7 +122,8 @@ impl IntSet {
         (index < self.len()).then(|| self.at(index))
     }
 
-    /// A member chosen by a random number that the caller brings; all are equally likely as far as `random` is uniform.
+    /// A member chosen by a random number that the caller brings; all are equally likely as far as `random`
+    /// is uniform.
     pub fn random(&self, random: u64) -> Option<i64> {
         let index = (u128::from(random) * self.len() as u128) >> 64;
         self.get(index as usize)

@@ -5,19 +5,21 @@
 //!
 //!   List ──> Nodes { spine: [count|·] [count|·] [count|·] ... }
 //!                              │         │         │
-//!                             Pack      Pack      Pack    shared with clones, up to NODE_MAX packed bytes each
+//!                             Pack      Pack      Pack    up to NODE_MAX packed bytes, shared with clones
 //! ```
 //!
-//! A deque of strings would be simpler and take 24 bytes and an allocation per element; one long pack would copy
-//! megabytes for an insertion. Between them, nodes of a few kilobytes make every operation local, and they are the unit
-//! of sharing: a clone copies the spine, and whoever writes to a node that somebody else can see copies that node first.
+//! A deque of strings would be simpler and take 24 bytes and an allocation per element; one long pack would
+//! copy megabytes for an insertion. Between them, nodes of a few kilobytes make every operation local, and
+//! they are the unit of sharing: a clone copies the spine, and whoever writes to a node that somebody else
+//! can see copies that node first.
 //!
-//! The spine repeats each node's element count, so that finding an index in a list of millions reads 16 bytes per node
-//! of a contiguous array and no node but the last.
+//! The spine repeats each node's element count, so that finding an index in a list of millions reads 16 bytes
+//! per node of a contiguous array and no node but the last.
 //!
-//! What must stay true ([`List::check`]): no node is empty; a node is within `NODE_MAX` or has a single element; a list
-//! in the big form does not fit half a node. Neighbours that removals left small are merged. The bounds for going big
-//! and going small are a factor of two apart, so that a list at the border does not convert with every command.
+//! What must stay true ([`List::check`]): no node is empty; a node is within `NODE_MAX` or has a single
+//! element; a list in the big form does not fit half a node. Neighbours that removals left small are merged.
+//! The bounds for going big and going small are a factor of two apart, so that a list at the border does not
+//! convert with every command.
 
 #![expect(unsafe_code, reason = "Arc::make_mut locks the bus for every push: a fifth of its time")]
 
@@ -33,8 +35,8 @@ use crate::thin::{Form, PackOr};
 /// The most packed bytes of a node with more than one element: with the pack's header, exactly a size class.
 pub const NODE_MAX: usize = 8192 - 8;
 
-/// Neighbours that together take at most this are merged. Less than a full node, so that the next insertion does not
-/// split again what was just merged.
+/// Neighbours that together take at most this are merged. Less than a full node, so that the next insertion
+/// does not split again what was just merged.
 const MERGE_MAX: usize = NODE_MAX / 4 * 3;
 
 /// What a node takes besides its pack's bytes: the two counters of the `Arc` and the pack's pointer.
@@ -65,7 +67,8 @@ impl Node {
         NODE_BYTES + self.pack.heap_bytes()
     }
 
-    /// The pack to write to: this node's own copy if it was shared. Capacity and positions can differ from before.
+    /// The pack to write to: this node's own copy if it was shared. Capacity and positions can differ from
+    /// before.
     #[inline]
     fn pack_mut(&mut self) -> &mut Pack {
         if Arc::strong_count(&self.pack) != 1 {
@@ -73,10 +76,11 @@ impl Node {
         }
         // Pairs with the release that dropping the other owner did: its reads happened before our writes.
         fence(Ordering::Acquire);
-        // SAFETY: this is the only reference. The strong count was 1, so no other Arc exists, and none can appear
-        // while `self` is mutably borrowed, as only this one could be cloned; there are no Weaks, because the field is
-        // private to this module and nothing here calls `downgrade`. The pointer comes from the allocation itself and
-        // may be written through. `Arc::make_mut` proves the same with a compare-and-swap: 10 ns of a 25 ns push.
+        // SAFETY: this is the only reference. The strong count was 1, so no other Arc exists, and none can
+        // appear while `self` is mutably borrowed, as only this one could be cloned; there are no Weaks,
+        // because the field is private to this module and nothing here calls `downgrade`. The pointer comes
+        // from the allocation itself and may be written through. `Arc::make_mut` proves the same with a
+        // compare-and-swap: 10 ns of a 25 ns push.
         unsafe { &mut *Arc::as_ptr(&self.pack).cast_mut() }
     }
 }
@@ -301,7 +305,8 @@ impl List {
 
     // By value.
 
-    /// Adds `item` before the first element equal to `pivot`; the new length, or `None` if there is no such element.
+    /// Adds `item` before the first element equal to `pivot`; the new length, or `None` if there is no such
+    /// element.
     pub fn insert_before<'a, 'b>(
         &mut self,
         pivot: impl Into<Item<'a>>,
@@ -310,7 +315,8 @@ impl List {
         self.insert(pivot.into().canonical(), 0, item.into().canonical())
     }
 
-    /// Adds `item` behind the first element equal to `pivot`; the new length, or `None` if there is no such element.
+    /// Adds `item` behind the first element equal to `pivot`; the new length, or `None` if there is no such
+    /// element.
     pub fn insert_after<'a, 'b>(
         &mut self,
         pivot: impl Into<Item<'a>>,
@@ -337,8 +343,8 @@ impl List {
         Some(self.len())
     }
 
-    /// Removes elements equal to `value`: the first `count` of them, or the last `-count`, or all for zero. Returns
-    /// how many were removed.
+    /// Removes elements equal to `value`: the first `count` of them, or the last `-count`, or all for zero.
+    /// Returns how many were removed.
     pub fn rem<'a>(&mut self, count: i64, value: impl Into<Item<'a>>) -> usize {
         let value = value.into().canonical();
         let limit = match count {
@@ -355,9 +361,9 @@ impl List {
         removed
     }
 
-    /// Reports the numbers of elements equal to `value`, as LPOS does: from the `rank`-th match on, counted and
-    /// reported from the end if `rank` is negative, at most `count` of them (zero: all), comparing at most `maxlen`
-    /// elements (zero: all). A rank of zero has no meaning and finds nothing.
+    /// Reports the numbers of elements equal to `value`, as LPOS does: from the `rank`-th match on, counted
+    /// and reported from the end if `rank` is negative, at most `count` of them (zero: all), comparing at
+    /// most `maxlen` elements (zero: all). A rank of zero has no meaning and finds nothing.
     pub fn positions<'a>(
         &self,
         value: impl Into<Item<'a>>,
@@ -427,8 +433,8 @@ impl List {
         pack.into_iter().chain(nodes.into_iter().flat_map(|nodes| nodes.spine.iter().map(|node| &*node.pack)))
     }
 
-    /// Shows up to `budget` elements from `cursor` on and moves it behind them; false if there are no more. The list
-    /// must not change between the calls: walk a clone.
+    /// Shows up to `budget` elements from `cursor` on and moves it behind them; false if there are no more.
+    /// The list must not change between the calls: walk a clone.
     pub fn scan(&self, cursor: &mut Cursor, mut budget: usize, mut show: impl FnMut(Item<'_>)) -> bool {
         loop {
             let pack = match self.form.get() {
@@ -453,8 +459,8 @@ impl List {
         }
     }
 
-    /// Drops up to `budget` nodes; true when nothing is left. For freeing a big list in steps: until it returns true,
-    /// the list is a valid, ever shorter one.
+    /// Drops up to `budget` nodes; true when nothing is left. For freeing a big list in steps: until it
+    /// returns true, the list is a valid, ever shorter one.
     pub fn free_some(&mut self, budget: usize) -> bool {
         if let Form::Big(nodes) = self.form.get_mut()
             && nodes.spine.len() > budget
@@ -468,7 +474,8 @@ impl List {
         true
     }
 
-    /// Walks everything and panics where an invariant is broken. For tests, fuzzing and the server's self-check.
+    /// Walks everything and panics where an invariant is broken. For tests, fuzzing and the server's
+    /// self-check.
     pub fn check(&self) {
         match self.form.get() {
             Form::Pack(pack) => {
@@ -514,9 +521,9 @@ impl Nodes {
         good_size(size_of::<Self>()) + good_size(self.spine.capacity() * size_of::<Node>()) + self.node_bytes
     }
 
-    /// The node of the element with this number, and the element's number there. Adds up counts from the nearer end,
-    /// eight nodes at a time as far as the deque's array does not wrap: for the middle of a million elements that is
-    /// 0.4 us instead of 0.8.
+    /// The node of the element with this number, and the element's number there. Adds up counts from the
+    /// nearer end, eight nodes at a time as far as the deque's array does not wrap: for the middle of a
+    /// million elements that is 0.4 us instead of 0.8.
     fn locate(&self, index: usize) -> (usize, usize) {
         assert!(index < self.len);
         let sum = |nodes: &[Node]| nodes.iter().map(Node::count).sum::<usize>();
@@ -638,7 +645,8 @@ impl Nodes {
         self.insert_node(at, pack);
     }
 
-    /// Adds an element so that it has number `index` in node `at`, or is the last one there for the node's count.
+    /// Adds an element so that it has number `index` in node `at`, or is the last one there for the node's
+    /// count.
     fn insert(&mut self, at: usize, index: usize, item: Item<'_>) {
         let more = item.packed_len();
         let count = self.spine[at].count();
@@ -671,7 +679,8 @@ impl Nodes {
         let node = &self.spine[at];
         let others = node.pack.packed_bytes() - node.pack.get(index as i64).map_or(0, |old| old.packed_len());
         if others == 0 || others + item.packed_len() <= NODE_MAX {
-            // The position is looked up again inside: a shared node's copy has no gap, its entries are elsewhere.
+            // The position is looked up again inside: a shared node's copy has no gap, its entries are
+            // elsewhere.
             self.edit(at, |pack| {
                 let pos = pack.seek(index as i64).expect("the index was located");
                 pack.replace_exact(pos, item)
@@ -1058,8 +1067,8 @@ mod tests {
         }
     }
 
-    /// Random operations against a VecDeque, over lists of one pack, of a few nodes and of many, with and without
-    /// elements that are bigger than a node.
+    /// Random operations against a VecDeque, over lists of one pack, of a few nodes and of many, with and
+    /// without elements that are bigger than a node.
     #[test]
     fn model() {
         for (seed, target, long) in [(1, 30, 0), (2, 300, 3), (3, 2500, 0), (4, 1200, 20), (5, 60, 60)] {
@@ -1083,8 +1092,8 @@ mod tests {
         }
     }
 
-    /// A clone keeps its content while the original changes, and the other way round; the counted bytes are those
-    /// of a list on its own.
+    /// A clone keeps its content while the original changes, and the other way round; the counted bytes are
+    /// those of a list on its own.
     #[test]
     fn clones_do_not_see_writes() {
         let mut rng = Rng(11);

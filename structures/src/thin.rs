@@ -1,21 +1,21 @@
 //! A counted byte buffer behind one pointer.
 //!
-//! A `Vec<u8>` is 24 bytes of handle before it holds anything; with millions of small values the handles weigh as
-//! much as the data. Here the handle is one pointer and everything about the buffer is one word in front of its
-//! bytes:
+//! A `Vec<u8>` is 24 bytes of handle before it holds anything; with millions of small values the handles
+//! weigh as much as the data. Here the handle is one pointer and everything about the buffer is one word in
+//! front of its bytes:
 //!
 //! ```text
 //!   handle ──> | header: u64                                  | bytes ...        | slack ... |
 //!              | len: 30 bits | owner's word: 27 | class: 7   | len of them      |           |
 //! ```
 //!
-//! `class` numbers the size class of the whole allocation ([`good_size`](crate::alloc::good_size)), so capacity is
-//! known exactly without a field for it and growth inside the class is free. Eight bytes of header put a list of ten
-//! 10-byte elements into a 128-byte block; one byte more would put it into 160.
+//! `class` numbers the size class of the whole allocation ([`good_size`](crate::alloc::good_size)), so
+//! capacity is known exactly without a field for it and growth inside the class is free. Eight bytes of
+//! header put a list of ten 10-byte elements into a 128-byte block; one byte more would put it into 160.
 //!
 //! Invariants: no bytes, no allocation was asked for: a null pointer; otherwise the pointer is to
-//! `class_size(class)` bytes, aligned to 8, *all of them initialised*, slack too, which is what lets the interface be
-//! safe slices; `HEADER + len <= class_size(class)`.
+//! `class_size(class)` bytes, aligned to 8, *all of them initialised*, slack too, which is what lets the
+//! interface be safe slices; `HEADER + len <= class_size(class)`.
 //!
 //! Also here: [`PackOr`], which puts "a small pack or a big structure" into the same eight bytes.
 
@@ -37,8 +37,8 @@ const LEN_BITS: u32 = 30;
 const WORD_BITS: u32 = 27;
 const CLASS_SHIFT: u32 = LEN_BITS + WORD_BITS;
 
-/// The most bytes a buffer holds: what the class of one gibibyte has room for. A client's string is at most half of
-/// that.
+/// The most bytes a buffer holds: what the class of one gibibyte has room for. A client's string is at most
+/// half of that.
 pub(crate) const LEN_MAX: usize = (1 << LEN_BITS) - HEADER;
 
 /// The greatest value of the owner's word.
@@ -126,8 +126,8 @@ impl ThinBuf {
     #[inline]
     pub(crate) fn bytes(&self) -> &[u8] {
         match self.header {
-            // SAFETY: `len` bytes after the header are inside the allocation and initialised; the borrow of `self`
-            // keeps them from being written or freed.
+            // SAFETY: `len` bytes after the header are inside the allocation and initialised; the borrow of
+            // `self` keeps them from being written or freed.
             Some(header) => unsafe {
                 std::slice::from_raw_parts(header.as_ptr().add(1).cast::<u8>(), self.len())
             },
@@ -147,21 +147,21 @@ impl ThinBuf {
         }
     }
 
-    /// Sets both counters at once. Bytes between the old and a greater new length have unspecified values: whatever
-    /// the slack held.
+    /// Sets both counters at once. Bytes between the old and a greater new length have unspecified values:
+    /// whatever the slack held.
     #[inline]
     pub(crate) fn set(&mut self, len: usize, aux: usize) {
         assert!(len <= self.capacity() && aux <= WORD_MAX);
         if let Some(header) = self.header {
             let class = self.word() >> CLASS_SHIFT << CLASS_SHIFT;
-            // SAFETY: the header is live and ours alone. `len` was checked against the capacity, so the invariant
-            // holds; the bytes up to it are initialised because all of the allocation is.
+            // SAFETY: the header is live and ours alone. `len` was checked against the capacity, so the
+            // invariant holds; the bytes up to it are initialised because all of the allocation is.
             unsafe { header.write(class | (aux as u64) << LEN_BITS | len as u64) };
         }
     }
 
-    /// Moves to the size class for `capacity` bytes; the class can be smaller, but never too small for the content.
-    /// Capacity zero gives the allocation back.
+    /// Moves to the size class for `capacity` bytes; the class can be smaller, but never too small for the
+    /// content. Capacity zero gives the allocation back.
     #[cold]
     #[inline(never)]
     pub(crate) fn fit(&mut self, capacity: usize) {
@@ -179,9 +179,9 @@ impl ThinBuf {
         }
         let layout = layout(size);
         let moved = match self.header {
-            // SAFETY: the pointer came from this allocator with the layout of `old_size`; the new size is not zero
-            // and its rounding to 8 cannot overflow, being below 2^31. The grown part is written before anyone can
-            // read it, inside the new allocation.
+            // SAFETY: the pointer came from this allocator with the layout of `old_size`; the new size is not
+            // zero and its rounding to 8 cannot overflow, being below 2^31. The grown part is written before
+            // anyone can read it, inside the new allocation.
             Some(header) if size > old_size => unsafe {
                 let moved = realloc(header.as_ptr().cast(), self::layout(old_size), size);
                 if !moved.is_null() {
@@ -198,8 +198,8 @@ impl ThinBuf {
         if let Some(header) = self.header
             && size < old_size
         {
-            // SAFETY: both allocations are live, distinct, and hold HEADER + len bytes (checked above); the old one is
-            // freed with the layout it was made with, and its pointer is overwritten below.
+            // SAFETY: both allocations are live, distinct, and hold HEADER + len bytes (checked above); the
+            // old one is freed with the layout it was made with, and its pointer is overwritten below.
             unsafe {
                 ptr::copy_nonoverlapping(
                     header.as_ptr().cast::<u8>(),
@@ -231,8 +231,9 @@ impl Drop for ThinBuf {
 
 /// A [`Pack`] or a boxed `T` in eight bytes.
 ///
-/// Every collection starts as a pack and becomes something bigger; as an enum the pair takes 16 bytes, and an enum of
-/// such enums 24. The lowest bit of the pointer tells them apart: both are aligned to 8, so it is free.
+/// Every collection starts as a pack and becomes something bigger; as an enum the pair takes 16 bytes, and an
+/// enum of such enums 24. The lowest bit of the pointer tells them apart: both are aligned to 8, so it is
+/// free.
 pub struct PackOr<T> {
     /// A pack's own representation (bit 0 clear, null for an empty pack) or `Box::into_raw` with bit 0 set.
     word: *mut u8,
@@ -257,8 +258,8 @@ impl<T> PackOr<T> {
 
     /// Holds a pack.
     pub fn pack(pack: Pack) -> Self {
-        // SAFETY: a Pack is a transparent ThinBuf, which is a transparent Option<NonNull<u64>>: the size and validity
-        // of a raw pointer. Ownership moves along.
+        // SAFETY: a Pack is a transparent ThinBuf, which is a transparent Option<NonNull<u64>>: the size and
+        // validity of a raw pointer. Ownership moves along.
         let word = unsafe { std::mem::transmute::<Pack, *mut u8>(pack) };
         Self { word, _owns: PhantomData }
     }
@@ -283,8 +284,8 @@ impl<T> PackOr<T> {
     #[inline]
     pub fn get(&self) -> Form<&Pack, &T> {
         if self.is_pack() {
-            // SAFETY: bit 0 is clear, so `word` is the representation of a Pack that we own; a reference to the field
-            // is a reference to that Pack.
+            // SAFETY: bit 0 is clear, so `word` is the representation of a Pack that we own; a reference to
+            // the field is a reference to that Pack.
             Form::Pack(unsafe { &*(&raw const self.word).cast::<Pack>() })
         } else {
             // SAFETY: bit 0 is set, so the rest is the pointer of a Box<T> that we own.
@@ -296,8 +297,8 @@ impl<T> PackOr<T> {
     #[inline]
     pub fn get_mut(&mut self) -> Form<&mut Pack, &mut T> {
         if self.is_pack() {
-            // SAFETY: as in `get`; and whatever the Pack becomes through this reference has bit 0 clear again, because
-            // a Pack is null or aligned to 8.
+            // SAFETY: as in `get`; and whatever the Pack becomes through this reference has bit 0 clear
+            // again, because a Pack is null or aligned to 8.
             Form::Pack(unsafe { &mut *(&raw mut self.word).cast::<Pack>() })
         } else {
             // SAFETY: as in `get`, and the mutable borrow of `self` makes it exclusive.

@@ -1,5 +1,5 @@
-//! What packs, lists and integer sets say they hold is what they hold: `heap_bytes()` is compared with an allocator
-//! that counts, through random growth, shrinkage, conversion, cloning and freeing.
+//! What packs, lists and integer sets say they hold is what they hold: `heap_bytes()` is compared with an
+//! allocator that counts, through random growth, shrinkage, conversion, cloning and freeing.
 
 #![expect(unsafe_code, reason = "a global allocator that counts")]
 
@@ -66,7 +66,7 @@ impl Rng {
     }
 }
 
-const ROUNDS: usize = if cfg!(miri) { 200 } else { 20_000 };
+const ROUNDS: usize = if cfg!(miri) { 60 } else { 20_000 };
 
 /// Runs `step` on one structure and compares what it says with the allocator after every step.
 fn compare<T>(mut structure: T, heap_bytes: impl Fn(&T) -> usize, mut step: impl FnMut(&mut T, &mut Rng)) {
