@@ -16,6 +16,8 @@ use std::os::unix::net::UnixStream;
 use damselfly_commands::Command;
 use damselfly_protocol::{Argv, Proto, ProtocolError, Requests, Scanner};
 
+use crate::server_commands::subcommands::Subcommand;
+
 /// A connection on its core: a place and the generation of the place's use, so that a late answer for a closed
 /// connection does not reach its successor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -194,6 +196,8 @@ pub struct Connection {
     pub sent_total: u64,
     /// What it ran last.
     pub last_command: Option<&'static Command>,
+    /// The sub-command of that.
+    pub last_subcommand: Option<&'static Subcommand>,
     /// The rest.
     pub client: Box<Client>,
 }
@@ -240,6 +244,7 @@ impl Connection {
             received: 0,
             sent_total: 0,
             last_command: None,
+            last_subcommand: None,
             client: Box::new(client),
         }
     }

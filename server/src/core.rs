@@ -32,6 +32,7 @@ use crate::execute::Prepared;
 use crate::listen::Listening;
 use crate::locks::Locks;
 use crate::mailbox::{Job, Message};
+use crate::pause::Pause;
 use crate::poll::{Poll, Ready, Token};
 use crate::shared::Shared;
 use crate::stats::CoreStats;
@@ -128,6 +129,10 @@ pub struct Core {
     pub active_expire: bool,
     /// Clients of this core that run MONITOR.
     pub monitors: Vec<ConnectionId>,
+    /// CLIENT PAUSE.
+    pub pause: Option<Pause>,
+    /// Connections that wait for its end.
+    pub held: Vec<ConnectionId>,
 }
 
 impl Core {
@@ -175,6 +180,8 @@ impl Core {
             stopped: false,
             active_expire: true,
             monitors: Vec::new(),
+            pause: None,
+            held: Vec::new(),
             shared,
         };
         core.read_settings();
@@ -231,9 +238,12 @@ impl Core {
     /// One turn; true if there is certainly more to do.
     fn turn(&mut self, ready: &mut Vec<Ready>, ticked: bool) -> io::Result<bool> {
         self.ks.now = Shared::now_ms();
+        self.unpause_when_due();
         let mut more = self.take_messages();
         ready.clear();
         more |= self.poll.collect(ready)?;
+        // Behind the look at the sockets, so that a request that follows a changed setting meets it.
+        self.read_settings();
         for event in ready.iter() {
             self.handle(*event);
         }
@@ -693,11 +703,11 @@ impl Core {
 
     /// Periodic duties: settings, expiry, idle clients, counters.
     fn tick(&mut self) {
-        self.read_settings();
         for listener in std::mem::take(&mut self.accept_at_tick) {
             self.accept(listener);
         }
-        self.ks.active_expire = self.active_expire;
+        // While clients are paused nothing changes, not even by itself.
+        self.ks.active_expire = self.active_expire && self.pause.is_none();
         // At most a quarter of the time between ticks goes to expiry.
         let started = std::time::Instant::now();
         let budget = Duration::from_micros(250_000 / u64::from(self.shared.settings.hz().clamp(1, 1000)));
@@ -730,7 +740,7 @@ impl Core {
     }
 
     /// Copies settings that changed into the fields where the hot path reads them.
-    fn read_settings(&mut self) {
+    pub fn read_settings(&mut self) {
         let settings = &self.shared.settings;
         let generation = settings.generation();
         if generation == self.generation_seen {

@@ -60,6 +60,8 @@ pub enum Flow {
     Next,
     /// They wait: this one is being carried out elsewhere, or the connection closes.
     Pause,
+    /// They wait, and this one too, which has not begun.
+    Hold,
 }
 
 impl Core {
@@ -87,7 +89,7 @@ impl Core {
                 self.refuse_stream(id, error);
                 return bytes.len();
             }
-            if found == 0 || flow == Flow::Pause {
+            if found == 0 || flow != Flow::Next {
                 return at;
             }
         }
@@ -123,13 +125,14 @@ impl Core {
             if flow == Flow::Next && self.is_held_back(id) {
                 flow = Flow::Pause;
             }
-            if flow == Flow::Pause {
-                if i + 1 < requests.len()
+            if flow != Flow::Next {
+                let rest = if flow == Flow::Hold { i } else { i + 1 };
+                if rest < requests.len()
                     && let Some(connection) = self.connection(id)
                     && !connection.closing
                 {
                     let queued = connection.queued.get_or_insert_with(Box::<Queued>::default);
-                    for rest in i + 1..requests.len() {
+                    for rest in rest..requests.len() {
                         queued.push(&requests.argv(bytes, rest));
                     }
                 }
@@ -167,6 +170,10 @@ impl Core {
             while let Some(argv) = queued.peek() {
                 let ready = self.prepare(&argv);
                 let flow = self.run_one(id, &argv, ready, &mut watch);
+                if flow == Flow::Hold {
+                    paused = true;
+                    break;
+                }
                 queued.advance();
                 if flow == Flow::Pause || self.is_held_back(id) {
                     paused = true;
@@ -241,11 +248,19 @@ impl Core {
         }
     }
 
+    #[inline]
     fn run_one(&mut self, id: ConnectionId, argv: &Argv<'_>, ready: Prepared, watch: &mut Stopwatch) -> Flow {
-        let Some(Found { command, index }) = ready.found else {
-            self.answer_error(id, &unknown_command(argv));
-            return Flow::Next;
-        };
+        let Some(connection) = self.connection(id) else { return Flow::Pause };
+        if connection.reply_mode == ReplyMode::On {
+            self.run_checked(id, argv, ready, watch)
+        } else {
+            self.run_muted(id, argv, ready, watch)
+        }
+    }
+
+    /// Refuses what may not run at all, holds what may not run now, runs the rest.
+    fn run_checked(&mut self, id: ConnectionId, argv: &Argv<'_>, ready: Prepared, watch: &mut Stopwatch) -> Flow {
+        let Some(Found { command, index }) = ready.found else { return self.refuse_unknown(id, argv) };
         if !command.arity.allows(argv.len()) {
             self.stats.commands[index].rejected += 1;
             let name = command.name.to_ascii_lowercase();
@@ -258,22 +273,35 @@ impl Core {
             self.answer_error(id, "NOAUTH Authentication required.");
             return Flow::Next;
         }
+        if self.pause.is_some() && self.hold_if_paused(id, command) == Flow::Hold {
+            return Flow::Hold;
+        }
+        let Some(connection) = self.connection(id) else { return Flow::Pause };
         connection.commands += 1;
         connection.last_command = Some(command);
-        if connection.reply_mode != ReplyMode::On {
-            return self.run_muted(id, argv, ready, watch);
-        }
+        connection.last_subcommand = match argv.get(1) {
+            Some(name) if !command.flags.has(Flags::FAST) => server_commands::subcommands::find(command, name),
+            _ => None,
+        };
         self.run_allowed(id, argv, ready, watch)
     }
 
     /// Runs a request whose reply is not wanted (CLIENT REPLY OFF, SKIP).
     fn run_muted(&mut self, id: ConnectionId, argv: &Argv<'_>, ready: Prepared, watch: &mut Stopwatch) -> Flow {
         let Some(connection) = self.connection(id) else { return Flow::Pause };
+        if connection.has_holes() {
+            // Replies to come are wanted, this one is not: one after the other, so that they are not confused.
+            return Flow::Hold;
+        }
         let before = connection.output.len();
         let mode = connection.reply_mode;
         connection.muted = true;
-        let flow = self.run_allowed(id, argv, ready, watch);
+        let flow = self.run_checked(id, argv, ready, watch);
         let Some(connection) = self.connection(id) else { return Flow::Pause };
+        if flow == Flow::Hold {
+            connection.muted = false;
+            return flow;
+        }
         let is_reply_on = mode != connection.reply_mode && connection.reply_mode == ReplyMode::On;
         if !is_reply_on && !connection.waiting && !connection.has_holes() {
             connection.output.truncate(before);
@@ -375,6 +403,27 @@ impl Core {
         if self.ks.has_events() {
             drop(self.ks.take_events());
         }
+    }
+
+    /// Answers a command that does not exist, or closes if the peer is a browser that somebody made connect here: a
+    /// page can send requests to any address, and a server that skips the lines it does not know would run the rest.
+    fn refuse_unknown(&mut self, id: ConnectionId, argv: &Argv<'_>) -> Flow {
+        if !argv[0].eq_ignore_ascii_case(b"post") && !argv[0].eq_ignore_ascii_case(b"host:") {
+            self.answer_error(id, &unknown_command(argv));
+            return Flow::Next;
+        }
+        if let Some(connection) = self.connection(id) {
+            let addr = &connection.client.addr;
+            tracing::warn!(%addr, "an HTTP request came to a Redis port: possible attack, connection closed");
+        }
+        self.close(id);
+        Flow::Pause
+    }
+
+    /// As [`Core::answer_error`], for a command that was carried out elsewhere.
+    pub(crate) fn answer_error_with(&mut self, id: ConnectionId, text: &str) {
+        self.stats.count_error(text);
+        self.answer_with(id, |out| out.error(text));
     }
 
     /// Writes an error reply.

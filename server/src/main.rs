@@ -11,6 +11,7 @@ mod execute;
 mod listen;
 mod locks;
 mod mailbox;
+mod pause;
 mod poll;
 mod process;
 mod report;

@@ -34,6 +34,7 @@ pub fn config(core: &mut Core, id: ConnectionId, mut args: Args<'_>) -> Outcome 
         for changed in core.shared.settings.set(&pairs).map_err(|error| CommandError::owned(error.to_string()))? {
             tracing::info!(setting = changed.name, "changed by CONFIG SET");
         }
+        core.read_settings();
         return reply(core, id, |out| out.ok());
     }
     if args.take_word("RESETSTAT") {

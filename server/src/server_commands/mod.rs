@@ -2,6 +2,7 @@
 //! do is here, a file per subject.
 
 pub mod client;
+mod client_list;
 pub mod command;
 pub mod config;
 pub mod connection;
@@ -12,6 +13,7 @@ pub mod memory;
 pub mod monitor;
 pub mod server;
 pub mod slowlog;
+pub mod subcommands;
 
 use damselfly_commands::{Args, CmdResult, CommandError, ServerCommand};
 use damselfly_protocol::{Argv, ReplyWriter};
@@ -94,8 +96,16 @@ pub(crate) fn help(core: &mut Core, id: ConnectionId, container: &str, lines: &[
             out.simple(line);
         }
         out.simple("HELP");
-        out.simple("    Print this help.");
+        out.simple("    Prints this help.");
     })
+}
+
+/// The error for a sub-command with a number of arguments that none of its forms has.
+pub(crate) fn wrong_shape(container: &str, subcommand: &[u8]) -> CommandError {
+    let subcommand = String::from_utf8_lossy(&subcommand[..subcommand.len().min(128)]);
+    CommandError::owned(format!(
+        "ERR unknown subcommand or wrong number of arguments for '{subcommand}'. Try {container} HELP."
+    ))
 }
 
 /// An error unless there are exactly `n` arguments left for a sub-command.
