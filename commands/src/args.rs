@@ -44,6 +44,13 @@ impl<'a> Args<'a> {
         parse_i64(self.take()?).ok_or(CommandError::NotInteger)
     }
 
+    /// The next argument as a 32-bit integer, as Redis takes numbers of databases.
+    pub fn take_i32(&mut self) -> Result<i32, CommandError> {
+        const OUT_OF_RANGE: CommandError =
+            CommandError::text("ERR value is out of range, value must between -2147483648 and 2147483647");
+        i32::try_from(self.take_int()?).map_err(|_| OUT_OF_RANGE)
+    }
+
     /// The next argument if it is this word, in any case.
     #[inline]
     pub fn take_word(&mut self, word: &str) -> bool {

@@ -41,6 +41,20 @@ pub enum Str<'a> {
 }
 
 impl<'a> Str<'a> {
+    /// Length in bytes; a number counts its digits.
+    #[inline]
+    pub fn len(self) -> usize {
+        match self {
+            Str::Bytes(bytes) => bytes.len(),
+            Str::Int(number) => Decimal::new(number).as_bytes().len(),
+        }
+    }
+
+    /// XXH3 of the bytes, as DIGEST shows it and DELEX compares it.
+    pub fn digest(self) -> u64 {
+        twox_hash::XxHash3_64::oneshot(self.bytes(&mut Decimal::new(0)))
+    }
+
     /// The bytes, printed into `buffer` if the value is a number.
     #[inline]
     pub fn bytes<'b>(self, buffer: &'b mut Decimal) -> &'b [u8]

@@ -29,6 +29,10 @@ pub enum CommandError {
     InvalidExpire(&'static str),
     /// A string would exceed `proto-max-bulk-len`.
     StringTooLong,
+    /// COPY and MOVE onto the very same key.
+    SameObject,
+    /// RESTORE of a payload whose footer is right and whose value is not.
+    BadPayload,
     /// `maxmemory` is reached and nothing can be evicted.
     OutOfMemory,
     /// Any other text, with its prefix (`ERR`, `BUSYKEY`...).
@@ -77,6 +81,8 @@ impl fmt::Display for CommandError {
             CommandError::DbIndexOutOfRange => "ERR DB index is out of range",
             CommandError::OutOfRange => "ERR value is out of range",
             CommandError::StringTooLong => "ERR string exceeds maximum allowed size (proto-max-bulk-len)",
+            CommandError::SameObject => "ERR source and destination objects are the same",
+            CommandError::BadPayload => "ERR Bad data format",
             CommandError::OutOfMemory => "OOM command not allowed when used memory > 'maxmemory'.",
             CommandError::Arity(name) => {
                 return write!(f, "ERR wrong number of arguments for '{name}' command");

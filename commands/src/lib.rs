@@ -12,9 +12,14 @@
 
 mod args;
 mod connection;
+mod convert;
+mod counter;
 mod cx;
 mod error;
+mod expire;
 mod generic;
+mod lcs;
+mod lifetime;
 mod lookup;
 mod server;
 mod spread;
@@ -315,8 +320,14 @@ impl Command {
 }
 
 /// All commands, group by group; within a group in the order of the file.
-pub const FAMILIES: &[&[&Command]] =
-    &[connection::COMMANDS, generic::COMMANDS, server::COMMANDS, string::COMMANDS];
+pub const FAMILIES: &[&[&Command]] = &[
+    connection::COMMANDS,
+    counter::COMMANDS,
+    expire::COMMANDS,
+    generic::COMMANDS,
+    server::COMMANDS,
+    string::COMMANDS,
+];
 
 /// Every command once.
 pub fn all() -> impl Iterator<Item = &'static Command> {

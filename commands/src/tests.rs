@@ -1,5 +1,11 @@
 //! Tests over the table: a command added wrongly is told so.
 
+mod counter;
+mod expire;
+mod generic;
+mod session;
+mod string;
+
 use super::*;
 
 #[test]
@@ -7,7 +13,10 @@ fn names_are_unique_and_found_in_any_case() {
     for command in all() {
         assert_eq!(command.name, command.name.to_ascii_uppercase());
         for name in [command.name.to_string(), command.name.to_lowercase()] {
-            assert!(std::ptr::eq(lookup(name.as_bytes()).expect(&name).command, command), "{name} is declared twice");
+            assert!(
+                std::ptr::eq(lookup(name.as_bytes()).expect(&name).command, command),
+                "{name} is declared twice"
+            );
         }
     }
     for missing in ["", "GE", "GETT", "NOSUCHCOMMAND", &"X".repeat(100), "GET\0", "\r\n"] {
@@ -45,5 +54,70 @@ fn declarations_agree() {
             );
         }
         assert!(command.summary.ends_with('.'), "{name}: the summary is a sentence");
+    }
+}
+
+/// Arity, flags and key positions as COMMAND INFO of Redis 7.0.15 shows them.
+#[test]
+fn metadata_is_that_of_redis() {
+    const REDIS: &str = "
+GET           2   1  1  1  readonly fast
+SET          -3   1  1  1  write denyoom
+SETNX         3   1  1  1  write denyoom fast
+SETEX         4   1  1  1  write denyoom
+PSETEX        4   1  1  1  write denyoom
+GETSET        3   1  1  1  write denyoom fast
+GETDEL        2   1  1  1  write fast
+GETEX        -2   1  1  1  write fast
+APPEND        3   1  1  1  write denyoom fast
+STRLEN        2   1  1  1  readonly fast
+SETRANGE      4   1  1  1  write denyoom
+GETRANGE      4   1  1  1  readonly
+SUBSTR        4   1  1  1  readonly
+INCR          2   1  1  1  write denyoom fast
+DECR          2   1  1  1  write denyoom fast
+INCRBY        3   1  1  1  write denyoom fast
+DECRBY        3   1  1  1  write denyoom fast
+INCRBYFLOAT   3   1  1  1  write denyoom fast
+MGET         -2   1 -1  1  readonly fast
+MSET         -3   1 -1  2  write denyoom
+MSETNX       -3   1 -1  2  write denyoom
+LCS          -3   1  2  1  readonly
+DEL          -2   1 -1  1  write
+UNLINK       -2   1 -1  1  write fast
+EXISTS       -2   1 -1  1  readonly fast
+TOUCH        -2   1 -1  1  readonly fast
+TYPE          2   1  1  1  readonly fast
+EXPIRE       -3   1  1  1  write fast
+PEXPIRE      -3   1  1  1  write fast
+EXPIREAT     -3   1  1  1  write fast
+PEXPIREAT    -3   1  1  1  write fast
+TTL           2   1  1  1  readonly fast
+PTTL          2   1  1  1  readonly fast
+EXPIRETIME    2   1  1  1  readonly fast
+PEXPIRETIME   2   1  1  1  readonly fast
+PERSIST       2   1  1  1  write fast
+RENAME        3   1  2  1  write
+RENAMENX      3   1  2  1  write fast
+COPY         -3   1  2  1  write denyoom
+MOVE          3   1  1  1  write fast
+DUMP          2   1  1  1  readonly
+RESTORE      -4   1  1  1  write denyoom
+";
+    for line in REDIS.lines().filter(|line| !line.is_empty()) {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let [name, arity, first, last, step, flags @ ..] = words.as_slice() else { panic!("{line}") };
+        let command = lookup(name.as_bytes()).unwrap_or_else(|| panic!("{name} is missing")).command;
+        assert_eq!(command.arity.as_redis().to_string(), *arity, "{name}");
+        let (our_first, our_last, our_step) = command.key_range();
+        assert_eq!([our_first, our_last, our_step].map(|n| n.to_string()), [*first, *last, *step], "{name}");
+        for (word, flag) in [
+            ("readonly", Flags::READ),
+            ("write", Flags::WRITE),
+            ("denyoom", Flags::GROWS),
+            ("fast", Flags::FAST),
+        ] {
+            assert_eq!(flags.contains(&word), command.flags.has(flag), "{name}: {word}");
+        }
     }
 }

@@ -286,14 +286,6 @@ impl Keyspace {
         }
     }
 
-    /// Exempts a key that was just stored from eviction, even if its time has passed already.
-    pub fn stick(&mut self, db: usize, key: &[u8]) {
-        let hash = self.hash(key);
-        let table = self.table_mut(db);
-        let loc = table.find(hash, key).expect("the caller has stored it");
-        table.set_sticky(loc, true);
-    }
-
     /// Removes all keys of a database. The memory goes in steps, whoever asked.
     pub fn flush(&mut self, db: usize) -> usize {
         match self.dbs[db].take() {

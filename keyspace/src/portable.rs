@@ -1,10 +1,10 @@
 //! A key with all it holds, detached from any shard: what travels when an operation needs keys of several shards in
 //! one place.
 
-use crate::{Expiry, Keyspace, Object, UnixMs, Value};
+use crate::{Expiry, Keyspace, Object, Removed, UnixMs, Value};
 
 /// See the module's head.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Portable {
     value: PortableValue,
     expire_at: Option<UnixMs>,
@@ -12,10 +12,11 @@ pub struct Portable {
     mc_flags: u32,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 enum PortableValue {
     Int(i64),
     Bytes(Vec<u8>),
+    Object(Object),
 }
 
 impl Keyspace {
@@ -26,7 +27,7 @@ impl Keyspace {
         let value = match table.value(loc) {
             Value::Int(number) => PortableValue::Int(number),
             Value::Str(bytes) => PortableValue::Bytes(bytes.to_vec()),
-            Value::Object(object) => export_object(object),
+            Value::Object(object) => PortableValue::Object(object.clone()),
         };
         Some(Portable {
             value,
@@ -34,6 +35,23 @@ impl Keyspace {
             sticky: table.is_sticky(loc),
             mc_flags: table.mc_flags(loc),
         })
+    }
+
+    /// Takes a key out with all it holds, for RENAME and MOVE: exporting and removing would copy a collection first.
+    pub fn take(&mut self, db: usize, key: &[u8]) -> Option<Portable> {
+        let loc = self.find(db, key)?;
+        let table = self.table_mut(db);
+        let (expire_at, sticky, mc_flags) = (table.expire_at(loc), table.is_sticky(loc), table.mc_flags(loc));
+        let string = match table.value(loc) {
+            Value::Int(number) => Some(PortableValue::Int(number)),
+            Value::Str(bytes) => Some(PortableValue::Bytes(bytes.to_vec())),
+            Value::Object(_) => None,
+        };
+        let value = match table.remove(loc) {
+            Removed::String => string.expect("a string was there"),
+            Removed::Object(object) => PortableValue::Object(object),
+        };
+        Some(Portable { value, expire_at, sticky, mc_flags })
     }
 
     /// Puts a key in place of what is there; None removes it.
@@ -46,6 +64,7 @@ impl Keyspace {
         match portable.value {
             PortableValue::Int(number) => self.set_string(db, key, number.to_string().as_bytes(), expiry),
             PortableValue::Bytes(bytes) => self.set_string(db, key, &bytes, expiry),
+            PortableValue::Object(object) => self.set_object(db, key, object, expiry),
         }
         // Looked up without regard to time: what is imported may expire this very millisecond.
         let hash = self.hash(key);
@@ -58,10 +77,6 @@ impl Keyspace {
     }
 }
 
-fn export_object(object: &Object) -> PortableValue {
-    match *object {}
-}
-
 #[cfg(test)]
 mod tests {
     use crate::{Expiry, Keyspace, Options};
@@ -71,9 +86,11 @@ mod tests {
     fn there_and_back() {
         let options = Options { databases: 2, hash_seed: 1, random_seed: 1 };
         let (mut one, mut other) = (Keyspace::new(&options), Keyspace::new(&options));
-        for (key, value, expiry) in
-            [(&b"a"[..], &b"12"[..], Expiry::Never), (b"b", b"text", Expiry::At(5000)), (b"c", b"", Expiry::Never)]
-        {
+        for (key, value, expiry) in [
+            (&b"a"[..], &b"12"[..], Expiry::Never),
+            (b"b", b"text", Expiry::At(5000)),
+            (b"c", b"", Expiry::Never),
+        ] {
             one.set_string(1, key, value, expiry);
             let loc = one.find(1, key).expect("there");
             one.table_mut(1).set_sticky(loc, key == b"a");
@@ -84,8 +101,16 @@ mod tests {
             let table = other.table(0);
             assert_eq!(table.expire_at(loc), if expiry == Expiry::Never { None } else { Some(5000) });
             assert_eq!((table.is_sticky(loc), table.mc_flags(loc)), (key == b"a", 7));
-            other.import(0, key, None);
+            let portable = other.take(0, key);
             assert!(other.find(0, key).is_none());
+            other.import(1, key, portable);
+            let loc = other.find(1, key).expect("moved on");
+            let table = other.table(1);
+            assert_eq!(table.expire_at(loc), if expiry == Expiry::Never { None } else { Some(5000) });
+            assert_eq!((table.is_sticky(loc), table.mc_flags(loc)), (key == b"a", 7));
+            assert_eq!(table.type_at(loc), crate::Type::String);
+            other.import(1, key, None);
+            assert!(other.find(1, key).is_none());
         }
         assert!(one.export(0, b"a").is_none());
     }
