@@ -284,14 +284,9 @@ impl CoreReport {
         self.dbs.iter().map(field).sum()
     }
 
-    /// Bytes of the data.
+    /// Bytes of the data, and of what was data and is still being freed: `used_memory`.
     pub fn data_bytes(&self) -> u64 {
         self.over_dbs(|db| db.heap_bytes) + self.doomed_bytes
-    }
-
-    /// Bytes in use: the data, and what connections hold.
-    pub fn used_bytes(&self) -> u64 {
-        self.data_bytes() + self.connection_bytes
     }
 
     /// Commands that were called, refused or failed at least once, by lower-case name.
@@ -344,7 +339,7 @@ mod tests {
             commands: vec![stat; damselfly_commands::all().count()],
             errors: [("ERR".to_string(), n)].into(),
             processed: n,
-            connection_bytes: 5,
+            doomed_bytes: 5,
             ..CoreReport::default()
         }
     }
@@ -355,7 +350,7 @@ mod tests {
         let sum = CoreReport::sum([report(1), report(2), report(4)]);
         assert_eq!((sum.processed, sum.over_dbs(|db| db.keys), sum.errors["ERR"]), (7, 14, 7));
         assert_eq!(sum.dbs[1].mean_ttl_ms(), 700 / 3);
-        assert_eq!(sum.used_bytes(), 15);
+        assert_eq!(sum.data_bytes(), 15);
         assert_eq!(sum.called().count(), damselfly_commands::all().count());
         assert_eq!(CoreReport::sum([]).dbs.len(), 0);
         assert_eq!(DbReport::default().mean_ttl_ms(), 0);
