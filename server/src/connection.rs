@@ -8,13 +8,14 @@
 //! appended behind it; when the last hole is filled the output is put together and written. Until then nothing more
 //! is read from the client, so at most one turn's requests of a connection are under way.
 
-use std::io::{self, Read, Write};
+use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 
 use damselfly_commands::Command;
 use damselfly_protocol::{Argv, Proto, ProtocolError, Requests, Scanner};
+use rustix::net::{RecvFlags, SendFlags};
 
 use crate::server_commands::subcommands::Subcommand;
 
@@ -49,18 +50,14 @@ pub enum Stream {
 }
 
 impl Stream {
+    /// Straight to the system call: glibc's wrappers check for thread cancellation on the way in and out, which
+    /// was 4 % of the CPU at pipeline 1.
     fn read(&self, into: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Stream::Tcp(stream) => (&*stream).read(into),
-            Stream::Unix(stream) => (&*stream).read(into),
-        }
+        Ok(rustix::net::recv(self, into, RecvFlags::empty())?.0)
     }
 
     fn write(&self, from: &[u8]) -> io::Result<usize> {
-        match self {
-            Stream::Tcp(stream) => (&*stream).write(from),
-            Stream::Unix(stream) => (&*stream).write(from),
-        }
+        Ok(rustix::net::send(self, from, SendFlags::NOSIGNAL)?)
     }
 }
 
