@@ -36,7 +36,8 @@ pub(super) struct At(usize, usize);
 
 #[derive(Default)]
 pub(super) struct Nodes {
-    chunks: VecDeque<Rc<Chunk>>,
+    /// With the base of each one's first node: the search touches no chunk but the one it ends in.
+    chunks: VecDeque<(StreamId, Rc<Chunk>)>,
     /// What chunks and nodes hold.
     heap: usize,
 }
@@ -51,17 +52,17 @@ impl Clone for Nodes {
 
 impl Nodes {
     pub(super) fn heap_bytes(&self) -> usize {
-        self.heap + good_size(self.chunks.capacity() * size_of::<Rc<Chunk>>())
+        self.heap + good_size(self.chunks.capacity() * size_of::<(StreamId, Rc<Chunk>)>())
     }
 
     /// Nodes.
     pub(super) fn len(&self) -> usize {
-        self.chunks.iter().map(|chunk| chunk.0.len()).sum()
+        self.chunks.iter().map(|(_, chunk)| chunk.0.len()).sum()
     }
 
     #[inline]
     pub(super) fn get(&self, at: At) -> &Node {
-        &self.chunks[at.0].0[at.1].1
+        &self.chunks[at.0].1.0[at.1].1
     }
 
     pub(super) fn first(&self) -> Option<At> {
@@ -70,12 +71,12 @@ impl Nodes {
 
     #[inline]
     pub(super) fn last(&self) -> Option<At> {
-        let chunk = self.chunks.back()?;
+        let (_, chunk) = self.chunks.back()?;
         Some(At(self.chunks.len() - 1, chunk.0.len() - 1))
     }
 
     pub(super) fn next(&self, at: At) -> Option<At> {
-        if at.1 + 1 < self.chunks[at.0].0.len() {
+        if at.1 + 1 < self.chunks[at.0].1.0.len() {
             return Some(At(at.0, at.1 + 1));
         }
         (at.0 + 1 < self.chunks.len()).then_some(At(at.0 + 1, 0))
@@ -86,18 +87,18 @@ impl Nodes {
             return Some(At(at.0, at.1 - 1));
         }
         let chunk = at.0.checked_sub(1)?;
-        Some(At(chunk, self.chunks[chunk].0.len() - 1))
+        Some(At(chunk, self.chunks[chunk].1.0.len() - 1))
     }
 
     /// The last node whose base is not above the id: the only one that may have an entry of this id.
     pub(super) fn find(&self, id: StreamId) -> Option<At> {
-        let chunk = self.chunks.partition_point(|chunk| chunk.0[0].0 <= id).checked_sub(1)?;
-        let item = self.chunks[chunk].0.partition_point(|item| item.0 <= id) - 1;
+        let chunk = self.chunks.partition_point(|chunk| chunk.0 <= id).checked_sub(1)?;
+        let item = self.chunks[chunk].1.0.partition_point(|item| item.0 <= id) - 1;
         Some(At(chunk, item))
     }
 
     pub(super) fn change<R>(&mut self, at: At, change: impl FnOnce(&mut Node) -> R) -> R {
-        let node = Rc::make_mut(&mut Rc::make_mut(&mut self.chunks[at.0]).0[at.1].1);
+        let node = Rc::make_mut(&mut Rc::make_mut(&mut self.chunks[at.0].1).0[at.1].1);
         let before = node.heap_bytes();
         let result = change(node);
         self.heap = self.heap - before + node.heap_bytes();
@@ -105,13 +106,13 @@ impl Nodes {
     }
 
     pub(super) fn push(&mut self, node: Node) -> At {
-        if self.chunks.back().is_none_or(|chunk| chunk.0.len() == CHUNK) {
+        if self.chunks.back().is_none_or(|(_, chunk)| chunk.0.len() == CHUNK) {
             // Only the first chunk starts small: most streams are short.
             let chunk = Chunk(Vec::with_capacity(if self.chunks.is_empty() { 1 } else { CHUNK }));
             self.heap += chunk.heap_bytes();
-            self.chunks.push_back(Rc::new(chunk));
+            self.chunks.push_back((node.base(), Rc::new(chunk)));
         }
-        let chunk = Rc::make_mut(self.chunks.back_mut().expect("a chunk"));
+        let chunk = Rc::make_mut(&mut self.chunks.back_mut().expect("a chunk").1);
         let before = chunk.heap_bytes();
         self.heap += node.heap_bytes();
         chunk.0.push((node.base(), Rc::new(node)));
@@ -120,9 +121,13 @@ impl Nodes {
     }
 
     pub(super) fn remove(&mut self, at: At) {
-        let chunk = Rc::make_mut(&mut self.chunks[at.0]);
+        let (base, chunk) = &mut self.chunks[at.0];
+        let chunk = Rc::make_mut(chunk);
         let (_, node) = chunk.0.remove(at.1);
         self.heap -= node.heap_bytes();
+        if let Some(first) = chunk.0.first() {
+            *base = first.0;
+        }
         if chunk.0.is_empty() {
             self.heap -= chunk.heap_bytes();
             self.chunks.remove(at.0);
@@ -143,8 +148,8 @@ impl Nodes {
     pub(super) fn check(&self) -> usize {
         let (mut heap, mut live) = (0, 0);
         let mut last = None;
-        for chunk in &self.chunks {
-            assert!(!chunk.0.is_empty() && chunk.0.len() <= CHUNK);
+        for (base, chunk) in &self.chunks {
+            assert!(chunk.0.len() <= CHUNK && chunk.0.first().is_some_and(|first| first.0 == *base));
             heap += chunk.heap_bytes();
             for (base, node) in &chunk.0 {
                 node.check();
