@@ -5,9 +5,9 @@
 //! ----+------------------------------------------  -------------------------------------------
 //! null, true, false, 8 bytes of number             nothing
 //! short text: length and up to 14 bytes            nothing
-//! long text, number beyond 64 bits: pointer        Rc<Box<str>>: 32 bytes and the text
-//! array: pointer                                   Rc<Vec<Value>>: 48 bytes and 16 per element
-//! object: pointer                                  Rc<Vec<Member>>: 48 bytes and 32 per member
+//! long text, number beyond 64 bits: pointer        Arc<Box<str>>: 32 bytes and the text
+//! array: pointer                                   Arc<Vec<Value>>: 48 bytes and 16 per element
+//! object: pointer                                  Arc<Vec<Member>>: 48 bytes and 32 per member
 //! ```
 //!
 //! Documents are mostly numbers, flags, short strings and field names, and those should cost their slot and nothing
@@ -23,7 +23,7 @@
 
 use damselfly_structures::alloc::good_size;
 use std::cmp::Ordering;
-use std::rc::Rc;
+use std::sync::Arc;
 
 /// How deep values may be nested. Recursion over a document is bounded by it.
 pub const DEPTH_MAX: usize = 128;
@@ -31,7 +31,7 @@ pub const DEPTH_MAX: usize = 128;
 /// Bytes of text that need no allocation.
 const SHORT_MAX: usize = 14;
 
-/// What `Rc` stores in front of its payload: two counters.
+/// What `Arc` stores in front of its payload: two counters.
 const RC_COUNTS: usize = 2 * size_of::<usize>();
 
 const TEXT_HEAD: usize = good_size(RC_COUNTS + size_of::<Box<str>>());
@@ -43,13 +43,13 @@ const _: () = assert!(size_of::<Value>() == 16 && size_of::<Member>() == 32);
 #[derive(Clone, Debug)]
 enum Text {
     Short(u8, [u8; SHORT_MAX]),
-    Long(Rc<Box<str>>),
+    Long(Arc<Box<str>>),
 }
 
 impl Text {
     fn new(text: &str) -> Text {
         if text.len() > SHORT_MAX {
-            return Text::Long(Rc::new(text.into()));
+            return Text::Long(Arc::new(text.into()));
         }
         let mut bytes = [0; SHORT_MAX];
         bytes[..text.len()].copy_from_slice(text.as_bytes());
@@ -92,10 +92,10 @@ enum Repr {
     /// Always finite.
     Double(f64),
     /// Digits of an integer that 64 bits cannot hold, as they were written.
-    Big(Rc<Box<str>>),
+    Big(Arc<Box<str>>),
     Text(Text),
-    Array(Rc<Vec<Value>>),
-    Object(Rc<Vec<Member>>),
+    Array(Arc<Vec<Value>>),
+    Object(Arc<Vec<Member>>),
 }
 
 /// A JSON value. [`Value::view`] tells what it is.
@@ -185,13 +185,13 @@ impl Value {
     }
 
     pub(crate) fn from_digits(digits: &str) -> Value {
-        Value(Repr::Big(Rc::new(digits.into())))
+        Value(Repr::Big(Arc::new(digits.into())))
     }
 
     /// An array.
     pub fn from_elements(mut elements: Vec<Value>) -> Value {
         elements.shrink_to_fit();
-        Value(Repr::Array(Rc::new(elements)))
+        Value(Repr::Array(Arc::new(elements)))
     }
 
     /// An object. The members are sorted; of equal names the first stays.
@@ -202,7 +202,7 @@ impl Value {
             members.dedup_by(|later, first| later.name.as_bytes() == first.name.as_bytes());
         }
         members.shrink_to_fit();
-        Value(Repr::Object(Rc::new(members)))
+        Value(Repr::Object(Arc::new(members)))
     }
 
     /// What the value is.
@@ -353,16 +353,16 @@ impl Value {
     /// A copy that shares nothing that can be written.
     pub(crate) fn deep_clone(&self) -> Value {
         Value(match &self.0 {
-            Repr::Array(elements) => Repr::Array(Rc::new(elements.iter().map(Value::deep_clone).collect())),
+            Repr::Array(elements) => Repr::Array(Arc::new(elements.iter().map(Value::deep_clone).collect())),
             Repr::Object(members) => {
                 let copy = |member: &Member| Member {
                     name: member.name.deep_clone(),
                     value: member.value.deep_clone(),
                 };
-                Repr::Object(Rc::new(members.iter().map(copy).collect()))
+                Repr::Object(Arc::new(members.iter().map(copy).collect()))
             }
             Repr::Text(text) => Repr::Text(text.deep_clone()),
-            Repr::Big(digits) => Repr::Big(Rc::new(Box::clone(digits))),
+            Repr::Big(digits) => Repr::Big(Arc::new(Box::clone(digits))),
             other => other.clone(),
         })
     }
@@ -427,7 +427,7 @@ impl Text {
     fn deep_clone(&self) -> Text {
         match self {
             Text::Short(..) => self.clone(),
-            Text::Long(text) => Text::Long(Rc::new(Box::clone(text))),
+            Text::Long(text) => Text::Long(Arc::new(Box::clone(text))),
         }
     }
 }
@@ -443,17 +443,17 @@ fn shell<T>(container: &Vec<T>) -> usize {
 
 /// The elements, copied first if a clone of the document still has them. The copy has no spare room, which may
 /// change the count.
-fn unshare<'a, T: Clone>(container: &'a mut Rc<Vec<T>>, grown: &mut isize) -> &'a mut Vec<T> {
+fn unshare<'a, T: Clone>(container: &'a mut Arc<Vec<T>>, grown: &mut isize) -> &'a mut Vec<T> {
     let before = shell(container) as isize;
-    Rc::make_mut(container);
-    let elements = Rc::get_mut(container).expect("just made our own");
+    Arc::make_mut(container);
+    let elements = Arc::get_mut(container).expect("just made our own");
     *grown += shell(elements) as isize - before;
     elements
 }
 
 /// Changes which elements a container has. What they hold is counted by the caller.
 fn edit<T: Clone, R>(
-    container: &mut Rc<Vec<T>>,
+    container: &mut Arc<Vec<T>>,
     grown: &mut isize,
     change: impl FnOnce(&mut Vec<T>) -> R,
 ) -> R {

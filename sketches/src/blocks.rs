@@ -1,9 +1,9 @@
 //! A long array of zeros that is written here and there: the cells of every filter in this crate.
 //!
 //! ```text
-//! table: [ block | absent | block | ... | shorter last block ]      Vec<Option<Rc<[u8]>>>, 16 bytes an entry
+//! table: [ block | absent | block | ... | shorter last block ]      Vec<Option<Arc<[u8]>>>, 16 bytes an entry
 //!            |
-//!            +--> counts of the Rc (16 bytes) + 16368 bytes = one 16 KiB allocation
+//!            +--> counts of the Arc (16 bytes) + 16368 bytes = one 16 KiB allocation
 //! ```
 //!
 //! One plain vector would be simpler and is what a filter of ten kilobytes amounts to here too (one block). It fails
@@ -11,17 +11,17 @@
 //! while writers go on. So blocks that were never written do not exist and read as zero, and a clone shares the
 //! blocks, of which the next write copies one.
 //!
-//! The block's length is chosen for the allocator: with the two counters that `Rc` puts in front, the allocation is
+//! The block's length is chosen for the allocator: with the two counters that `Arc` puts in front, the allocation is
 //! exactly a size class, where 16384 bytes of payload would take the next one, 20480. It is a multiple of eight, so
 //! a counter never straddles two blocks.
 
 use damselfly_structures::alloc::good_size;
-use std::rc::Rc;
+use std::sync::Arc;
 
 /// Bytes of payload in a full block.
 pub const BLOCK_LEN: usize = 16 * 1024 - RC_COUNTS;
 
-/// What `Rc` stores in front of its payload: two counters.
+/// What `Arc` stores in front of its payload: two counters.
 const RC_COUNTS: usize = 2 * size_of::<usize>();
 
 /// The longest array: eight GiB. Its table of pointers is eight MiB, which is what a reservation costs at most.
@@ -34,7 +34,7 @@ static ZEROS: [u8; BLOCK_LEN] = [0; BLOCK_LEN];
 /// Bytes, zero until written, shared between clones until written.
 #[derive(Clone, Debug)]
 pub struct Blocks {
-    table: Vec<Option<Rc<[u8]>>>,
+    table: Vec<Option<Arc<[u8]>>>,
     len: usize,
     /// Bytes that the existing blocks take from the allocator.
     resident: usize,
@@ -70,7 +70,7 @@ impl Blocks {
 
     /// Bytes taken from the allocator.
     pub fn heap_bytes(&self) -> usize {
-        good_size(self.table.capacity() * size_of::<Option<Rc<[u8]>>>()) + self.resident
+        good_size(self.table.capacity() * size_of::<Option<Arc<[u8]>>>()) + self.resident
     }
 
     /// The byte at `index`.
@@ -194,7 +194,7 @@ impl Blocks {
         if self.table[index].is_none() {
             self.materialise(index);
         }
-        Rc::make_mut(self.table[index].as_mut().expect("just made"))
+        Arc::make_mut(self.table[index].as_mut().expect("just made"))
     }
 
     #[cold]

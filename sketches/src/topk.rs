@@ -26,7 +26,7 @@
 use crate::blocks::Blocks;
 use damselfly_structures::alloc::good_size;
 use std::fmt;
-use std::rc::Rc;
+use std::sync::Arc;
 use twox_hash::XxHash3_64;
 
 /// Most items kept.
@@ -90,7 +90,7 @@ impl std::error::Error for TopKError {}
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// The item.
-    pub item: Rc<[u8]>,
+    pub item: Arc<[u8]>,
     /// How often it was seen, as far as the sketch can tell.
     pub count: u32,
 }
@@ -193,7 +193,7 @@ impl TopK {
     }
 
     /// TOPK.ADD (an increment of one) and TOPK.INCRBY for one item: the item that lost its place, if any.
-    pub fn increment(&mut self, item: &[u8], by: u32, mut random: impl FnMut() -> u64) -> Option<Rc<[u8]>> {
+    pub fn increment(&mut self, item: &[u8], by: u32, mut random: impl FnMut() -> u64) -> Option<Arc<[u8]>> {
         if by == 0 {
             return None;
         }
@@ -332,7 +332,7 @@ impl TopK {
 
     /// Gives an item its place by its new count. A count below all of a full heap changes nothing, and most items
     /// end here without being looked for.
-    fn rank(&mut self, item: &[u8], count: u32) -> Option<Rc<[u8]>> {
+    fn rank(&mut self, item: &[u8], count: u32) -> Option<Arc<[u8]>> {
         let full = self.heap.len() == self.k as usize;
         if count == 0 || (full && count < self.heap[0].count) {
             return None;
@@ -352,7 +352,7 @@ impl TopK {
         if count == self.heap[0].count {
             return None;
         }
-        let evicted = std::mem::replace(&mut self.heap[0], Entry { item: Rc::from(item), count });
+        let evicted = std::mem::replace(&mut self.heap[0], Entry { item: Arc::from(item), count });
         self.hashes[0] = hash(item);
         self.items_heap += item_bytes(item.len());
         self.items_heap -= item_bytes(evicted.item.len());
@@ -367,7 +367,7 @@ impl TopK {
     }
 
     fn push(&mut self, item: &[u8], count: u32) {
-        self.heap.push(Entry { item: Rc::from(item), count });
+        self.heap.push(Entry { item: Arc::from(item), count });
         self.hashes.push(hash(item));
         self.items_heap += item_bytes(item.len());
         let mut at = self.heap.len() - 1;
@@ -409,7 +409,7 @@ fn hash(item: &[u8]) -> u64 {
     XxHash3_64::oneshot(item)
 }
 
-/// What an item of this length takes from the allocator: the bytes and the two counters of its `Rc`.
+/// What an item of this length takes from the allocator: the bytes and the two counters of its `Arc`.
 fn item_bytes(len: usize) -> usize {
     good_size(len + 2 * size_of::<usize>())
 }

@@ -7,7 +7,7 @@
 use super::id::StreamId;
 use super::idmap::IdMap;
 use crate::alloc::good_size;
-use std::rc::Rc;
+use std::sync::Arc;
 
 const COUNTS: usize = 2 * size_of::<usize>();
 
@@ -61,7 +61,7 @@ pub struct Group {
     pub(super) entries_read: Option<u64>,
     pub(super) pending: IdMap<Pending>,
     /// By number. Numbers of deleted consumers are used again.
-    consumers: Vec<Option<Rc<Consumer>>>,
+    consumers: Vec<Option<Arc<Consumer>>>,
     /// Numbers in the order of the names.
     by_name: Vec<u32>,
     /// What the consumers hold.
@@ -163,13 +163,13 @@ impl Group {
             self.consumers.push(None);
             self.consumers.len() - 1
         });
-        self.consumers[number] = Some(Rc::new(consumer));
+        self.consumers[number] = Some(Arc::new(consumer));
         self.by_name.insert(at, number as u32);
         (number as u32, true)
     }
 
     pub(super) fn change_consumer<R>(&mut self, number: u32, change: impl FnOnce(&mut Consumer) -> R) -> R {
-        let consumer = Rc::make_mut(self.consumers[number as usize].as_mut().expect("a consumer"));
+        let consumer = Arc::make_mut(self.consumers[number as usize].as_mut().expect("a consumer"));
         let before = consumer.heap_bytes();
         let result = change(consumer);
         self.heap = self.heap - before + consumer.heap_bytes();
@@ -211,7 +211,7 @@ impl Group {
         good_size(COUNTS + size_of::<Group>())
             + good_size(self.name.len())
             + self.pending.heap_bytes()
-            + good_size(self.consumers.capacity() * size_of::<Option<Rc<Consumer>>>())
+            + good_size(self.consumers.capacity() * size_of::<Option<Arc<Consumer>>>())
             + good_size(self.by_name.capacity() * size_of::<u32>())
             + self.heap
     }
@@ -232,7 +232,7 @@ impl Group {
 
     pub(super) fn check(&self) {
         self.pending.check();
-        let live: Vec<&Rc<Consumer>> = self.consumers.iter().flatten().collect();
+        let live: Vec<&Arc<Consumer>> = self.consumers.iter().flatten().collect();
         assert_eq!(live.len(), self.by_name.len());
         assert!(self.by_name.windows(2).all(|two| self.by_number(two[0]).name < self.by_number(two[1]).name));
         assert_eq!(self.heap, live.iter().map(|consumer| consumer.heap_bytes()).sum::<usize>());

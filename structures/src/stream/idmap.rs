@@ -7,7 +7,7 @@
 use super::id::StreamId;
 use crate::alloc::good_size;
 use std::collections::VecDeque;
-use std::rc::Rc;
+use std::sync::Arc;
 
 /// Entries per run: at most 4 KiB.
 const RUN: usize = 128;
@@ -34,7 +34,7 @@ impl<V> Run<V> {
 /// Ids with values.
 pub(super) struct IdMap<V> {
     /// With the first id of each, so that searching touches one run.
-    runs: VecDeque<(StreamId, Rc<Run<V>>)>,
+    runs: VecDeque<(StreamId, Arc<Run<V>>)>,
     len: usize,
     /// What the runs hold.
     heap: usize,
@@ -60,7 +60,7 @@ impl<V: Copy> IdMap<V> {
     }
 
     pub(super) fn heap_bytes(&self) -> usize {
-        self.heap + good_size(self.runs.capacity() * size_of::<(StreamId, Rc<Run<V>>)>())
+        self.heap + good_size(self.runs.capacity() * size_of::<(StreamId, Arc<Run<V>>)>())
     }
 
     /// The run that has the id if any has it; the first for ids before everything.
@@ -81,18 +81,18 @@ impl<V: Copy> IdMap<V> {
 
     pub(super) fn get_mut(&mut self, id: StreamId) -> Option<&mut V> {
         let (run, at) = self.find(id)?;
-        Some(&mut Rc::make_mut(&mut self.runs[run].1).0[at].1)
+        Some(&mut Arc::make_mut(&mut self.runs[run].1).0[at].1)
     }
 
     fn add_run(&mut self, at: usize, items: Vec<(StreamId, V)>) {
         let run = Run(items);
         self.heap += run.heap_bytes();
-        self.runs.insert(at, (run.0[0].0, Rc::new(run)));
+        self.runs.insert(at, (run.0[0].0, Arc::new(run)));
     }
 
     fn change<R>(&mut self, run: usize, change: impl FnOnce(&mut Vec<(StreamId, V)>) -> R) -> R {
         let slot = &mut self.runs[run];
-        let items = Rc::make_mut(&mut slot.1);
+        let items = Arc::make_mut(&mut slot.1);
         let before = items.heap_bytes();
         let result = change(&mut items.0);
         self.heap = self.heap - before + items.heap_bytes();

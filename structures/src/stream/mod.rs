@@ -34,7 +34,7 @@ pub use text::{Digits, Text};
 use crate::alloc::good_size;
 use node::Node;
 use nodes::Nodes;
-use std::rc::Rc;
+use std::sync::Arc;
 
 /// When a node is full: `stream-node-max-bytes` and `stream-node-max-entries`. Zero means no limit.
 #[derive(Clone, Copy, Debug)]
@@ -125,7 +125,7 @@ pub struct Stream {
     max_deleted_id: StreamId,
     entries_added: u64,
     /// In the order of their names.
-    groups: Vec<Rc<Group>>,
+    groups: Vec<Arc<Group>>,
     /// What the groups hold.
     groups_heap: usize,
 }
@@ -169,7 +169,7 @@ impl Stream {
     /// What the stream holds from the allocator.
     pub fn heap_bytes(&self) -> usize {
         self.nodes.heap_bytes()
-            + good_size(self.groups.capacity() * size_of::<Rc<Group>>())
+            + good_size(self.groups.capacity() * size_of::<Arc<Group>>())
             + self.groups_heap
     }
 
@@ -344,7 +344,7 @@ impl Stream {
     fn change_group<R>(&mut self, name: &[u8], change: impl FnOnce(&mut Group) -> R) -> Result<R, NoGroup> {
         let at = self.group_place(name).map_err(|_| NoGroup)?;
         let before = self.groups[at].heap_bytes();
-        let group = Rc::make_mut(&mut self.groups[at]);
+        let group = Arc::make_mut(&mut self.groups[at]);
         let result = change(group);
         self.groups_heap = self.groups_heap - before + group.heap_bytes();
         Ok(result)
@@ -355,7 +355,7 @@ impl Stream {
         let Err(at) = self.group_place(name) else { return false };
         let group = Group::new(name, last_id, entries_read);
         self.groups_heap += group.heap_bytes();
-        self.groups.insert(at, Rc::new(group));
+        self.groups.insert(at, Arc::new(group));
         true
     }
 
@@ -455,7 +455,7 @@ impl Stream {
         // The group leaves the stream's list while both are used.
         let mut shared = self.groups.remove(at);
         let before = shared.heap_bytes();
-        let group = Rc::make_mut(&mut shared);
+        let group = Arc::make_mut(&mut shared);
         let (number, _) = group.add_consumer(consumer, now_ms);
         let mut delivered = 0;
         for entry in self.range(start, StreamId::MAX).take(count) {
@@ -672,7 +672,7 @@ impl Stream {
             let Some(shared) = self.groups.last_mut() else { return true };
             let before = shared.heap_bytes();
             // A group that a clone has too is not copied to be taken apart.
-            let more = Rc::get_mut(shared).is_some_and(Group::free_one);
+            let more = Arc::get_mut(shared).is_some_and(Group::free_one);
             self.groups_heap = self.groups_heap - before + shared.heap_bytes();
             if !more {
                 self.groups_heap -= shared.heap_bytes();

@@ -6,15 +6,15 @@ use super::id::StreamId;
 use super::node::Node;
 use crate::alloc::good_size;
 use std::collections::VecDeque;
-use std::rc::Rc;
+use std::sync::Arc;
 
 /// Nodes per chunk: 1.5 KiB, copied when a clone shares it.
 const CHUNK: usize = 64;
-const ITEM_BYTES: usize = size_of::<(StreamId, Rc<Node>)>();
+const ITEM_BYTES: usize = size_of::<(StreamId, Arc<Node>)>();
 const CHUNK_HEADER_BYTES: usize = good_size(2 * size_of::<usize>() + size_of::<Chunk>());
 
 /// Nodes with their bases, so that searching does not touch them.
-struct Chunk(Vec<(StreamId, Rc<Node>)>);
+struct Chunk(Vec<(StreamId, Arc<Node>)>);
 
 impl Chunk {
     fn heap_bytes(&self) -> usize {
@@ -37,7 +37,7 @@ pub(super) struct At(usize, usize);
 #[derive(Default)]
 pub(super) struct Nodes {
     /// With the base of each one's first node: the search touches no chunk but the one it ends in.
-    chunks: VecDeque<(StreamId, Rc<Chunk>)>,
+    chunks: VecDeque<(StreamId, Arc<Chunk>)>,
     /// What chunks and nodes hold.
     heap: usize,
 }
@@ -52,7 +52,7 @@ impl Clone for Nodes {
 
 impl Nodes {
     pub(super) fn heap_bytes(&self) -> usize {
-        self.heap + good_size(self.chunks.capacity() * size_of::<(StreamId, Rc<Chunk>)>())
+        self.heap + good_size(self.chunks.capacity() * size_of::<(StreamId, Arc<Chunk>)>())
     }
 
     /// Nodes.
@@ -98,7 +98,7 @@ impl Nodes {
     }
 
     pub(super) fn change<R>(&mut self, at: At, change: impl FnOnce(&mut Node) -> R) -> R {
-        let node = Rc::make_mut(&mut Rc::make_mut(&mut self.chunks[at.0].1).0[at.1].1);
+        let node = Arc::make_mut(&mut Arc::make_mut(&mut self.chunks[at.0].1).0[at.1].1);
         let before = node.heap_bytes();
         let result = change(node);
         self.heap = self.heap - before + node.heap_bytes();
@@ -110,19 +110,19 @@ impl Nodes {
             // Only the first chunk starts small: most streams are short.
             let chunk = Chunk(Vec::with_capacity(if self.chunks.is_empty() { 1 } else { CHUNK }));
             self.heap += chunk.heap_bytes();
-            self.chunks.push_back((node.base(), Rc::new(chunk)));
+            self.chunks.push_back((node.base(), Arc::new(chunk)));
         }
-        let chunk = Rc::make_mut(&mut self.chunks.back_mut().expect("a chunk").1);
+        let chunk = Arc::make_mut(&mut self.chunks.back_mut().expect("a chunk").1);
         let before = chunk.heap_bytes();
         self.heap += node.heap_bytes();
-        chunk.0.push((node.base(), Rc::new(node)));
+        chunk.0.push((node.base(), Arc::new(node)));
         self.heap = self.heap - before + chunk.heap_bytes();
         self.last().expect("just pushed")
     }
 
     pub(super) fn remove(&mut self, at: At) {
         let (base, chunk) = &mut self.chunks[at.0];
-        let chunk = Rc::make_mut(chunk);
+        let chunk = Arc::make_mut(chunk);
         let (_, node) = chunk.0.remove(at.1);
         self.heap -= node.heap_bytes();
         if let Some(first) = chunk.0.first() {

@@ -23,7 +23,7 @@ use super::pages::Pages;
 use super::scan::find_byte;
 use crate::alloc::good_size;
 use crate::hash::hash;
-use std::rc::Rc;
+use std::sync::Arc;
 
 /// Mean members per bucket that makes the table grow.
 const LOAD: usize = 64;
@@ -90,7 +90,7 @@ const fn heap_of(bytes: usize) -> usize {
 }
 
 /// A bucket with room for `len` entries, as many as its size class holds.
-fn room_for(len: usize) -> Rc<[u8]> {
+fn room_for(len: usize) -> Arc<[u8]> {
     std::iter::repeat_n(0, heap_of(HEADER + ENTRY * len) - COUNTS).collect()
 }
 
@@ -100,15 +100,15 @@ fn write_slot(bytes: &mut [u8], at: usize, slot: u64) {
 }
 
 /// Appends an entry; the bucket moves to the next size class when it is full.
-fn push(bucket: &mut Rc<[u8]>, slot: u64, tag: u8) {
+fn push(bucket: &mut Arc<[u8]>, slot: u64, tag: u8) {
     let len = Bucket(bucket).len();
     let used = HEADER + ENTRY * len;
     if used + ENTRY > bucket.len() {
         let mut larger = room_for(len + 1);
-        Rc::get_mut(&mut larger).expect("just made")[..used].copy_from_slice(&bucket[..used]);
+        Arc::get_mut(&mut larger).expect("just made")[..used].copy_from_slice(&bucket[..used]);
         *bucket = larger;
     }
-    let bytes = Rc::make_mut(bucket);
+    let bytes = Arc::make_mut(bucket);
     bytes.copy_within(HEADER + len..used, HEADER + len + 1);
     bytes[HEADER + len] = tag;
     let count = u16::try_from(len + 1).expect("few enough members per bucket");
@@ -117,18 +117,18 @@ fn push(bucket: &mut Rc<[u8]>, slot: u64, tag: u8) {
 }
 
 /// Puts the last entry in the place of this one.
-fn swap_remove(bucket: &mut Rc<[u8]>, at: usize) {
+fn swap_remove(bucket: &mut Arc<[u8]>, at: usize) {
     let view = Bucket(bucket);
     let last = view.len() - 1;
     let (tag, slot, used) = (view.tags()[last], view.slot(last), HEADER + ENTRY * last);
-    let bytes = Rc::make_mut(bucket);
+    let bytes = Arc::make_mut(bucket);
     bytes[HEADER + at] = tag;
     write_slot(bytes, at, slot);
     bytes.copy_within(HEADER + last + 1..used + 1, HEADER + last);
     bytes[..HEADER].copy_from_slice(&(last as u16).to_le_bytes());
     if used < bytes.len() / 8 * 5 {
         let mut tight = room_for(last + last / 8);
-        Rc::get_mut(&mut tight).expect("just made")[..used].copy_from_slice(&bucket[..used]);
+        Arc::get_mut(&mut tight).expect("just made")[..used].copy_from_slice(&bucket[..used]);
         *bucket = tight;
     }
 }
@@ -168,12 +168,12 @@ impl Index {
         if at < buckets { at } else { at & (mask >> 1) }
     }
 
-    fn add_bucket(&mut self, bucket: Rc<[u8]>) {
+    fn add_bucket(&mut self, bucket: Arc<[u8]>) {
         self.heap += heap_of(bucket.len());
         self.buckets.push(bucket);
     }
 
-    fn change<R>(&mut self, bucket: usize, change: impl FnOnce(&mut Rc<[u8]>) -> R) -> R {
+    fn change<R>(&mut self, bucket: usize, change: impl FnOnce(&mut Arc<[u8]>) -> R) -> R {
         let bucket = self.buckets.pointer_mut(bucket);
         let before = heap_of(bucket.len());
         let result = change(bucket);
@@ -210,7 +210,7 @@ impl Index {
     pub(super) fn relabel(&mut self, hash: u64, old: u32, new: u32) {
         let bucket = self.buckets.pointer_mut(self.bucket_of(hash));
         let at = Bucket(bucket).find(slot_of(hash, old), tag_of(hash)).expect("an indexed member");
-        write_slot(Rc::make_mut(bucket), at, slot_of(hash, new));
+        write_slot(Arc::make_mut(bucket), at, slot_of(hash, new));
     }
 
     pub(super) fn remove(&mut self, hash: u64, leaf: u32) {
@@ -230,7 +230,7 @@ impl Index {
         let high = 1usize << (usize::BITS - 1 - buckets.leading_zeros());
         let bit = high as u64;
         let from = buckets - high;
-        let old = Rc::clone(self.buckets.pointer_mut(from));
+        let old = Arc::clone(self.buckets.pointer_mut(from));
         let old = Bucket(&old);
         let moves = |at: usize| old.slot(at) >> LEAF_BITS & bit != 0;
         let up = (0..old.len()).filter(|&at| moves(at)).count();

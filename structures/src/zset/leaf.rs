@@ -21,7 +21,7 @@ use super::scan::find_byte;
 use crate::alloc::good_size;
 use std::cmp::Ordering;
 use std::ops::Range;
-use std::rc::Rc;
+use std::sync::Arc;
 
 /// Members up to this length live in the leaf.
 pub(super) const INLINE_MAX: usize = 256;
@@ -35,7 +35,7 @@ pub(super) const LEAF_MERGED_MAX: usize = LEAF_BYTES_MAX * 3 / 4;
 const END_MASK: u16 = 0x3fff;
 const FLAG_LARGE: u16 = 0x8000;
 const FLAG_NEGATIVE_ZERO: u16 = 0x4000;
-const LARGE_BYTES: usize = size_of::<Rc<[u8]>>();
+const LARGE_BYTES: usize = size_of::<Arc<[u8]>>();
 /// Tag and end: what an entry costs besides its score and bytes.
 const FIXED_BYTES: usize = 3;
 
@@ -64,7 +64,7 @@ pub(super) struct NewEntry<'a> {
 
 #[derive(Default)]
 struct Large {
-    members: Vec<Rc<[u8]>>,
+    members: Vec<Arc<[u8]>>,
     heap: usize,
 }
 
@@ -356,7 +356,7 @@ impl Leaf {
             let before = self.large_before(at);
             let store = self.large.get_or_insert_default();
             store.heap += large_heap(new.member);
-            store.members.insert(before, Rc::from(new.member));
+            store.members.insert(before, Arc::from(new.member));
         }
         // Each region moves up by what is inserted below it; from the top, so nothing is overwritten.
         let old_len = self.buf.len();

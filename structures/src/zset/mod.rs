@@ -32,7 +32,7 @@ pub use iter::Iter;
 use index::tag_of;
 use leaf::{NewEntry, order_of};
 use std::ops::Range;
-use std::rc::Rc;
+use std::sync::Arc;
 use tree::{Node, Store, Target};
 
 /// What [`ZSet::insert_with`] did.
@@ -51,7 +51,7 @@ pub enum Change {
 /// See the module's head.
 #[derive(Clone)]
 pub struct ZSet {
-    root: Option<Rc<Node>>,
+    root: Option<Arc<Node>>,
     store: Store,
     len: usize,
 }

@@ -5,7 +5,7 @@
 //! page of pointers and one node.
 
 use crate::alloc::good_size;
-use std::rc::Rc;
+use std::sync::Arc;
 
 /// Nodes per page. A page is 1 KiB of pointers, copied on the first write after a clone in well under a
 /// microsecond; a set of a million members has about eighty pages.
@@ -20,7 +20,7 @@ pub(super) fn clone_with_capacity<T: Clone>(from: &Vec<T>) -> Vec<T> {
     copy
 }
 
-struct Page<T: ?Sized>(Vec<Option<Rc<T>>>);
+struct Page<T: ?Sized>(Vec<Option<Arc<T>>>);
 
 impl<T: ?Sized> Clone for Page<T> {
     fn clone(&self) -> Self {
@@ -29,7 +29,7 @@ impl<T: ?Sized> Clone for Page<T> {
 }
 
 pub(super) struct Pages<T: ?Sized> {
-    pages: Vec<Rc<Page<T>>>,
+    pages: Vec<Arc<Page<T>>>,
     len: usize,
     heap: usize,
 }
@@ -41,7 +41,7 @@ impl<T: ?Sized> Clone for Pages<T> {
 }
 
 impl<T: ?Sized> Pages<T> {
-    const SLOT_BYTES: usize = size_of::<Option<Rc<T>>>();
+    const SLOT_BYTES: usize = size_of::<Option<Arc<T>>>();
 
     pub(super) fn new() -> Self {
         Pages { pages: Vec::new(), len: 0, heap: 0 }
@@ -74,22 +74,22 @@ impl<T: ?Sized> Pages<T> {
 
     /// The node's pointer for writing. The page is this table's own afterwards; the node may be shared still.
     #[inline]
-    pub(super) fn pointer_mut(&mut self, at: usize) -> &mut Rc<T> {
-        let page = Rc::make_mut(&mut self.pages[at / PAGE]);
+    pub(super) fn pointer_mut(&mut self, at: usize) -> &mut Arc<T> {
+        let page = Arc::make_mut(&mut self.pages[at / PAGE]);
         page.0[at % PAGE].as_mut().expect("a live node")
     }
 
-    pub(super) fn push(&mut self, node: Rc<T>) -> usize {
+    pub(super) fn push(&mut self, node: Arc<T>) -> usize {
         if self.len.is_multiple_of(PAGE) {
             self.heap -= good_size(self.pages.capacity() * POINTER_BYTES);
             // Only the first page starts small: most sets never need a second.
             let capacity = if self.len == 0 { 4 } else { PAGE };
-            self.pages.push(Rc::new(Page(Vec::with_capacity(capacity))));
+            self.pages.push(Arc::new(Page(Vec::with_capacity(capacity))));
             self.heap += good_size(self.pages.capacity() * POINTER_BYTES)
                 + PAGE_HEADER_BYTES
                 + good_size(capacity * Self::SLOT_BYTES);
         }
-        let page = &mut Rc::make_mut(self.pages.last_mut().expect("a page")).0;
+        let page = &mut Arc::make_mut(self.pages.last_mut().expect("a page")).0;
         let before = page.capacity();
         page.push(Some(node));
         self.heap += good_size(page.capacity() * Self::SLOT_BYTES) - good_size(before * Self::SLOT_BYTES);
@@ -99,19 +99,19 @@ impl<T: ?Sized> Pages<T> {
 
     /// Empties a slot, which keeps its number for [`Pages::fill`].
     pub(super) fn take(&mut self, at: usize) {
-        let page = Rc::make_mut(&mut self.pages[at / PAGE]);
+        let page = Arc::make_mut(&mut self.pages[at / PAGE]);
         assert!(page.0[at % PAGE].take().is_some(), "slot {at} was empty");
     }
 
-    pub(super) fn fill(&mut self, at: usize, node: Rc<T>) {
-        let page = Rc::make_mut(&mut self.pages[at / PAGE]);
+    pub(super) fn fill(&mut self, at: usize, node: Arc<T>) {
+        let page = Arc::make_mut(&mut self.pages[at / PAGE]);
         assert!(page.0[at % PAGE].replace(node).is_none(), "slot {at} was taken");
     }
 
     /// Takes off the last slot; a page goes with its first.
-    pub(super) fn pop(&mut self) -> Option<Option<Rc<T>>> {
+    pub(super) fn pop(&mut self) -> Option<Option<Arc<T>>> {
         let last = self.pages.last_mut()?;
-        let page = &mut Rc::make_mut(last).0;
+        let page = &mut Arc::make_mut(last).0;
         let node = page.pop().expect("pages are not empty");
         self.len -= 1;
         if page.is_empty() {

@@ -11,7 +11,7 @@ use super::index::Index;
 use super::leaf::{LEAF_BYTES_MAX, LEAF_BYTES_MIN, LEAF_MERGED_MAX, Leaf, NewEntry};
 use super::pages::{Pages, clone_with_capacity};
 use crate::alloc::good_size;
-use std::rc::Rc;
+use std::sync::Arc;
 
 /// Children per inner node. A node is 3 KiB; a million members have about 20 000 leaves, 450 nodes above them.
 const FANOUT: usize = 64;
@@ -23,7 +23,7 @@ pub(super) const HEIGHT_MAX: usize = 16;
 #[derive(Clone)]
 pub(super) enum Child {
     Leaf(u32),
-    Node(Rc<Node>),
+    Node(Arc<Node>),
 }
 
 #[derive(Clone)]
@@ -131,14 +131,14 @@ pub(super) struct Store {
     pub(super) leaves: Pages<Leaf>,
     pub(super) index: Index,
     /// Numbers of leaves that are no more, to be used again.
-    free: Rc<Vec<u32>>,
+    free: Arc<Vec<u32>>,
     /// What leaves and inner nodes hold.
     pub(super) heap: usize,
 }
 
 impl Store {
     pub(super) fn new(seed: u64) -> Store {
-        Store { leaves: Pages::new(), index: Index::new(seed), free: Rc::default(), heap: 0 }
+        Store { leaves: Pages::new(), index: Index::new(seed), free: Arc::default(), heap: 0 }
     }
 
     pub(super) fn heap_bytes(&self) -> usize {
@@ -153,42 +153,42 @@ impl Store {
     pub(super) fn add_leaf(&mut self, leaf: Leaf) -> u32 {
         self.heap += leaf.heap_bytes();
         if self.free.is_empty() {
-            return self.leaves.push(Rc::new(leaf)) as u32;
+            return self.leaves.push(Arc::new(leaf)) as u32;
         }
-        let number = Rc::make_mut(&mut self.free).pop().expect("not empty");
-        self.leaves.fill(number as usize, Rc::new(leaf));
+        let number = Arc::make_mut(&mut self.free).pop().expect("not empty");
+        self.leaves.fill(number as usize, Arc::new(leaf));
         number
     }
 
     fn drop_leaf(&mut self, number: u32) {
         self.heap -= self.leaves.get(number as usize).heap_bytes();
         self.leaves.take(number as usize);
-        Rc::make_mut(&mut self.free).push(number);
+        Arc::make_mut(&mut self.free).push(number);
     }
 
     pub(super) fn change_leaf<R>(&mut self, number: u32, change: impl FnOnce(&mut Leaf) -> R) -> R {
-        let leaf = Rc::make_mut(self.leaves.pointer_mut(number as usize));
+        let leaf = Arc::make_mut(self.leaves.pointer_mut(number as usize));
         let before = leaf.heap_bytes();
         let result = change(leaf);
         self.heap = self.heap - before + leaf.heap_bytes();
         result
     }
 
-    fn change_node<R>(&mut self, node: &mut Rc<Node>, change: impl FnOnce(&mut Node) -> R) -> R {
-        let node = Rc::make_mut(node);
+    fn change_node<R>(&mut self, node: &mut Arc<Node>, change: impl FnOnce(&mut Node) -> R) -> R {
+        let node = Arc::make_mut(node);
         let before = node.heap_bytes();
         let result = change(node);
         self.heap = self.heap - before + node.heap_bytes();
         result
     }
 
-    fn add_node(&mut self, node: Node) -> Rc<Node> {
+    fn add_node(&mut self, node: Node) -> Arc<Node> {
         self.heap += node.heap_bytes();
-        Rc::new(node)
+        Arc::new(node)
     }
 
     /// A root above one leaf with one entry.
-    pub(super) fn first(&mut self, new: &NewEntry<'_>, hash: u64) -> Rc<Node> {
+    pub(super) fn first(&mut self, new: &NewEntry<'_>, hash: u64) -> Arc<Node> {
         let number = self.add_leaf(Leaf::of(new));
         self.index.insert(hash, number);
         let entry = Entry { child: Child::Leaf(number), count: 1, order: 0, member: Box::default() };
@@ -196,11 +196,11 @@ impl Store {
     }
 
     /// Inserts an entry whose member is not in the set. A new root when the old one had to be split.
-    pub(super) fn insert(&mut self, root: &mut Rc<Node>, new: &NewEntry<'_>, hash: u64) {
+    pub(super) fn insert(&mut self, root: &mut Arc<Node>, new: &NewEntry<'_>, hash: u64) {
         if let Some(right) = self.insert_below(root, new, hash, true, true) {
             let left = Entry {
                 count: root.count(),
-                child: Child::Node(Rc::clone(root)),
+                child: Child::Node(Arc::clone(root)),
                 order: 0,
                 member: Box::default(),
             };
@@ -212,7 +212,7 @@ impl Store {
     /// The recursion is as deep as the tree is high, at most [`HEIGHT_MAX`].
     fn insert_below(
         &mut self,
-        node: &mut Rc<Node>,
+        node: &mut Arc<Node>,
         new: &NewEntry<'_>,
         hash: u64,
         leftmost: bool,
@@ -221,7 +221,7 @@ impl Store {
         let at = node.child_for(new.order, new.member);
         let leftmost = leftmost && at == 0;
         let rightmost = rightmost && at + 1 == node.entries.len();
-        let inner = Rc::make_mut(node);
+        let inner = Arc::make_mut(node);
         let entry = &mut inner.entries[at];
         let split = match &mut entry.child {
             Child::Leaf(number) => self.insert_in_leaf(number, new, hash, leftmost, rightmost),
@@ -303,11 +303,11 @@ impl Store {
     }
 
     /// Removes up to `max` neighbouring entries from one leaf; how many. `None` as root is an empty set.
-    pub(super) fn remove(&mut self, root: &mut Option<Rc<Node>>, target: &Target<'_>, max: usize) -> usize {
+    pub(super) fn remove(&mut self, root: &mut Option<Arc<Node>>, target: &Target<'_>, max: usize) -> usize {
         let node = root.as_mut().expect("a set with entries");
         let removed = self.remove_below(node, *target, max);
         while let [Entry { child: Child::Node(only), .. }] = &node.entries[..] {
-            let only = Rc::clone(only);
+            let only = Arc::clone(only);
             self.heap -= node.heap_bytes();
             *node = only;
         }
@@ -319,7 +319,7 @@ impl Store {
     }
 
     /// As deep as the tree is high.
-    fn remove_below(&mut self, node: &mut Rc<Node>, target: Target<'_>, max: usize) -> usize {
+    fn remove_below(&mut self, node: &mut Arc<Node>, target: Target<'_>, max: usize) -> usize {
         let (at, inside) = match target {
             Target::Rank(rank) => {
                 let (at, rank) = node.child_at(rank);
@@ -327,7 +327,7 @@ impl Store {
             }
             Target::Key(order, member) => (node.child_for(order, member), target),
         };
-        let entry = &mut Rc::make_mut(node).entries[at];
+        let entry = &mut Arc::make_mut(node).entries[at];
         let (removed, small) = match &mut entry.child {
             Child::Leaf(number) => self.remove_from_leaf(*number, inside, max),
             Child::Node(child) => {
@@ -370,21 +370,21 @@ impl Store {
     }
 
     /// Merges the children `at` and `at + 1` if the result leaves room to grow; whether it did.
-    fn merge(&mut self, node: &mut Rc<Node>, at: usize) -> bool {
+    fn merge(&mut self, node: &mut Arc<Node>, at: usize) -> bool {
         let merged = match (&node.entries[at].child, &node.entries[at + 1].child) {
             (&Child::Leaf(left), &Child::Leaf(right)) => self.merge_leaves(left, right).map(Child::Leaf),
             (Child::Node(left), Child::Node(right)) => {
                 if left.entries.len() + right.entries.len() > FANOUT_MERGED_MAX {
                     return false;
                 }
-                let (mut left, mut right) = (Rc::clone(left), Rc::clone(right));
+                let (mut left, mut right) = (Arc::clone(left), Arc::clone(right));
                 // The parent's pointers go first, or the nodes would count as shared and be copied.
-                let parent = Rc::make_mut(node);
+                let parent = Arc::make_mut(node);
                 parent.entries[at].child = Child::Leaf(u32::MAX);
                 parent.entries[at + 1].child = Child::Leaf(u32::MAX);
                 let (order, member) = (parent.entries[at + 1].order, parent.entries[at + 1].member.clone());
                 self.heap -= right.heap_bytes();
-                let right = Rc::make_mut(&mut right);
+                let right = Arc::make_mut(&mut right);
                 let first = &mut right.entries[0];
                 right.members_heap += good_size(member.len());
                 right.members_heap -= good_size(first.member.len());
@@ -442,7 +442,7 @@ impl Store {
     }
 
     /// Frees up to `budget` nodes of a set that is being taken apart; how many.
-    pub(super) fn free_some(&mut self, root: &mut Option<Rc<Node>>, budget: usize) -> usize {
+    pub(super) fn free_some(&mut self, root: &mut Option<Arc<Node>>, budget: usize) -> usize {
         let mut freed = 0;
         while freed < budget
             && let Some(leaf) = self.leaves.pop()
@@ -455,7 +455,7 @@ impl Store {
             && let Some(top) = root
         {
             // Shared with a clone: only the pointer goes.
-            let Some(node) = Rc::get_mut(top) else {
+            let Some(node) = Arc::get_mut(top) else {
                 self.heap = 0;
                 *root = None;
                 break;
@@ -466,7 +466,7 @@ impl Store {
                     node.members_heap -= good_size(member.len());
                     // One level at a time: the child's nodes move up and the child goes. Its leaves are gone.
                     self.heap -= child.heap_bytes();
-                    let nested = Rc::get_mut(&mut child).map(|child| std::mem::take(&mut child.entries));
+                    let nested = Arc::get_mut(&mut child).map(|child| std::mem::take(&mut child.entries));
                     let nested = nested.unwrap_or_default();
                     node.entries
                         .extend(nested.into_iter().filter(|entry| matches!(entry.child, Child::Node(_))));
@@ -484,7 +484,7 @@ impl Store {
     }
 
     /// Panics unless counts, separators, sizes and the heap sum hold.
-    pub(super) fn check(&self, root: Option<&Rc<Node>>, len: usize) {
+    pub(super) fn check(&self, root: Option<&Arc<Node>>, len: usize) {
         let mut walked = Walked::default();
         if let Some(root) = root {
             assert!(
