@@ -24,6 +24,8 @@ pub struct Entry {
     pub hole: u32,
     /// What to run.
     pub command: &'static Command,
+    /// Its number.
+    pub index: u16,
     /// The client's database.
     pub db: u16,
     /// The client's protocol.

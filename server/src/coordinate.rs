@@ -8,6 +8,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
+use std::time::Instant;
 
 use damselfly_commands::{Command, Merge, Run, Spread};
 use damselfly_keyspace::{Event, Keyspace, Options, Portable};
@@ -15,7 +16,7 @@ use damselfly_protocol::{Argv, Proto, ReplyWriter, Requests};
 
 use crate::connection::ConnectionId;
 use crate::core::Core;
-use crate::execute::run_handler;
+use crate::execute::{Sender, run_handler};
 use crate::locks::{Scope, Ticket, lock_number};
 
 /// Locks held on several cores.
@@ -47,7 +48,13 @@ impl Core {
     }
 
     /// Carries out a command whose keys are on several shards.
-    pub(crate) fn coordinate(&mut self, id: ConnectionId, command: &'static Command, argv: &Argv<'_>) {
+    pub(crate) fn coordinate(
+        &mut self,
+        id: ConnectionId,
+        command: &'static Command,
+        index: usize,
+        argv: &Argv<'_>,
+    ) {
         let Some(connection) = self.connection(id) else { return };
         connection.waiting = true;
         let (db, proto) = (connection.db, connection.proto);
@@ -76,10 +83,12 @@ impl Core {
         let owned = Owned::new(argv.iter());
         self.lock_all(scopes, move |core, held| match command.spread {
             Spread::Split { step, merge } => {
-                core.run_split(Split { id, command, db, proto, step, merge, owned, positions, parts }, held);
+                let nanos = Cell::new(0);
+                let split = Split { id, command, index, db, proto, step, merge, owned, positions, parts, nanos };
+                core.run_split(split, held);
             }
             Spread::Together | Spread::Single => {
-                core.run_together(id, command, db, proto, owned, parts, held);
+                core.run_together(id, command, index, db, proto, owned, parts, held);
             }
         });
     }
@@ -99,12 +108,15 @@ impl Core {
             self.ask(
                 to,
                 move |core| {
+                    let started = Instant::now();
                     let reply = core.run_part(command, db, proto, &args);
+                    let nanos = started.elapsed().as_nanos() as u64;
                     core.unlock(ticket);
-                    reply
+                    (reply, nanos)
                 },
-                move |core, reply| {
+                move |core, (reply, nanos)| {
                     replies.borrow_mut()[n] = reply;
+                    merging.nanos.set(merging.nanos.get() + nanos);
                     missing.set(missing.get() - 1);
                     if missing.get() == 0 {
                         merging.merge(core, &replies.borrow());
@@ -121,11 +133,7 @@ impl Core {
         let mut out = Vec::new();
         let (db, shard) = (usize::from(db), self.id);
         let argv = owned.argv();
-        let failed =
-            run_handler(command.name, shard, handler, &mut self.ks, &self.env, db, proto, &argv, &mut out);
-        if let Some(error) = failed {
-            self.stats.count_error(&error);
-        }
+        run_handler(command.name, shard, handler, &mut self.ks, &self.env, db, proto, &argv, &mut out);
         self.after_command();
         out
     }
@@ -136,6 +144,7 @@ impl Core {
         &mut self,
         id: ConnectionId,
         command: &'static Command,
+        index: usize,
         db: u16,
         proto: Proto,
         owned: Owned,
@@ -168,7 +177,7 @@ impl Core {
                     missing.set(missing.get() - 1);
                     if missing.get() == 0 {
                         let copies = gathered.take();
-                        core.finish_together(id, command, db, proto, &owned, copies, &held);
+                        core.finish_together(id, command, index, db, proto, &owned, copies, &held);
                     }
                 },
             );
@@ -180,6 +189,7 @@ impl Core {
         &mut self,
         id: ConnectionId,
         command: &'static Command,
+        index: usize,
         db: u16,
         proto: Proto,
         owned: &Owned,
@@ -187,6 +197,7 @@ impl Core {
         held: &Held,
     ) {
         let Run::Shard(handler) = command.run else { unreachable!("only commands over shards bring keys together") };
+        let started = Instant::now();
         let mut meeting = Keyspace::new(&Options {
             databases: self.ks.databases(),
             hash_seed: self.shared.hash_seed,
@@ -201,9 +212,7 @@ impl Core {
         let (db, shard) = (usize::from(db), self.id);
         let failed =
             run_handler(command.name, shard, handler, &mut meeting, &self.env, db, proto, &owned.argv(), &mut out);
-        if let Some(error) = failed {
-            self.stats.count_error(&error);
-        }
+        self.book_spread(id, command, index, started.elapsed().as_nanos() as u64, failed.as_deref(), owned);
         self.ks.stats.hits += meeting.stats.hits;
         self.ks.stats.misses += meeting.stats.misses;
         let mut changes = BTreeMap::<usize, Vec<(Event, Option<Portable>)>>::new();
@@ -237,6 +246,26 @@ impl Core {
         assert!(changes.is_empty(), "{} changed a key that it did not name", command.name);
     }
 
+    /// Counts a command over several shards once, with the time that all parts took.
+    fn book_spread(
+        &mut self,
+        id: ConnectionId,
+        command: &'static Command,
+        index: usize,
+        nanos: u64,
+        failed: Option<&str>,
+        owned: &Owned,
+    ) {
+        self.stats.book(index, nanos, 1);
+        if let Some(error) = failed {
+            self.stats.count_error(error);
+            self.stats.count_failed(Some(index));
+        }
+        if self.stats.is_notable(nanos) {
+            self.note_slow(Sender::Here(id), command, nanos, &owned.argv());
+        }
+    }
+
     /// Writes a finished reply and lets the connection go on.
     pub fn answer(&mut self, id: ConnectionId, reply: &[u8]) {
         if let Some(connection) = self.connection(id) {
@@ -265,6 +294,7 @@ type Copied = (usize, Vec<u8>, Portable);
 struct Split {
     id: ConnectionId,
     command: &'static Command,
+    index: usize,
     db: u16,
     proto: Proto,
     step: usize,
@@ -272,12 +302,17 @@ struct Split {
     owned: Owned,
     positions: Vec<usize>,
     parts: BTreeMap<usize, Vec<usize>>,
+    /// What the parts took.
+    nanos: Cell<u64>,
 }
 
 impl Split {
     fn merge(&self, core: &mut Core, replies: &[Vec<u8>]) {
         // An error of any part is the answer.
-        if let Some(error) = replies.iter().find(|reply| reply.first() == Some(&b'-')) {
+        let failed = replies.iter().find(|reply| reply.first() == Some(&b'-'));
+        let text = failed.map(|error| String::from_utf8_lossy(&error[1..line_len(error)]));
+        core.book_spread(self.id, self.command, self.index, self.nanos.get(), text.as_deref(), &self.owned);
+        if let Some(error) = failed {
             return core.answer(self.id, error);
         }
         match self.merge {

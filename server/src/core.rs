@@ -718,6 +718,7 @@ impl Core {
                 break;
             }
         }
+        self.stats.note_event("expire-cycle", started.elapsed().as_nanos() as u64, self.ks.now);
         self.stats.sample(self.ks.now);
         self.note_data_bytes();
         if self.idle_timeout_ms > 0 && self.ks.now >= self.next_idle_check_ms {
@@ -754,6 +755,8 @@ impl Core {
             u32::try_from(settings.client_query_buffer_limit()).unwrap_or(u32::MAX);
         self.stats.slow_from_us = settings.slowlog_log_slower_than();
         self.stats.slow_len_max = settings.slowlog_max_len() as usize;
+        self.stats.event_from_ms = settings.latency_monitor_threshold();
+        self.stats.tracking = settings.latency_tracking();
     }
 
     /// Frees removed memory for at most a millisecond; true if there is more.

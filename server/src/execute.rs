@@ -7,8 +7,9 @@
 
 use std::cell::Cell;
 use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
 
-use damselfly_commands::{Args, Cx, Env, Flags, Found, Handler, Keys, Run, Spread, lookup};
+use damselfly_commands::{Args, Command, Cx, Env, Flags, Found, Handler, Keys, Run, Spread, lookup};
 use damselfly_keyspace::Keyspace;
 use damselfly_protocol::{Argv, Proto, ProtocolError, ReplyWriter, Requests};
 
@@ -18,11 +19,14 @@ use crate::core::{Core, OUTPUT_RUN_MAX};
 use crate::locks::{Scope, lock_number};
 use crate::mailbox::Message;
 use crate::server_commands;
-use crate::stats::{Stopwatch, timed_in_runs};
+use crate::stats::{Slow, Stopwatch, timed_in_runs};
 
 /// Requests scanned at once. Enough for the usual pipelines, and what is prepared for them stays in the first-level
 /// cache.
 const REQUESTS_PER_SCAN: usize = 128;
+
+/// Bytes of an argument or a reply from which a command is timed alone: it may be slow for its length.
+const LONG: usize = 64 * 1024;
 
 thread_local! {
     /// What this thread is running, for the message of a broken invariant.
@@ -51,6 +55,15 @@ pub struct Prepared {
     found: Option<Found>,
     route: Route,
     hash: u64,
+}
+
+/// Whose request it was, for the slow log.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Sender {
+    /// A connection of this core.
+    Here(ConnectionId),
+    /// A connection of that core.
+    There(usize, ConnectionId),
 }
 
 /// What happens to the requests behind one.
@@ -325,16 +338,15 @@ impl Core {
     fn run_allowed(&mut self, id: ConnectionId, argv: &Argv<'_>, ready: Prepared, watch: &mut Stopwatch) -> Flow {
         let Some(Found { command, index }) = ready.found else { return Flow::Next };
         self.stats.processed += 1;
-        if self.shared.monitors.load(std::sync::atomic::Ordering::Relaxed) > 0 {
+        if self.shared.monitors.load(Ordering::Relaxed) > 0 {
             server_commands::monitor::show(self, id, command, argv);
         }
-        watch.count(&mut self.stats, index);
         match command.run {
             Run::Server(which) => {
                 watch.stop(&mut self.stats);
                 watch.count(&mut self.stats, index);
                 let flow = server_commands::run(self, id, which, argv);
-                self.close_watch(id, watch, argv);
+                self.close_watch(Sender::Here(id), command, watch, argv);
                 flow
             }
             Run::Shard(handler) => match ready.route {
@@ -343,58 +355,94 @@ impl Core {
                         self.run_when_unlocked(id, argv, ready);
                         return Flow::Pause;
                     }
-                    if timed_in_runs(command) && self.stats.slow_from_us >= 1000 {
-                        self.run_here(id, command.name, handler, argv);
-                    } else {
+                    let alone = self.is_timed_alone(command, argv);
+                    if alone {
                         watch.stop(&mut self.stats);
-                        watch.count(&mut self.stats, index);
-                        self.run_here(id, command.name, handler, argv);
-                        self.close_watch(id, watch, argv);
+                    }
+                    watch.count(&mut self.stats, index);
+                    let answered = self.run_here(id, command.name, index, handler, argv);
+                    if alone || answered > LONG {
+                        self.close_watch(Sender::Here(id), command, watch, argv);
                     }
                     Flow::Next
                 }
                 Route::There(peer) => {
-                    self.forward(id, argv, command, peer);
+                    self.forward(id, argv, command, index, peer);
                     Flow::Next
                 }
                 Route::Spread => {
-                    self.coordinate(id, command, argv);
+                    self.coordinate(id, command, index, argv);
                     Flow::Pause
                 }
             },
         }
     }
 
-    /// Ends the timing of a command that is timed alone, and logs it if it was slow.
-    fn close_watch(&mut self, id: ConnectionId, watch: &mut Stopwatch, argv: &Argv<'_>) {
-        let (nanos, _) = watch.stop(&mut self.stats);
-        let micros = nanos / 1000;
-        if self.stats.slow_from_us < 0 || micros < self.stats.slow_from_us as u64 {
-            return;
-        }
-        let Some(found) = lookup(&argv[0]) else { return };
-        if found.command.flags.has(Flags::SKIP_SLOWLOG) {
-            return;
-        }
-        let who = self.connection(id).map_or_else(Default::default, |connection| {
-            let client = &connection.client;
-            (client.addr.clone(), client.name.as_deref().unwrap_or_default().to_string())
-        });
-        let now = self.ks.now;
-        self.stats.note_duration(nanos, now, argv.iter(), || who);
+    /// Whether a command is timed by itself, because it may be slow or because short times are of interest too.
+    #[inline]
+    fn is_timed_alone(&self, command: &Command, argv: &Argv<'_>) -> bool {
+        const SHORT: u64 = 1_000_000;
+        !timed_in_runs(command) || self.stats.is_notable(SHORT) || argv[argv.len() - 1].len() > LONG
     }
 
-    /// Runs a handler over this core's shard, the reply going to the connection.
+    /// Ends the timing of a command that is timed alone, and notes it if it was slow.
+    fn close_watch(&mut self, sender: Sender, command: &'static Command, watch: &mut Stopwatch, argv: &Argv<'_>) {
+        let (nanos, _) = watch.stop(&mut self.stats);
+        if self.stats.is_notable(nanos) {
+            self.note_slow(sender, command, nanos, argv);
+        }
+    }
+
+    /// Notes a command that took long.
+    #[cold]
+    pub(crate) fn note_slow(&mut self, sender: Sender, command: &'static Command, nanos: u64, argv: &Argv<'_>) {
+        let event = if command.flags.has(Flags::FAST) { "fast-command" } else { "command" };
+        let now = self.ks.now;
+        self.stats.note_event(event, nanos, now);
+        let Some(args) = self.stats.slow_args(command, nanos, argv) else { return };
+        let id = self.shared.next_slow.fetch_add(1, Ordering::Relaxed);
+        let slow =
+            Slow { id, at_s: now / 1000, micros: nanos / 1000, args, addr: String::new(), name: String::new() };
+        match sender {
+            Sender::Here(connection) => self.log_slow(connection, slow),
+            // Who it was is known where the connection is.
+            Sender::There(core, connection) => {
+                self.post(core, Message::Job(Box::new(move |core| core.log_slow(connection, slow))));
+            }
+        }
+    }
+
+    fn log_slow(&mut self, id: ConnectionId, mut slow: Slow) {
+        if let Some(connection) = self.connection(id) {
+            let client = &connection.client;
+            slow.addr.clone_from(&client.addr);
+            slow.name = client.name.as_deref().unwrap_or_default().to_string();
+        }
+        self.stats.push_slow(slow);
+    }
+
+    /// Runs a handler over this core's shard, the reply going to the connection; returns the reply's length.
     #[inline]
-    fn run_here(&mut self, id: ConnectionId, name: &'static str, handler: Handler, argv: &Argv<'_>) {
+    fn run_here(
+        &mut self,
+        id: ConnectionId,
+        name: &'static str,
+        index: usize,
+        handler: Handler,
+        argv: &Argv<'_>,
+    ) -> usize {
         let shard = self.id;
-        let Some((connection, ks, env)) = self.split(id) else { return };
+        let Some((connection, ks, env)) = self.split(id) else { return 0 };
         let (db, proto) = (usize::from(connection.db), connection.proto);
+        let before = connection.output.len();
         let failed = run_handler(name, shard, handler, ks, env, db, proto, argv, &mut connection.output);
+        let answered = connection.output.len() - before;
         if let Some(error) = failed {
             self.stats.count_error(&error);
+            self.stats.count_failed(Some(index));
         }
         self.after_command();
+        answered
     }
 
     /// What follows from changes of keys: those who wait, watch or listen are told.
@@ -409,7 +457,12 @@ impl Core {
     /// page can send requests to any address, and a server that skips the lines it does not know would run the rest.
     fn refuse_unknown(&mut self, id: ConnectionId, argv: &Argv<'_>) -> Flow {
         if !argv[0].eq_ignore_ascii_case(b"post") && !argv[0].eq_ignore_ascii_case(b"host:") {
-            self.answer_error(id, &unknown_command(argv));
+            let text = unknown_command(argv);
+            self.stats.count_error("ERR");
+            if let Some(connection) = self.connection(id) {
+                let proto = connection.proto;
+                ReplyWriter::new(&mut connection.output, proto).error(&text);
+            }
             return Flow::Next;
         }
         if let Some(connection) = self.connection(id) {
@@ -437,13 +490,20 @@ impl Core {
 
     /// Puts a request into the batch for another core.
     #[inline]
-    fn forward(&mut self, id: ConnectionId, argv: &Argv<'_>, command: &'static damselfly_commands::Command, peer: usize) {
+    fn forward(
+        &mut self,
+        id: ConnectionId,
+        argv: &Argv<'_>,
+        command: &'static damselfly_commands::Command,
+        index: usize,
+        peer: usize,
+    ) {
         let Some(connection) = self.connection(id) else { return };
         let (db, proto) = (connection.db, connection.proto);
         let hole = connection.leave_hole();
         self.stats.forwarded += 1;
         let batch = self.batch_for(peer);
-        let added = batch.push(Entry { connection: id, hole, command, db, proto }, argv.iter());
+        let added = batch.push(Entry { connection: id, hole, command, index: index as u16, db, proto }, argv.iter());
         // A batch is sent long before it reaches what spans can address, unless one request is that large, and the
         // limit on requests is half of it.
         assert!(added, "a request fits a batch");
@@ -475,6 +535,7 @@ impl Core {
             }
         }
         let mut replies = std::mem::take(&mut batch.replies);
+        let mut watch = Stopwatch::start();
         for i in 0..count {
             let entry = batch.entries[i];
             if !self.locks.is_idle() || !self.parked.is_empty() {
@@ -490,25 +551,43 @@ impl Core {
                     continue;
                 }
             }
-            self.run_entry(entry, &batch.argv(i), &mut replies);
+            self.run_entry(from, entry, &batch.argv(i), &mut replies, &mut watch);
             batch.ends.push(replies.len() as u32);
         }
+        watch.stop(&mut self.stats);
         batch.replies = replies;
         self.post(from, Message::Replies(batch));
     }
 
-    fn run_entry(&mut self, entry: Entry, argv: &Argv<'_>, replies: &mut Vec<u8>) {
+    fn run_entry(
+        &mut self,
+        from: usize,
+        entry: Entry,
+        argv: &Argv<'_>,
+        replies: &mut Vec<u8>,
+        watch: &mut Stopwatch,
+    ) {
         let Run::Shard(handler) = entry.command.run else {
             unreachable!("only commands over one shard are forwarded")
         };
+        let alone = self.is_timed_alone(entry.command, argv);
+        if alone {
+            watch.stop(&mut self.stats);
+        }
+        watch.count(&mut self.stats, usize::from(entry.index));
+        let before = replies.len();
         let (db, shard) = (usize::from(entry.db), self.id);
         let name = entry.command.name;
         let failed =
             run_handler(name, shard, handler, &mut self.ks, &self.env, db, entry.proto, argv, replies);
         if let Some(error) = failed {
             self.stats.count_error(&error);
+            self.stats.count_failed(Some(usize::from(entry.index)));
         }
         self.after_command();
+        if alone || replies.len() - before > LONG {
+            self.close_watch(Sender::There(from, entry.connection), entry.command, watch, argv);
+        }
     }
 
     /// Lets a forwarded request wait for the lock on its key, and those of the same connection behind it.
@@ -529,7 +608,9 @@ impl Core {
             let queue = core.parked.get_mut(&key).expect("parked until it is run");
             let mut alone = queue.pop_front().expect("parked until it is run");
             let mut replies = std::mem::take(&mut alone.replies);
-            core.run_entry(alone.entries[0], &alone.argv(0), &mut replies);
+            let mut watch = Stopwatch::start();
+            core.run_entry(key.0, alone.entries[0], &alone.argv(0), &mut replies, &mut watch);
+            watch.stop(&mut core.stats);
             alone.ends.push(replies.len() as u32);
             alone.replies = replies;
             core.post(key.0, Message::Replies(alone));
@@ -593,7 +674,7 @@ impl Core {
 
     /// Runs a request of this core's own connection once its key is unlocked.
     fn run_when_unlocked(&mut self, id: ConnectionId, argv: &Argv<'_>, ready: Prepared) {
-        let Some(Found { command, .. }) = ready.found else { return };
+        let Some(Found { command, index }) = ready.found else { return };
         let Some(connection) = self.connection(id) else { return };
         connection.waiting = true;
         let db = usize::from(connection.db);
@@ -602,7 +683,10 @@ impl Core {
         kept.push(argv);
         self.lock(Scope::Keys(numbers), move |core, ticket| {
             if let (Some(argv), Run::Shard(handler)) = (kept.peek(), command.run) {
-                core.run_here(id, command.name, handler, &argv);
+                let mut watch = Stopwatch::start();
+                watch.count(&mut core.stats, index);
+                core.run_here(id, command.name, index, handler, &argv);
+                core.close_watch(Sender::Here(id), command, &mut watch, &argv);
             }
             core.unlock(ticket);
             core.resume(id);
@@ -638,21 +722,23 @@ pub fn run_handler(
     }
 }
 
-/// Redis' answer to a command that does not exist.
-fn unknown_command(argv: &Argv<'_>) -> String {
-    let mut args = String::new();
+/// Redis' answer to a command that does not exist. What was sent is shown as it is, up to its first zero byte.
+fn unknown_command(argv: &Argv<'_>) -> Vec<u8> {
+    const SHOWN_MAX: usize = 128;
+    let shown = |arg: &[u8], room: usize| {
+        let arg = &arg[..arg.len().min(room)];
+        arg.split(|byte| *byte == 0).next().unwrap_or_default().to_vec()
+    };
+    let mut args = Vec::new();
     for arg in argv.iter().skip(1) {
-        if args.len() >= 128 {
+        if args.len() >= SHOWN_MAX {
             break;
         }
-        let room = 128 - args.len();
-        args.push('\'');
-        args.push_str(&String::from_utf8_lossy(&arg[..arg.len().min(room)]));
-        args.push_str("' ");
+        let room = SHOWN_MAX - args.len();
+        args.push(b'\'');
+        args.extend(shown(arg, room));
+        args.extend_from_slice(b"' ");
     }
-    let name = &argv[0];
-    format!(
-        "ERR unknown command '{}', with args beginning with: {args}",
-        String::from_utf8_lossy(&name[..name.len().min(128)])
-    )
+    let name = shown(&argv[0], SHOWN_MAX);
+    [b"ERR unknown command '".as_slice(), &name, b"', with args beginning with: ", &args].concat()
 }

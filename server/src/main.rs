@@ -8,6 +8,7 @@ mod connection;
 mod coordinate;
 mod core;
 mod execute;
+mod latency;
 mod listen;
 mod locks;
 mod mailbox;
@@ -155,6 +156,7 @@ fn serve(config: Config) -> Result<(), String> {
         peers,
         clients: DashMap::with_shard_amount(16),
         next_client: AtomicU64::new(1),
+        next_slow: AtomicU64::new(0),
         connected: AtomicUsize::new(0),
         rejected: AtomicU64::new(0),
         accepted: AtomicU64::new(0),

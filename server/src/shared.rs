@@ -33,6 +33,8 @@ pub struct Shared {
     pub clients: DashMap<u64, (usize, ConnectionId)>,
     /// Next client id.
     pub next_client: AtomicU64,
+    /// Next number in the slow log.
+    pub next_slow: AtomicU64,
     /// Open connections.
     pub connected: AtomicUsize,
     /// Connections refused because of `maxclients`.

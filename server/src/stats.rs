@@ -3,7 +3,10 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use damselfly_commands::Command;
+use damselfly_commands::{Command, Flags};
+use damselfly_protocol::Argv;
+
+use crate::latency::{Events, Histogram};
 
 /// Counters of one command.
 #[derive(Clone, Copy, Debug, Default)]
@@ -21,6 +24,8 @@ pub struct CommandStat {
 /// One entry of the slow log.
 #[derive(Clone, Debug)]
 pub struct Slow {
+    /// Number, unique and growing over all cores.
+    pub id: u64,
     /// Unix seconds.
     pub at_s: u64,
     /// Duration in microseconds.
@@ -66,6 +71,14 @@ pub struct CoreStats {
     pub mutations_before_reset: u64,
     /// Commands that took long, newest first.
     pub slow: VecDeque<Slow>,
+    /// `latency-monitor-threshold`; 0 is never.
+    pub event_from_ms: u64,
+    /// What took at least that long.
+    pub events: Events,
+    /// `latency-tracking`.
+    pub tracking: bool,
+    /// Times of the commands that ran while they were tracked, by command index.
+    pub histograms: Vec<Option<Box<Histogram>>>,
     /// `slowlog-log-slower-than`.
     pub slow_from_us: i64,
     /// `slowlog-max-len`.
@@ -91,6 +104,10 @@ impl Default for CoreStats {
             oom: 0,
             mutations_before_reset: 0,
             slow: VecDeque::new(),
+            event_from_ms: 0,
+            events: Events::new(),
+            tracking: false,
+            histograms: vec![None; damselfly_commands::all().count()],
             slow_from_us: 10_000,
             slow_len_max: 128,
             ops_per_second: 0,
@@ -114,23 +131,58 @@ impl CoreStats {
         }
     }
 
-    /// Notes a command that took this long if it is slow enough to be logged.
-    pub fn note_duration<'a>(
-        &mut self,
-        nanos: u64,
-        now_ms: u64,
-        args: impl ExactSizeIterator<Item = &'a [u8]>,
-        who: impl FnOnce() -> (String, String),
-    ) {
-        let micros = nanos / 1000;
-        if self.slow_from_us < 0 || micros < self.slow_from_us as u64 || self.slow_len_max == 0 {
-            return;
+    /// Counts a command that answered an error.
+    pub fn count_failed(&mut self, index: Option<usize>) {
+        if let Some(index) = index {
+            self.commands[index].failed += 1;
         }
-        let total = args.len();
+    }
+
+    /// Books calls of a command and the time they took together.
+    #[inline]
+    pub fn book(&mut self, index: usize, nanos: u64, calls: u64) {
+        let stat = &mut self.commands[index];
+        stat.calls += calls;
+        stat.nanos += nanos;
+        if self.tracking {
+            self.histograms[index].get_or_insert_default().count(nanos / calls.max(1), calls);
+        }
+    }
+
+    /// Whether somebody wants to know of a single command that took this long.
+    #[inline]
+    pub fn is_notable(&self, nanos: u64) -> bool {
+        self.is_slow(nanos) || self.is_event(nanos)
+    }
+
+    fn is_slow(&self, nanos: u64) -> bool {
+        self.slow_from_us >= 0 && nanos / 1000 >= self.slow_from_us as u64 && self.slow_len_max > 0
+    }
+
+    fn is_event(&self, nanos: u64) -> bool {
+        self.event_from_ms > 0 && nanos / 1_000_000 >= self.event_from_ms
+    }
+
+    /// Notes an event that took long enough.
+    pub fn note_event(&mut self, name: &'static str, nanos: u64, now_ms: u64) {
+        if self.is_event(nanos) {
+            self.events.entry(name).or_default().note(now_ms / 1000, nanos / 1_000_000);
+        }
+    }
+
+    /// A request as the slow log keeps it, if it took long enough; the caller knows who sent it.
+    pub fn slow_args(&self, command: &Command, nanos: u64, argv: &Argv<'_>) -> Option<Vec<Vec<u8>>> {
+        if !self.is_slow(nanos) || command.flags.has(Flags::SKIP_SLOWLOG) {
+            return None;
+        }
+        let total = argv.len();
         let kept = if total > SLOW_ARGS_MAX { SLOW_ARGS_MAX - 1 } else { total };
-        let mut shown: Vec<Vec<u8>> = args
-            .take(kept)
-            .map(|arg| {
+        let mut shown: Vec<Vec<u8>> = (0..kept)
+            .map(|at| {
+                let arg = &argv[at];
+                if is_secret(command, argv, at) {
+                    return b"(redacted)".to_vec();
+                }
                 if arg.len() <= SLOW_ARG_LEN_MAX {
                     return arg.to_vec();
                 }
@@ -142,8 +194,12 @@ impl CoreStats {
         if total > SLOW_ARGS_MAX {
             shown.push(format!("... ({} more arguments)", total - kept).into_bytes());
         }
-        let (addr, name) = who();
-        self.slow.push_front(Slow { at_s: now_ms / 1000, micros, args: shown, addr, name });
+        Some(shown)
+    }
+
+    /// Adds an entry to the slow log.
+    pub fn push_slow(&mut self, slow: Slow) {
+        self.slow.push_front(slow);
         self.slow.truncate(self.slow_len_max);
     }
 
@@ -157,15 +213,27 @@ impl CoreStats {
         }
     }
 
-    /// CONFIG RESETSTAT.
+    /// CONFIG RESETSTAT: the counters; what was noted of single commands stays.
     pub fn reset(&mut self) {
-        let kept = (self.slow_from_us, self.slow_len_max, std::mem::take(&mut self.slow), self.sampled.0);
-        let mutations = self.mutations_before_reset;
-        *self = CoreStats::default();
-        self.mutations_before_reset = mutations;
-        (self.slow_from_us, self.slow_len_max, self.slow) = (kept.0, kept.1, kept.2);
-        self.sampled = (kept.3, 0);
+        let old = std::mem::take(self);
+        self.slow_from_us = old.slow_from_us;
+        self.slow_len_max = old.slow_len_max;
+        self.slow = old.slow;
+        self.event_from_ms = old.event_from_ms;
+        self.events = old.events;
+        self.tracking = old.tracking;
+        self.mutations_before_reset = old.mutations_before_reset;
+        self.sampled = (old.sampled.0, 0);
     }
+}
+
+/// Whether an argument is a password that CONFIG SET is to change.
+fn is_secret(command: &Command, argv: &Argv<'_>, at: usize) -> bool {
+    command.name == "CONFIG"
+        && at >= 3
+        && at % 2 == 1
+        && argv[1].eq_ignore_ascii_case(b"SET")
+        && [b"requirepass".as_slice(), b"masterauth"].iter().any(|secret| argv[at - 1].eq_ignore_ascii_case(secret))
 }
 
 /// Measures runs of equal commands with one clock reading each: a clock call per command would be a twentieth of a
@@ -199,9 +267,7 @@ impl Stopwatch {
         let now = Instant::now();
         let nanos = (now - self.started).as_nanos() as u64;
         self.started = now;
-        let stat = &mut stats.commands[index];
-        stat.calls += calls;
-        stat.nanos += nanos;
+        stats.book(index, nanos, calls);
         (nanos, calls)
     }
 }
@@ -209,6 +275,5 @@ impl Stopwatch {
 /// Whether a command may be timed together with its neighbours of the same kind; the others are timed alone so that
 /// the slow log can name them.
 pub fn timed_in_runs(command: &Command) -> bool {
-    use damselfly_commands::Flags;
     command.flags.has(Flags::FAST) || matches!(command.name, "SET" | "MSET")
 }

@@ -126,24 +126,21 @@ pub fn hello(core: &mut Core, id: ConnectionId, mut args: Args<'_>) -> Outcome {
             }
         };
     }
-    let mut credentials = None;
-    let mut name = None;
+    // Options take effect one by one: those before a mistake have done so.
     while let Some(word) = args.peek() {
         if args.len() >= 3 && args.take_word("AUTH") {
-            credentials = Some((args.take()?, args.take()?));
+            let user = args.take()?;
+            authenticate(core, id, user, args.take()?)?;
         } else if args.len() >= 2 && args.take_word("SETNAME") {
             let given = args.take()?;
             super::client::check_name(given, "Client names")?;
-            name = Some(given);
+            client_of(core, id)?.client.name = super::client::name_of(given);
         } else {
             return Err(CommandError::owned(format!(
                 "ERR Syntax error in HELLO option '{}'",
                 String::from_utf8_lossy(word)
             )));
         }
-    }
-    if let Some((user, password)) = credentials {
-        authenticate(core, id, user, password)?;
     }
     let shared = core.shared.clone();
     let connection = client_of(core, id)?;
@@ -153,9 +150,6 @@ pub fn hello(core: &mut Core, id: ConnectionId, mut args: Args<'_>) -> Outcome {
              <user> <pass> option can be used to authenticate the client and select the RESP protocol version at \
              the same time",
         ));
-    }
-    if let Some(name) = name {
-        connection.client.name = super::client::name_of(name);
     }
     connection.proto = proto;
     let number = connection.client.id;

@@ -9,6 +9,7 @@ pub mod connection;
 pub mod debug;
 pub mod info;
 pub mod keys;
+mod latency;
 pub mod memory;
 pub mod monitor;
 pub mod server;
@@ -41,7 +42,7 @@ pub fn run(core: &mut Core, id: ConnectionId, which: ServerCommand, argv: &Argv<
         ServerCommand::Hello => connection::hello(core, id, args),
         ServerCommand::Info => info::info(core, id, args),
         ServerCommand::Keys => keys::keys(core, id, args),
-        ServerCommand::Latency => slowlog::latency(core, id, args),
+        ServerCommand::Latency => latency::latency(core, id, args),
         ServerCommand::Lolwut => server::lolwut(core, id, args),
         ServerCommand::Memory => memory::memory(core, id, args),
         ServerCommand::Module => server::module(core, id, args),
@@ -60,6 +61,7 @@ pub fn run(core: &mut Core, id: ConnectionId, which: ServerCommand, argv: &Argv<
         ServerCommand::Time => server::time(core, id),
     };
     outcome.unwrap_or_else(|error| {
+        core.stats.count_failed(damselfly_commands::lookup(&argv[0]).map(|found| found.index));
         core.answer_error(id, &error.to_string());
         Flow::Next
     })
