@@ -26,8 +26,9 @@ check:
 	$(CARGO) build --quiet --package damselfly
 	$(CARGO) test --workspace --no-fail-fast
 
-# Checks that need tools beyond a stable toolchain hang themselves here.
+# Miri over the unsafe modules and short runs of the fuzz targets; what is not installed is skipped with a line.
 extra:
+	@tests/extra.sh
 
 # The whole server beside others, over TCP.
 bench:

@@ -4,6 +4,8 @@
 //! protocols run side by side, each with its own three servers, which are started when the first trial needs them.
 //! Arguments are those of libtest that cargo and nextest use: filters (any part of a name), `--exact`, `--list`,
 //! `--skip`. `cargo test --test scripts -- ::redis` checks scripts without having a server of our own.
+//!
+//! Scripts of groups that our server lacks run on `redis` alone, which shows that they are right; see `served.rs`.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -15,7 +17,8 @@ use std::time::Instant;
 use damselfly_tests::executor::Tcp;
 use damselfly_tests::reply::Protocol;
 use damselfly_tests::run::{self, Recording, Role};
-use damselfly_tests::script::{self, Script};
+use damselfly_tests::script::{self, Script, Who};
+use damselfly_tests::served::Lacking;
 use damselfly_tests::servers::{Kind, Server};
 
 const KINDS: [Kind; 3] = [Kind::Redis, Kind::Damselfly { threads: 1 }, Kind::Damselfly { threads: 4 }];
@@ -31,15 +34,26 @@ struct Trial {
 fn main() -> ExitCode {
     let choice = Choice::from_arguments();
     let scripts = script::all();
+    let lacking = match lacking(&choice, &scripts) {
+        Ok(lacking) => lacking,
+        Err(error) => {
+            println!("\n{error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let cuts: Vec<Option<(Script, usize)>> =
+        scripts.iter().map(|(_, parsed)| parsed.as_ref().ok().map(|script| lacking.cut(script))).collect();
     let mut trials = Vec::new();
     for (at, (name, parsed)) in scripts.iter().enumerate() {
-        for protocol in PROTOCOLS {
-            for kind in KINDS {
-                let ours_only = parsed.as_ref().is_ok_and(|script| script.ours);
-                let name = format!("{name}::{}.{protocol}", kind.name());
-                if !(ours_only && kind == Kind::Redis) && choice.takes(&name) {
-                    trials.push(Trial { name, script: at, kind, protocol });
-                }
+        let ours_only = parsed.as_ref().is_ok_and(|script| script.ours);
+        let oracle_only = cuts[at]
+            .as_ref()
+            .is_some_and(|(script, _)| script.steps.iter().all(|step| step.who == Who::Oracle));
+        for (protocol, kind) in PROTOCOLS.iter().flat_map(|protocol| KINDS.map(|kind| (*protocol, kind))) {
+            let name = name_of(name, kind, protocol);
+            let has_lines = if kind == Kind::Redis { !ours_only } else { !oracle_only };
+            if has_lines && choice.takes(&name) {
+                trials.push(Trial { name, script: at, kind, protocol });
             }
         }
     }
@@ -51,17 +65,31 @@ fn main() -> ExitCode {
     }
 
     println!("\nrunning {} trials", trials.len());
+    if lacking.names().next().is_some() {
+        let names: Vec<&str> = lacking.names().collect();
+        let mixed =
+            || cuts.iter().flatten().filter(|(script, left_out)| (1..script.steps.len()).contains(left_out));
+        println!(
+            "not served yet, so played on redis alone: {}, and {} lines of {} other scripts",
+            names.join(", "),
+            mixed().map(|(_, left_out)| left_out).sum::<usize>(),
+            mixed().count()
+        );
+    }
     let start = Instant::now();
     let failures = Mutex::new(Vec::new());
     thread::scope(|scope| {
         for protocol in PROTOCOLS {
-            let (trials, scripts, failures) = (&trials, &scripts, &failures);
+            let (trials, scripts, cuts, failures) = (&trials, &scripts, &cuts, &failures);
             scope.spawn(move || {
                 let mut lane = Lane { protocol, servers: BTreeMap::new(), oracle: None };
                 for trial in trials.iter().filter(|trial| trial.protocol == protocol) {
-                    let failed = match &scripts[trial.script].1 {
-                        Ok(script) => lane.run(trial, script).unwrap_or_else(|error| vec![error]),
-                        Err(error) => vec![error.clone()],
+                    let failed = match (&scripts[trial.script].1, &cuts[trial.script]) {
+                        (Ok(script), Some((cut, _))) => {
+                            lane.run(trial, script, cut).unwrap_or_else(|error| vec![error])
+                        }
+                        (Err(error), _) => vec![error.clone()],
+                        (Ok(_), None) => unreachable!("what parses is cut"),
                     };
                     println!("test {} ... {}", trial.name, if failed.is_empty() { "ok" } else { "FAILED" });
                     if !failed.is_empty() {
@@ -88,6 +116,24 @@ fn main() -> ExitCode {
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
+fn name_of(script: &str, kind: Kind, protocol: Protocol) -> String {
+    format!("{script}::{}.{protocol}", kind.name())
+}
+
+/// What our server lacks. Nothing, if no trial of ours is wanted: then there need not be one.
+fn lacking(choice: &Choice, scripts: &[(String, Result<Script, String>)]) -> Result<Lacking, String> {
+    let wanted = |(name, _): &(String, _)| {
+        PROTOCOLS
+            .iter()
+            .any(|protocol| KINDS[1..].iter().any(|kind| choice.fits(&name_of(name, *kind, *protocol))))
+    };
+    if !scripts.iter().any(wanted) {
+        return Ok(Lacking::default());
+    }
+    let server = Server::start(KINDS[1], &[])?;
+    Lacking::of(&mut Tcp::new(server.address(), Protocol::Resp2))
+}
+
 /// The trials of one protocol, one after the other, on servers of their own.
 struct Lane {
     protocol: Protocol,
@@ -97,7 +143,8 @@ struct Lane {
 }
 
 impl Lane {
-    fn run(&mut self, trial: &Trial, script: &Script) -> Result<Vec<String>, String> {
+    /// `cut` is the script without the lines that our server cannot run yet.
+    fn run(&mut self, trial: &Trial, script: &Script, cut: &Script) -> Result<Vec<String>, String> {
         if !script.ours && self.oracle.as_ref().is_none_or(|(at, _)| *at != trial.script) {
             let recording = self.play(Kind::Redis, script, Role::Oracle)?;
             self.oracle = Some((trial.script, recording));
@@ -106,9 +153,9 @@ impl Lane {
             let (_, recording) = self.oracle.as_ref().ok_or("the oracle runs no @ours script")?;
             return Ok(run::judge_oracle(script, recording));
         }
-        let ours = self.play(trial.kind, script, Role::Ours)?;
+        let ours = self.play(trial.kind, cut, Role::Ours)?;
         let oracle = self.oracle.as_ref().filter(|_| !script.ours).map(|(_, recording)| recording);
-        Ok(run::judge_ours(script, &ours, oracle))
+        Ok(run::judge_ours(cut, &ours, oracle))
     }
 
     fn play(&mut self, kind: Kind, script: &Script, role: Role) -> Result<Recording, String> {
@@ -162,12 +209,15 @@ impl Choice {
     }
 
     fn takes(&self, name: &str) -> bool {
-        let fits = |filter: &String| if self.exact { name == filter } else { name.contains(filter.as_str()) };
-        let taken =
-            (self.filters.is_empty() || self.filters.iter().any(fits)) && !self.skips.iter().any(fits);
+        let taken = self.fits(name);
         if !taken {
             self.left_out.set(self.left_out.get() + 1);
         }
         taken
+    }
+
+    fn fits(&self, name: &str) -> bool {
+        let fits = |filter: &String| if self.exact { name == filter } else { name.contains(filter.as_str()) };
+        (self.filters.is_empty() || self.filters.iter().any(fits)) && !self.skips.iter().any(fits)
     }
 }

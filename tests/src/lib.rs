@@ -6,7 +6,8 @@
 //! never becomes a wrong server.
 //!
 //! Reading order: [`script`] (what a file may contain), [`expect`] (what may stand behind `->`), [`executor`] (who
-//! answers), [`servers`] (processes), [`run`] (one script on several executors, and how they are compared).
+//! answers), [`servers`] (processes), [`run`] (one script on several executors, and how they are compared), [`served`]
+//! (what becomes of scripts for commands that we do not have yet).
 //! The test targets beside this crate: `scripts.rs` runs the files, `coverage.rs` finds commands that no file tests,
 //! `protocol.rs` speaks to the socket below the level of commands.
 
@@ -16,4 +17,5 @@ pub mod lex;
 pub mod reply;
 pub mod run;
 pub mod script;
+pub mod served;
 pub mod servers;
