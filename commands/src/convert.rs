@@ -49,7 +49,7 @@ pub(crate) fn store(
 }
 
 /// What OBJECT ENCODING answers.
-pub(crate) fn encoding(value: Value<'_, Object>) -> &'static str {
+pub fn encoding(value: Value<'_, Object>) -> &'static str {
     match value {
         Value::Int(_) => "int",
         Value::Str(bytes) if bytes.len() <= EMBEDDED_LEN_MAX => "embstr",

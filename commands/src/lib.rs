@@ -26,6 +26,7 @@ mod spread;
 mod string;
 
 pub use args::Args;
+pub use convert::encoding;
 pub use cx::{Cx, Env};
 pub use error::{CmdResult, CommandError};
 pub use lookup::{Found, lookup};

@@ -137,6 +137,15 @@ impl Db {
         self.table.expire_at(loc)
     }
 
+    /// Bytes that one key takes with all it holds, the table's empty room left aside.
+    pub fn entry_bytes(&self, loc: Loc) -> usize {
+        let object = match self.table.value(loc) {
+            Value::Int(_) | Value::Str(_) => 0,
+            Value::Object(object) => object.heap_bytes(),
+        };
+        self.table.entry_bytes(loc) + object
+    }
+
     /// Whether the key is exempt from eviction.
     pub fn is_sticky(&self, loc: Loc) -> bool {
         self.table.is_sticky(loc)

@@ -98,6 +98,14 @@ impl Listening {
         Ok(Listening { socket: Socketed::Tcp(socket.into()), kind, keepalive })
     }
 
+    /// The bare TCP socket, for a thread that accepts in its own way.
+    pub fn into_tcp(self) -> Option<TcpListener> {
+        match self.socket {
+            Socketed::Tcp(socket) => Some(socket),
+            Socketed::Unix(..) => None,
+        }
+    }
+
     /// Listens on a unix socket, replacing a left-over file that nobody listens on.
     pub fn unix(path: &Path, mode: Option<u32>) -> io::Result<Self> {
         if path.exists() && std::os::unix::net::UnixStream::connect(path).is_err() {

@@ -3,15 +3,18 @@
 //! `main` turns flags and machine into a [`Shared`], starts a thread per core, and then only waits: for a signal, for
 //! SHUTDOWN, or for a core that ended. All work happens in `core.rs`.
 
+mod admin_http;
 mod batch;
 mod connection;
 mod coordinate;
 mod core;
+mod digest;
 mod execute;
 mod latency;
 mod listen;
 mod locks;
 mod mailbox;
+mod metrics;
 mod pause;
 mod poll;
 mod process;
@@ -19,6 +22,7 @@ mod report;
 mod server_commands;
 mod sha1;
 mod shared;
+mod slot;
 mod stats;
 
 use std::process::ExitCode;
@@ -173,6 +177,7 @@ fn serve(config: Config) -> Result<(), String> {
     });
     banner(&shared, &machine, &sockets);
     let cores = start_cores(&shared, sockets)?;
+    admin_http::start(&shared);
     wait_for_the_end(&shared, stopped)?;
     shared.stopping.store(true, Ordering::Release);
     for peer in &shared.peers {

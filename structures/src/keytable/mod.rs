@@ -325,6 +325,23 @@ impl<O> KeyTable<O> {
         self.string_bytes
     }
 
+    /// Bytes of one key: its entry, and what the entry owns outside the table. What a collection owns itself is not in
+    /// it, nor the table's empty room.
+    pub fn entry_bytes(&self, loc: Loc) -> usize {
+        let entry = self.table.entry(loc);
+        let parts = Parts::of(entry);
+        let mut bytes = parts.len();
+        if parts.tag & KEY_OUT != 0 {
+            bytes += good_size(self.key(loc).len());
+        }
+        match parts.tag & KIND {
+            STR_OUT => bytes += good_size(read_u32(entry, parts.value + 12) as usize),
+            OBJECT => bytes += size_of::<O>(),
+            _ => {}
+        }
+        bytes
+    }
+
     /// Number of collections.
     pub fn objects(&self) -> usize {
         self.objects.len()

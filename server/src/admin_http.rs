@@ -1,0 +1,217 @@
+//! HTTP for operators: `/healthz` and `/metrics`, on a thread of its own.
+//!
+//! A thread, because neither a scrape nor a slow peer may take time from a core. It shares nothing with the cores but
+//! their mailboxes: for the metrics it posts each a question and waits for the answers.
+//!
+//! The ports are open to whoever reaches them, so everything is bounded. A header must come within [`READ_TIMEOUT`]
+//! and [`HEADER_LEN_MAX`]; bodies are not read. At [`CONNECTIONS_MAX`] the oldest connection makes room for a new
+//! one: with a refusal instead, 64 silent peers could make every probe fail, and the orchestrator would restart a
+//! healthy server. A core that does not answer fails the scrape after [`ANSWER_TIMEOUT`] and is not asked again
+//! until it has.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::net::TcpListener;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::sync::{Mutex, oneshot};
+use tokio::task::AbortHandle;
+
+use crate::connection::Listener;
+use crate::listen::Listening;
+use crate::metrics;
+use crate::report::CoreReport;
+use crate::shared::Shared;
+
+/// Connections at a time.
+const CONNECTIONS_MAX: usize = 64;
+/// Connections the kernel may queue.
+const BACKLOG: u32 = 64;
+/// For a request's header to arrive, and for the next request on an idle connection: longer than the minute between
+/// two scrapes.
+const READ_TIMEOUT: Duration = Duration::from_secs(75);
+/// For sent bytes to be taken by the peer.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+/// For all cores to answer. Ten times what a scraper waits would help nobody.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// Pause after the kernel could not give us a connection, most likely for want of descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Bytes and number of header fields.
+const HEADER_LEN_MAX: usize = 8 * 1024;
+const HEADERS_MAX: usize = 64;
+/// The thread's stack. Pages that are not touched cost nothing, but some systems reserve them all.
+const STACK_LEN: usize = 512 * 1024;
+
+/// Listens on the configured ports and starts the thread. A port that is taken is a warning: the server serves its
+/// clients without it.
+pub fn start(shared: &Arc<Shared>) {
+    let config = &shared.config;
+    let mut sockets = Vec::new();
+    for &port in &config.http_ports {
+        match Listening::tcp(&config.bind, port, Listener::Admin, BACKLOG, 0) {
+            Ok(opened) => {
+                tracing::info!("listening on port {port} (HTTP)");
+                sockets.extend(opened.into_iter().filter_map(Listening::into_tcp));
+            }
+            Err(error) => tracing::warn!("no HTTP on port {port}: {error}"),
+        }
+    }
+    if sockets.is_empty() {
+        return;
+    }
+    let shared = shared.clone();
+    let thread = std::thread::Builder::new().name("admin-http".to_string()).stack_size(STACK_LEN);
+    let started = thread.spawn(move || {
+        if let Err(error) = run(shared, sockets) {
+            tracing::error!("HTTP ended: {error}");
+        }
+    });
+    if let Err(error) = started {
+        tracing::warn!("no HTTP: cannot start a thread: {error}");
+    }
+}
+
+fn run(shared: Arc<Shared>, sockets: Vec<TcpListener>) -> std::io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default())?;
+    let pages = Rc::new(Pages { shared, unanswered: Mutex::new(Vec::new()) });
+    let open = Rc::new(RefCell::new(VecDeque::new()));
+    runtime.block_on(async {
+        let mut tasks = Vec::new();
+        for socket in sockets {
+            let socket = tokio::net::TcpListener::from_std(socket)?;
+            tasks.push(tokio::task::spawn_local(accept(socket, pages.clone(), open.clone())));
+        }
+        for task in tasks {
+            task.await?;
+        }
+        Ok(())
+    })
+}
+
+async fn accept(socket: tokio::net::TcpListener, pages: Rc<Pages>, open: Rc<RefCell<VecDeque<AbortHandle>>>) {
+    loop {
+        let stream = match socket.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "an HTTP connection could not be accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        // Without it a peer that stops reading keeps its connection until 64 others came. Where the option is
+        // missing, it does.
+        let _ = socket2::SockRef::from(&stream).set_tcp_user_timeout(Some(WRITE_TIMEOUT));
+        let pages = pages.clone();
+        let connection = tokio::task::spawn_local(async move {
+            let service = service_fn(move |request| {
+                let pages = pages.clone();
+                async move { Ok::<_, Infallible>(pages.answer(&request).await) }
+            });
+            let served = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(READ_TIMEOUT)
+                .max_headers(HEADERS_MAX)
+                .max_header_size(HEADER_LEN_MAX)
+                .max_buf_size(2 * HEADER_LEN_MAX)
+                .serve_connection(TokioIo::new(stream), service)
+                .await;
+            if let Err(error) = served {
+                tracing::debug!(%error, "an HTTP connection ended");
+            }
+        });
+        let mut open = open.borrow_mut();
+        open.retain(|connection| !connection.is_finished());
+        if open.len() == CONNECTIONS_MAX
+            && let Some(oldest) = open.pop_front()
+        {
+            oldest.abort();
+        }
+        open.push_back(connection.abort_handle());
+    }
+}
+
+/// What there is to see.
+struct Pages {
+    shared: Arc<Shared>,
+    /// Questions that were not answered in time.
+    unanswered: Mutex<Vec<oneshot::Receiver<CoreReport>>>,
+}
+
+impl Pages {
+    async fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+        let path = request.uri().path();
+        if !matches!(path, "/healthz" | "/metrics") {
+            return text(StatusCode::NOT_FOUND, "Not Found\n");
+        }
+        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+            let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed\n");
+            response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+            return response;
+        }
+        if self.shared.stopping.load(Ordering::Acquire) {
+            return unavailable();
+        }
+        if path == "/healthz" {
+            return text(StatusCode::OK, "OK\n");
+        }
+        let Some(report) = self.report().await else { return unavailable() };
+        let mut response = text(StatusCode::OK, metrics::text(&self.shared, &report));
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(metrics::CONTENT_TYPE));
+        response
+    }
+
+    /// Asks all cores; None if one does not answer.
+    async fn report(&self) -> Option<CoreReport> {
+        // One scrape at a time: each core holds at most one question of ours, however many ask and however long it
+        // takes.
+        let mut unanswered = self.unanswered.lock().await;
+        let collect = async {
+            while let Some(late) = unanswered.last_mut() {
+                // An answer that comes too late is of no use, but it makes room for the next question.
+                let _ = late.await;
+                unanswered.pop();
+            }
+            for peer in &self.shared.peers {
+                let (answer, answered) = oneshot::channel();
+                peer.mailbox.post_from_outside(Box::new(move |core| {
+                    // Nobody waits any more if the scrape took too long.
+                    let _ = answer.send(CoreReport::of(core));
+                }));
+                unanswered.push(answered);
+            }
+            let mut reports = Vec::new();
+            while let Some(answered) = unanswered.last_mut() {
+                let report = answered.await;
+                unanswered.pop();
+                reports.push(report.ok()?);
+            }
+            Some(CoreReport::sum(reports))
+        };
+        tokio::time::timeout(ANSWER_TIMEOUT, collect).await.ok()?
+    }
+}
+
+fn unavailable() -> Response<Full<Bytes>> {
+    text(StatusCode::SERVICE_UNAVAILABLE, "Service Unavailable\n")
+}
+
+fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}

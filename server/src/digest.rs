@@ -1,0 +1,132 @@
+//! DEBUG DIGEST: 160 bits that are equal for equal data, on this server and on Redis.
+//!
+//! The definition is Redis', so that a test can compare a server with another, a replica or a reloaded snapshot. Two
+//! ways of adding bytes to a digest: *xor*, after which the order of what was added does not matter (fields of a
+//! hash, keys of a database), and *mix*, after which it does (elements of a list, key and value). A database's keys
+//! are xored, so each shard digests its own and the results are xored again.
+
+use damselfly_keyspace::{Db, Object, Value};
+use damselfly_protocol::number::Decimal;
+
+use crate::sha1::{LEN, hex, sha1};
+
+/// See the module's head. All zeros before anything was added.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Digest([u8; LEN]);
+
+/// Redis' numbers of types, which go into the digest.
+const STRING: u32 = 0;
+
+impl Digest {
+    /// Adds bytes; the order of such additions does not matter.
+    pub fn xor(&mut self, bytes: &[u8]) {
+        self.merge(&Digest(sha1(bytes)));
+    }
+
+    /// Adds bytes; the order of such additions matters.
+    pub fn mix(&mut self, bytes: &[u8]) {
+        self.xor(bytes);
+        self.0 = sha1(&self.0);
+    }
+
+    /// Adds what another digest has xored together.
+    pub fn merge(&mut self, other: &Digest) {
+        for (byte, other) in self.0.iter_mut().zip(other.0) {
+            *byte ^= other;
+        }
+    }
+
+    /// Adds a value: its type, its content, and whether it expires.
+    pub fn add_value(&mut self, value: Value<'_, Object>, expires: bool) {
+        match value {
+            Value::Int(number) => {
+                self.mix(&STRING.to_be_bytes());
+                self.mix(Decimal::new(number).as_bytes());
+            }
+            Value::Str(bytes) => {
+                self.mix(&STRING.to_be_bytes());
+                self.mix(bytes);
+            }
+            Value::Object(object) => match *object {},
+        }
+        if expires {
+            self.xor(b"!!expire!!");
+        }
+    }
+
+    /// Of the keys of one shard's database that have not expired at `now`; None if there are none.
+    pub fn of_db(db: &Db, now: u64) -> Option<Digest> {
+        let mut all = None;
+        db.for_each(|loc| {
+            let expire_at = db.expire_at(loc);
+            if expire_at.is_some_and(|at| at <= now) {
+                return;
+            }
+            let mut one = Digest::default();
+            one.mix(db.key(loc));
+            one.add_value(db.value(loc), expire_at.is_some());
+            all.get_or_insert_with(Digest::default).xor(&one.0);
+        });
+        all
+    }
+
+    /// Of a whole server: `dbs` has each database that has keys, in the order of their numbers.
+    pub fn of_databases(dbs: impl IntoIterator<Item = (usize, Digest)>) -> Digest {
+        let mut all = Digest::default();
+        for (number, digest) in dbs {
+            // No server has four thousand million databases.
+            all.mix(&(number as u32).to_be_bytes());
+            all.merge(&digest);
+        }
+        all
+    }
+
+    /// As Redis prints it.
+    pub fn to_hex(self) -> String {
+        hex(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use damselfly_keyspace::{Expiry, Keyspace, Options};
+
+    use super::Digest;
+
+    fn digest(shards: &[Keyspace], databases: usize) -> String {
+        let dbs = (0..databases).filter_map(|number| {
+            let parts: Vec<Digest> = shards
+                .iter()
+                .filter_map(|shard| Digest::of_db(shard.db(number)?, shard.now))
+                .collect();
+            parts.into_iter().reduce(|mut sum, part| { sum.merge(&part); sum }).map(|digest| (number, digest))
+        });
+        Digest::of_databases(dbs).to_hex()
+    }
+
+    /// The same data has the same digest however many shards hold it, and it is the one that redis-server 7.0.15
+    /// answers for `SET a 1`, `SET b text PX 100000`, `SELECT 3`, `SET a ""`.
+    #[test]
+    fn as_redis() {
+        for shards in 1..4u64 {
+            let options = Options { databases: 4, hash_seed: 7, random_seed: 1 };
+            let mut all: Vec<Keyspace> = (0..shards).map(|_| Keyspace::new(&options)).collect();
+            for (i, (db, key, value, expiry)) in [
+                (0, b"a", &b"1"[..], Expiry::Never),
+                (0, b"b", b"text", Expiry::At(100_000)),
+                (3, b"a", b"", Expiry::Never),
+                (1, b"x", b"gone", Expiry::At(50)),
+            ]
+            .into_iter()
+            .enumerate()
+            {
+                all[i % shards as usize].set_string(db, key, value, expiry);
+            }
+            for shard in &mut all {
+                shard.now = 60;
+            }
+            assert_eq!(digest(&all, 4), "6697eae26f24ab77ba983b53cd07f1b161721993", "{shards} shards");
+        }
+        assert_eq!(digest(&[], 4), "0".repeat(40));
+    }
+}

@@ -1,0 +1,292 @@
+//! `/metrics`: the sum of all cores' reports in Prometheus' text format.
+//!
+//! Names and labels are Dragonfly's where it has one for the fact, so its dashboards and alerts work. Nothing is kept
+//! between scrapes: counters live in the cores as plain integers, and the families are built when somebody asks. What
+//! has no meaning here is not exported; a query for a missing series returns nothing, which is true.
+
+use std::path::Path;
+use std::sync::atomic::Ordering;
+
+use prometheus::TextEncoder;
+use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
+
+use crate::process;
+use crate::report::CoreReport;
+use crate::server_commands::info::DRAGONFLY_VERSION;
+use crate::shared::Shared;
+
+/// Content type of the format.
+pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
+
+/// The page.
+pub fn text(shared: &Shared, report: &CoreReport) -> String {
+    let mut families = Families(Vec::with_capacity(48));
+    server(&mut families, shared, report);
+    memory(&mut families, shared, report);
+    traffic(&mut families, shared, report);
+    keyspace(&mut families, report);
+    replication(&mut families);
+    disk(&mut families, &shared.config.dir);
+    TextEncoder::new().encode_to_string(&families.0).expect("every family has a name and a sample")
+}
+
+fn server(families: &mut Families, shared: &Shared, report: &CoreReport) {
+    let version = [(DRAGONFLY_VERSION, 1)];
+    families.gauges("version", "The version whose surface this server has; always 1", "version", version);
+    families.gauge("master", "1 if this node takes writes, 0 if it replicates another", 1);
+    let uptime = shared.started.1.elapsed().as_secs();
+    families.counter("uptime_in_seconds", "Seconds since the process began", uptime);
+    families.gauge("max_clients", "Most clients at a time", u64::from(shared.settings.maxclients()));
+    families.gauges(
+        "connected_clients",
+        "Open connections, by the port they came through",
+        "listener",
+        [("main", report.connections_main), ("other", report.connections_other)],
+    );
+    families.gauge("blocked_clients", "Clients that wait inside a blocking command", report.blocked);
+    families.gauges(
+        "connections_libs",
+        "Open connections, by client library and version",
+        "lib",
+        report.libs.iter().map(|(lib, count)| (if lib.is_empty() { ":" } else { lib.as_str() }, *count)),
+    );
+}
+
+fn memory(families: &mut Families, shared: &Shared, report: &CoreReport) {
+    let used = report.data_bytes();
+    let peak = shared.used_peak.load(Ordering::Relaxed).max(used);
+    families.gauge("memory_used_bytes", "Bytes of the data", used);
+    families.gauge("memory_used_peak_bytes", "Most bytes that the data took", peak);
+    families.gauge("memory_max_bytes", "Limit for the data; 0 is none", shared.settings.maxmemory());
+    if let Some(process) = process::Memory::now() {
+        families.gauge("used_memory_rss_bytes", "Resident memory of the process", process.rss);
+        families.gauge("swap_memory_bytes", "Memory of the process that is swapped out", process.swapped);
+    }
+    families.gauge("connection_memory_bytes", "Bytes that connections hold", report.connection_bytes);
+    let table = report.over_dbs(|db| db.table_bytes);
+    families.gauges(
+        "memory_by_class_bytes",
+        "Bytes in use, by what they are used for",
+        "class",
+        [
+            ("table_used", table),
+            ("object_used", report.over_dbs(|db| db.heap_bytes) - table),
+            ("client_read_buffer", report.input_bytes),
+            ("connection", report.connection_bytes.saturating_sub(report.input_bytes)),
+        ],
+    );
+    let types = [
+        ("string", report.over_dbs(|db| db.string_bytes)),
+        ("key", report.over_dbs(|db| db.key_bytes)),
+    ];
+    families.gauges(
+        "type_used_memory",
+        "Bytes of values, by type, and of keys",
+        "type",
+        types.into_iter().filter(|(_, bytes)| *bytes > 0),
+    );
+    families.counters(
+        "oom_errors_total",
+        "Refusals for lack of memory",
+        "type",
+        [("cmd", report.oom as f64)].into_iter().filter(|(_, count)| *count > 0.0),
+    );
+}
+
+fn traffic(families: &mut Families, shared: &Shared, report: &CoreReport) {
+    let accepted = shared.accepted.load(Ordering::Relaxed);
+    families.counter("connections_received_total", "Connections accepted", accepted);
+    families.counters(
+        "listener_accept_error_total",
+        "Connections refused, by reason",
+        "reason",
+        [("limit_reached", shared.rejected.load(Ordering::Relaxed) as f64)],
+    );
+    families.counters(
+        "commands_processed_total",
+        "Commands run, by the port they came through",
+        "listener",
+        [
+            ("main", report.processed.saturating_sub(report.processed_other) as f64),
+            ("other", report.processed_other as f64),
+        ],
+    );
+    families.counter(
+        "pipeline_commands_total",
+        "Commands that came in one read together with others",
+        report.pipelined,
+    );
+    families.counter(
+        "forwarded_commands_total",
+        "Commands that travelled from the core of their client to that of their key",
+        report.forwarded,
+    );
+    families.counter("net_input_bytes_total", "Bytes received from clients", report.received);
+    families.counter("net_output_bytes_total", "Bytes sent to clients", report.sent);
+    let called: Vec<(String, _)> = report.called().filter(|(_, stat)| stat.calls > 0).collect();
+    families.counters(
+        "commands_total",
+        "Calls, by command",
+        "cmd",
+        called.iter().map(|(name, stat)| (name.as_str(), stat.calls as f64)),
+    );
+    families.counters(
+        "commands_duration_seconds",
+        "Time spent, by command",
+        "cmd",
+        called.iter().map(|(name, stat)| (name.as_str(), stat.nanos as f64 / 1e9)),
+    );
+    families.counters(
+        "error_replies_total",
+        "Error replies, by their first word",
+        "kind",
+        report.errors.iter().map(|(kind, count)| (kind.as_str(), *count as f64)),
+    );
+}
+
+fn keyspace(families: &mut Families, report: &CoreReport) {
+    let stats = report.keyspace;
+    families.counter("keyspace_hits_total", "Reads that found their key", stats.hits);
+    families.counter("keyspace_misses_total", "Reads that did not find their key", stats.misses);
+    families.counter("keyspace_mutations_total", "Changes of keys", stats.mutations);
+    families.counter("expired_keys_total", "Keys removed because their time had come", stats.expired);
+    families.counter("evicted_keys_total", "Keys removed to make room", stats.evicted);
+    let names: Vec<String> = (0..report.dbs.len()).map(|number| format!("db{number}")).collect();
+    // The first database always, so that there is a series from the start; others once they have had a key.
+    let dbs: Vec<(&str, _)> = names
+        .iter()
+        .zip(&report.dbs)
+        .enumerate()
+        .filter(|(number, (_, db))| *number == 0 || db.capacity > 0)
+        .map(|(_, (name, db))| (name.as_str(), db))
+        .collect();
+    families.gauges("db_keys", "Keys, by database", "db", dbs.iter().map(|(name, db)| (*name, db.keys)));
+    families.gauges(
+        "db_keys_expiring",
+        "Keys with an expiry, by database",
+        "db",
+        dbs.iter().map(|(name, db)| (*name, db.expires)),
+    );
+    families.gauges(
+        "db_capacity",
+        "Keys that fit before tables grow, by database",
+        "db",
+        dbs.iter().map(|(name, db)| (*name, db.capacity)),
+    );
+}
+
+fn replication(families: &mut Families) {
+    families.gauges("role", "1 for the role of this node", "role", [("master", 1), ("replica", 0)]);
+    families.gauges("connected_slaves", "Replicas that are connected", "role", [("master", 0)]);
+}
+
+/// The file system of snapshots, if they go to one.
+fn disk(families: &mut Families, dir: &str) {
+    if dir.contains("://") {
+        return;
+    }
+    if let Some((size, used)) = process::disk(Path::new(dir)) {
+        families.gauge("disk_size_bytes", "Size of the file system that snapshots are written to", size);
+        families.gauge("disk_used_bytes", "Used bytes of the file system that snapshots are written to", used);
+    }
+}
+
+/// What is being put together.
+struct Families(Vec<MetricFamily>);
+
+impl Families {
+    fn gauge(&mut self, name: &str, help: &str, value: u64) {
+        self.push(MetricType::GAUGE, name, help, vec![metric(MetricType::GAUGE, None, value as f64)]);
+    }
+
+    fn counter(&mut self, name: &str, help: &str, value: u64) {
+        self.push(MetricType::COUNTER, name, help, vec![metric(MetricType::COUNTER, None, value as f64)]);
+    }
+
+    fn gauges<'a>(
+        &mut self,
+        name: &str,
+        help: &str,
+        label: &str,
+        values: impl IntoIterator<Item = (&'a str, u64)>,
+    ) {
+        let values = values.into_iter().map(|(of, value)| (of, value as f64));
+        self.labelled(MetricType::GAUGE, name, help, label, values);
+    }
+
+    fn counters<'a>(
+        &mut self,
+        name: &str,
+        help: &str,
+        label: &str,
+        values: impl IntoIterator<Item = (&'a str, f64)>,
+    ) {
+        self.labelled(MetricType::COUNTER, name, help, label, values);
+    }
+
+    fn labelled<'a>(
+        &mut self,
+        kind: MetricType,
+        name: &str,
+        help: &str,
+        label: &str,
+        values: impl IntoIterator<Item = (&'a str, f64)>,
+    ) {
+        let samples: Vec<Metric> =
+            values.into_iter().map(|(of, value)| metric(kind, Some((label, of)), value)).collect();
+        // A family without samples is not printed at all, and the encoder refuses it.
+        if !samples.is_empty() {
+            self.push(kind, name, help, samples);
+        }
+    }
+
+    fn push(&mut self, kind: MetricType, name: &str, help: &str, samples: Vec<Metric>) {
+        let mut family = MetricFamily::default();
+        family.set_name(format!("dragonfly_{name}"));
+        family.set_help(help.to_string());
+        family.set_field_type(kind);
+        family.set_metric(samples);
+        self.0.push(family);
+    }
+}
+
+fn metric(kind: MetricType, label: Option<(&str, &str)>, value: f64) -> Metric {
+    let mut metric = Metric::default();
+    if let Some((name, of)) = label {
+        let mut pair = LabelPair::default();
+        pair.set_name(name.to_string());
+        pair.set_value(of.to_string());
+        metric.set_label(vec![pair]);
+    }
+    if kind == MetricType::COUNTER {
+        let mut counter = Counter::default();
+        counter.set_value(value);
+        metric.set_counter(counter);
+    } else {
+        let mut gauge = Gauge::default();
+        gauge.set_value(value);
+        metric.set_gauge(gauge);
+    }
+    metric
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus::TextEncoder;
+
+    use super::Families;
+
+    /// The format to the letter, with a label value that needs escaping; a family without samples is left out.
+    #[test]
+    fn format() {
+        let mut families = Families(Vec::new());
+        families.gauge("a", "Says a", 1 << 40);
+        families.counters("b_total", "Says b", "lib", [("x\"\n\\", 0.5), ("y", 2.0)]);
+        families.gauges("c", "Says c", "db", []);
+        let text = TextEncoder::new().encode_to_string(&families.0).expect("valid");
+        let expected = "# HELP dragonfly_a Says a\n# TYPE dragonfly_a gauge\ndragonfly_a 1099511627776\n\
+            # HELP dragonfly_b_total Says b\n# TYPE dragonfly_b_total counter\n\
+            dragonfly_b_total{lib=\"x\\\"\\n\\\\\"} 0.5\ndragonfly_b_total{lib=\"y\"} 2\n";
+        assert_eq!(text, expected);
+    }
+}
