@@ -3,7 +3,8 @@
 //! The one place that must know every type from both sides, so its matches name them all: a type that is added does
 //! not compile until it can leave and come back.
 
-use damselfly_keyspace::{Expiry, Object, Value};
+use damselfly_keyspace::values::zset::SortedSet;
+use damselfly_keyspace::{Collection, Expiry, List, Object, Value};
 use damselfly_protocol::number::Decimal;
 use damselfly_rdb::{Encoder, Target, dump};
 
@@ -18,9 +19,21 @@ pub(crate) fn to_payload(value: Value<'_, Object>) -> Vec<u8> {
     match value {
         Value::Int(number) => dump::string(&mut encoder, Decimal::new(number).as_bytes(), &mut payload),
         Value::Str(bytes) => dump::string(&mut encoder, bytes, &mut payload),
-        Value::Object(object) => match *object {},
+        Value::Object(object) => dump::value(&mut encoder, &to_rdb(object), &mut payload),
     }
     payload
+}
+
+/// A collection as the format sees it.
+fn to_rdb(object: &Object) -> damselfly_rdb::Value {
+    match object {
+        Object::List(list) => damselfly_rdb::Value::List(list.iter().map(|item| item.to_vec()).collect()),
+        Object::ZSet(zset) => {
+            let mut members = Vec::with_capacity(zset.len());
+            zset.for_each(|member, score| members.push((member.to_vec(), score)));
+            damselfly_rdb::Value::ZSet(members)
+        }
+    }
 }
 
 /// Stores a decoded payload under a key, new or not. Announce it.
@@ -33,11 +46,24 @@ pub(crate) fn store(
     use damselfly_rdb::Value as Rdb;
     match value {
         Rdb::String(bytes) => cx.set_string(key, &bytes, expiry),
+        Rdb::List(elements) => {
+            let mut list = List::new();
+            for element in &elements {
+                list.push_back(element);
+            }
+            store_collection(cx, key, list, expiry)?;
+        }
+        Rdb::ZSet(members) => {
+            let mut zset = SortedSet::begin(cx.ks.hash_seed());
+            let (seed, limits) = (cx.ks.hash_seed(), cx.env.zset_pack);
+            for (member, score) in &members {
+                zset.insert(seed, member, *score, limits);
+            }
+            store_collection(cx, key, zset, expiry)?;
+        }
         Rdb::Json(_)
-        | Rdb::List(_)
         | Rdb::Set(_)
         | Rdb::Hash(_)
-        | Rdb::ZSet(_)
         | Rdb::Stream(_)
         | Rdb::Bloom(..)
         | Rdb::CountMin { .. }
@@ -48,12 +74,34 @@ pub(crate) fn store(
     Ok(())
 }
 
+/// A collection without elements is no payload that any server wrote.
+fn store_collection<C: Collection>(
+    cx: &mut Cx<'_>,
+    key: &[u8],
+    collection: C,
+    expiry: Expiry,
+) -> Result<(), CommandError> {
+    if collection.is_gone() {
+        return Err(CommandError::BadPayload);
+    }
+    cx.set_object(key, collection.wrap(), expiry);
+    Ok(())
+}
+
 /// What OBJECT ENCODING answers.
 pub fn encoding(value: Value<'_, Object>) -> &'static str {
     match value {
         Value::Int(_) => "int",
         Value::Str(bytes) if bytes.len() <= EMBEDDED_LEN_MAX => "embstr",
         Value::Str(_) => "raw",
-        Value::Object(object) => match *object {},
+        Value::Object(Object::List(list)) => {
+            if list.is_pack() {
+                "listpack"
+            } else {
+                "quicklist"
+            }
+        }
+        Value::Object(Object::ZSet(SortedSet::Small(_))) => "listpack",
+        Value::Object(Object::ZSet(SortedSet::Big(_))) => "skiplist",
     }
 }

@@ -1,5 +1,6 @@
 //! What a handler can do: the keyspace of its shard through the eyes of one client.
 
+use damselfly_keyspace::values::PackLimits;
 use damselfly_keyspace::{Class, Expiry, Keyspace, Loc, Object, Value};
 use damselfly_protocol::number::Decimal;
 use damselfly_protocol::reply::ReplyWriter;
@@ -11,11 +12,13 @@ use crate::error::CommandError;
 pub struct Env {
     /// Longest string (`proto-max-bulk-len`).
     pub string_len_max: usize,
+    /// When a sorted set is small.
+    pub zset_pack: PackLimits,
 }
 
 impl Default for Env {
     fn default() -> Env {
-        Env { string_len_max: 512 * 1024 * 1024 }
+        Env { string_len_max: 512 * 1024 * 1024, zset_pack: PackLimits::default() }
     }
 }
 

@@ -95,4 +95,10 @@ impl fmt::Display for CommandError {
     }
 }
 
+impl From<damselfly_keyspace::WrongType> for CommandError {
+    fn from(_: damselfly_keyspace::WrongType) -> CommandError {
+        CommandError::WrongType
+    }
+}
+
 impl std::error::Error for CommandError {}
