@@ -4,6 +4,7 @@
 pub mod client;
 mod client_list;
 pub mod command;
+mod command_facts;
 pub mod config;
 pub mod connection;
 pub mod debug;
