@@ -24,6 +24,12 @@ pub(crate) fn to_payload(value: Value<'_, Object>) -> Vec<u8> {
     payload
 }
 
+/// Bytes of a value in the RDB format, its type and the frame of DUMP left out.
+pub fn serialized_len(value: Value<'_, Object>) -> usize {
+    // The payload begins with the type and ends with two bytes of version and eight of checksum.
+    to_payload(value).len() - 11
+}
+
 /// A collection as the format sees it.
 fn to_rdb(object: &Object) -> damselfly_rdb::Value {
     match object {

@@ -11,6 +11,7 @@
 //! Read next: `cx.rs` (what a handler can do), `string.rs` (a typical group), `spread.rs` (commands over shards).
 
 mod args;
+mod bitmap;
 mod connection;
 mod convert;
 mod counter;
@@ -18,15 +19,17 @@ mod cx;
 mod error;
 mod expire;
 mod generic;
+mod hyperloglog;
 mod lcs;
 mod lifetime;
+mod list;
 mod lookup;
 mod server;
 mod spread;
 mod string;
 
 pub use args::Args;
-pub use convert::encoding;
+pub use convert::{encoding, serialized_len};
 pub use cx::{Cx, Env};
 pub use error::{CmdResult, CommandError};
 pub use lookup::{Found, lookup};
@@ -148,10 +151,16 @@ impl Flags {
 /// Redis' command groups, which name the files here and the pages of the documentation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Group {
+    /// Strings as bits.
+    Bitmap,
     /// Connection management.
     Connection,
     /// Keys of any type.
     Generic,
+    /// Estimated numbers of elements.
+    HyperLogLog,
+    /// Lists.
+    List,
     /// Strings.
     String,
     /// The server.
@@ -162,8 +171,11 @@ impl Group {
     /// As COMMAND DOCS names it.
     pub const fn name(self) -> &'static str {
         match self {
+            Group::Bitmap => "bitmap",
             Group::Connection => "connection",
             Group::Generic => "generic",
+            Group::HyperLogLog => "hyperloglog",
+            Group::List => "list",
             Group::String => "string",
             Group::Server => "server",
         }
@@ -172,8 +184,11 @@ impl Group {
     /// The ACL category that belongs to the group, if it has one of its own.
     pub const fn category(self) -> Option<&'static str> {
         match self {
+            Group::Bitmap => Some("bitmap"),
             Group::Connection => Some("connection"),
             Group::Generic => Some("keyspace"),
+            Group::HyperLogLog => Some("hyperloglog"),
+            Group::List => Some("list"),
             Group::String => Some("string"),
             Group::Server => None,
         }
@@ -322,10 +337,13 @@ impl Command {
 
 /// All commands, group by group; within a group in the order of the file.
 pub const FAMILIES: &[&[&Command]] = &[
+    bitmap::COMMANDS,
     connection::COMMANDS,
     counter::COMMANDS,
     expire::COMMANDS,
     generic::COMMANDS,
+    hyperloglog::COMMANDS,
+    list::COMMANDS,
     server::COMMANDS,
     string::COMMANDS,
 ];

@@ -6,7 +6,7 @@
 //! are xored, so each shard digests its own and the results are xored again.
 
 use damselfly_keyspace::{Db, Object, Value};
-use damselfly_protocol::number::Decimal;
+use damselfly_protocol::number::{DOUBLE_LEN_MAX, Decimal, fmt_double_17};
 
 use crate::sha1::{LEN, hex, sha1};
 
@@ -16,6 +16,8 @@ pub struct Digest([u8; LEN]);
 
 /// Redis' numbers of types, which go into the digest.
 const STRING: u32 = 0;
+const LIST: u32 = 1;
+const ZSET: u32 = 3;
 
 impl Digest {
     /// Adds bytes; the order of such additions does not matter.
@@ -47,7 +49,21 @@ impl Digest {
                 self.mix(&STRING.to_be_bytes());
                 self.mix(bytes);
             }
-            Value::Object(object) => match *object {},
+            Value::Object(Object::List(list)) => {
+                self.mix(&LIST.to_be_bytes());
+                for item in list.iter() {
+                    self.mix(item.as_bytes(&mut [0; 20]));
+                }
+            }
+            Value::Object(Object::ZSet(zset)) => {
+                self.mix(&ZSET.to_be_bytes());
+                zset.for_each(|member, score| {
+                    let mut one = Digest::default();
+                    one.mix(member);
+                    one.mix(fmt_double_17(score, &mut [0; DOUBLE_LEN_MAX]).as_bytes());
+                    self.xor(&one.0);
+                });
+            }
         }
         if expires {
             self.xor(b"!!expire!!");
@@ -95,11 +111,15 @@ mod tests {
 
     fn digest(shards: &[Keyspace], databases: usize) -> String {
         let dbs = (0..databases).filter_map(|number| {
-            let parts: Vec<Digest> = shards
-                .iter()
-                .filter_map(|shard| Digest::of_db(shard.db(number)?, shard.now))
-                .collect();
-            parts.into_iter().reduce(|mut sum, part| { sum.merge(&part); sum }).map(|digest| (number, digest))
+            let parts: Vec<Digest> =
+                shards.iter().filter_map(|shard| Digest::of_db(shard.db(number)?, shard.now)).collect();
+            parts
+                .into_iter()
+                .reduce(|mut sum, part| {
+                    sum.merge(&part);
+                    sum
+                })
+                .map(|digest| (number, digest))
         });
         Digest::of_databases(dbs).to_hex()
     }

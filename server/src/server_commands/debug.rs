@@ -108,7 +108,8 @@ pub fn debug(core: &mut Core, id: ConnectionId, mut args: Args<'_>) -> Outcome {
 /// DEBUG ERROR string: the whole text, prefix included, is the client's.
 fn error(core: &mut Core, id: ConnectionId, text: &[u8]) -> Outcome {
     // An error is one line; Redis puts blanks in the place of line ends too.
-    let line: Vec<u8> = text.iter().map(|&byte| if matches!(byte, b'\r' | b'\n') { b' ' } else { byte }).collect();
+    let line: Vec<u8> =
+        text.iter().map(|&byte| if matches!(byte, b'\r' | b'\n') { b' ' } else { byte }).collect();
     core.stats.count_error(&String::from_utf8_lossy(&line));
     reply(core, id, |out| out.error(&line))
 }
@@ -121,8 +122,8 @@ fn protocol(core: &mut Core, id: ConnectionId, name: &[u8]) -> Outcome {
         return Err(CommandError::text("ERR RESP2 is not supported by this command"));
     }
     const TYPES: [&str; 13] = [
-        "string", "integer", "double", "bignum", "null", "array", "set", "map", "attrib", "push", "verbatim", "true",
-        "false",
+        "string", "integer", "double", "bignum", "null", "array", "set", "map", "attrib", "push", "verbatim",
+        "true", "false",
     ];
     if !TYPES.iter().any(|known| known.as_bytes() == word) {
         return Err(CommandError::owned(format!(
@@ -136,7 +137,11 @@ fn protocol(core: &mut Core, id: ConnectionId, name: &[u8]) -> Outcome {
         b"bignum" => out.big_number("1234567999999999999999999999999999999"),
         b"null" => out.null(),
         b"array" | b"set" => {
-            if word == b"set" { out.set(3) } else { out.array(3) }
+            if word == b"set" {
+                out.set(3)
+            } else {
+                out.array(3)
+            }
             (0..3).for_each(|number| out.int(number));
         }
         b"map" => {
@@ -217,7 +222,7 @@ fn described(value: Value<'_, Object>) -> (&'static str, usize) {
             _ => string(number.to_string().len()),
         },
         Value::Str(bytes) => string(bytes.len()),
-        Value::Object(object) => match *object {},
+        Value::Object(_) => damselfly_commands::serialized_len(value),
     };
     (damselfly_commands::encoding(value), len)
 }
@@ -468,7 +473,9 @@ mod tests {
     /// Lengths at the borders of the file format's encodings.
     #[test]
     fn serialized_lengths() {
-        for (number, len) in [(0, 2), (-128, 2), (128, 3), (32767, 3), (32768, 5), (1 << 31, 11), (i64::MIN, 21)] {
+        for (number, len) in
+            [(0, 2), (-128, 2), (128, 3), (32767, 3), (32768, 5), (1 << 31, 11), (i64::MIN, 21)]
+        {
             assert_eq!(described(Value::Int(number)), ("int", len), "{number}");
         }
         for (len, serialized) in [(0, 1), (63, 64), (64, 66), (16_383, 16_385), (16_384, 16_389)] {
