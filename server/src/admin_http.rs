@@ -84,7 +84,8 @@ pub fn start(shared: &Arc<Shared>) {
 }
 
 fn run(shared: Arc<Shared>, sockets: Vec<TcpListener>) -> std::io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default())?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default())?;
     let pages = Rc::new(Pages { shared, unanswered: Mutex::new(Vec::new()) });
     let open = Rc::new(RefCell::new(VecDeque::new()));
     runtime.block_on(async {

@@ -176,8 +176,9 @@ fn serve(config: Config) -> Result<(), String> {
         config,
     });
     banner(&shared, &machine, &sockets);
-    let cores = start_cores(&shared, sockets)?;
+    // Before the cores take clients, so that whoever was answered by them finds the health page too.
     admin_http::start(&shared);
+    let cores = start_cores(&shared, sockets)?;
     wait_for_the_end(&shared, stopped)?;
     shared.stopping.store(true, Ordering::Release);
     for peer in &shared.peers {

@@ -75,10 +75,8 @@ fn memory(families: &mut Families, shared: &Shared, report: &CoreReport) {
             ("connection", report.connection_bytes.saturating_sub(report.input_bytes)),
         ],
     );
-    let types = [
-        ("string", report.over_dbs(|db| db.string_bytes)),
-        ("key", report.over_dbs(|db| db.key_bytes)),
-    ];
+    let types =
+        [("string", report.over_dbs(|db| db.string_bytes)), ("key", report.over_dbs(|db| db.key_bytes))];
     families.gauges(
         "type_used_memory",
         "Bytes of values, by type, and of keys",
@@ -187,7 +185,11 @@ fn disk(families: &mut Families, dir: &str) {
     }
     if let Some((size, used)) = process::disk(Path::new(dir)) {
         families.gauge("disk_size_bytes", "Size of the file system that snapshots are written to", size);
-        families.gauge("disk_used_bytes", "Used bytes of the file system that snapshots are written to", used);
+        families.gauge(
+            "disk_used_bytes",
+            "Used bytes of the file system that snapshots are written to",
+            used,
+        );
     }
 }
 

@@ -32,7 +32,9 @@ pub fn memory(core: &mut Core, id: ConnectionId, mut args: Args<'_>) -> Outcome 
     }
     if args.take_word("STATS") {
         exactly(&args, 0, "memory|stats")?;
-        return with_report(core, id, |core, report, out| write_stats(&Figures::of(core, &report), &report, out));
+        return with_report(core, id, |core, report, out| {
+            write_stats(&Figures::of(core, &report), &report, out)
+        });
     }
     if args.take_word("DOCTOR") {
         exactly(&args, 0, "memory|doctor")?;
@@ -164,8 +166,7 @@ fn percent(part: u64, whole: u64) -> f64 {
 }
 
 fn write_stats(figures: &Figures, report: &CoreReport, out: &mut ReplyWriter<'_>) {
-    let dbs: Vec<(usize, &DbReport)> =
-        report.dbs.iter().enumerate().filter(|(_, db)| db.keys > 0).collect();
+    let dbs: Vec<(usize, &DbReport)> = report.dbs.iter().enumerate().filter(|(_, db)| db.keys > 0).collect();
     let process = figures.process.filter(|_| figures.used > 0);
     out.map(11 + dbs.len() + if process.is_some() { 2 } else { 0 });
     let dataset = figures.used - figures.overhead;
@@ -310,7 +311,13 @@ mod tests {
     /// Never more than there is, whatever the parts.
     #[test]
     fn overhead_is_bounded() {
-        let db = DbReport { table_bytes: 100, heap_bytes: 500, key_bytes: 50, string_bytes: 430, ..DbReport::default() };
+        let db = DbReport {
+            table_bytes: 100,
+            heap_bytes: 500,
+            key_bytes: 50,
+            string_bytes: 430,
+            ..DbReport::default()
+        };
         assert_eq!(overhead(&db), 20);
         assert_eq!(overhead(&DbReport { string_bytes: 600, ..db }), 0);
         assert_eq!(overhead(&DbReport { string_bytes: 0, ..db }), 100);
