@@ -24,3 +24,5 @@ pub mod keytable;
 pub mod zpack;
 pub mod stream;
 pub mod zset;
+pub mod dense;
+mod outside;

@@ -19,6 +19,7 @@
 
 use crate::alloc::good_size;
 use crate::hash::hash;
+use crate::outside;
 use crate::slab::Slab;
 use crate::table::{Cursor, ENTRY_LEN_MAX, Full, Layout, Loc, SegmentId, Table};
 
@@ -143,41 +144,6 @@ fn read_u32(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"))
 }
 
-/// A byte string in an allocation of its own, as `[pointer 8][length 4]([capacity 4])?` in an entry.
-mod outside {
-    use super::{read_u32, read_u64};
-
-    /// Gives up a vector for storing; longest 4 GiB - 1, which the limits on requests guarantee.
-    pub(super) fn store(bytes: Vec<u8>, to: &mut [u8]) {
-        let mut bytes = std::mem::ManuallyDrop::new(bytes);
-        let pointer = bytes.as_mut_ptr().expose_provenance() as u64;
-        to[..8].copy_from_slice(&pointer.to_le_bytes());
-        to[8..12].copy_from_slice(&u32::try_from(bytes.len()).expect("below 4 GiB").to_le_bytes());
-        to[12..16].copy_from_slice(&u32::try_from(bytes.capacity()).expect("below 4 GiB").to_le_bytes());
-    }
-
-    /// The bytes that `store` gave up.
-    ///
-    /// # Safety
-    /// `from` holds what `store` wrote, and the vector has not been taken since.
-    pub(super) unsafe fn view(from: &[u8]) -> &[u8] {
-        let pointer = std::ptr::with_exposed_provenance::<u8>(read_u64(from, 0) as usize);
-        // SAFETY: by the contract these are the parts of a live vector. It is changed and freed only through
-        // `&mut` access to the entry, which the lifetime of `from` excludes.
-        unsafe { std::slice::from_raw_parts(pointer, read_u32(from, 8) as usize) }
-    }
-
-    /// Takes the vector back.
-    ///
-    /// # Safety
-    /// As for `view`; and the entry is overwritten or forgotten before anybody reads it again.
-    pub(super) unsafe fn take(from: &[u8]) -> Vec<u8> {
-        let pointer = std::ptr::with_exposed_provenance_mut::<u8>(read_u64(from, 0) as usize);
-        // SAFETY: by the contract these are the parts of a vector that nobody else will use.
-        unsafe { Vec::from_raw_parts(pointer, read_u32(from, 8) as usize, read_u32(from, 12) as usize) }
-    }
-}
-
 /// The table's view of an entry.
 struct KeyLayout;
 
@@ -187,28 +153,10 @@ impl KeyLayout {
         if parts.tag & KEY_OUT == 0 {
             &entry[parts.key..parts.key + parts.key_len]
         } else {
-            // SAFETY: an entry with this tag bit was written by `write_key`.
+            // SAFETY: an entry with this tag bit was written by `write_head`.
             unsafe { outside::view(&entry[1..13]) }
         }
     }
-}
-
-/// Outside keys are boxed slices: capacity equals length, so 12 bytes describe them.
-fn store_key(key: &[u8], to: &mut [u8]) {
-    let mut parts = [0; 16];
-    let exact = Vec::from(Box::<[u8]>::from(key));
-    assert_eq!(exact.capacity(), exact.len());
-    outside::store(exact, &mut parts);
-    to[..12].copy_from_slice(&parts[..12]);
-}
-
-fn drop_key(from: &[u8]) {
-    let mut parts = [0; 16];
-    parts[..12].copy_from_slice(&from[..12]);
-    parts.copy_within(8..12, 12);
-    // SAFETY: `store_key` made these parts from a vector whose capacity equals its length, and the caller removes
-    // the entry.
-    drop(unsafe { outside::take(&parts) });
 }
 
 impl Layout for KeyLayout {
@@ -248,7 +196,8 @@ impl Layout for KeyLayout {
             drop(unsafe { outside::take(&entry[parts.value..]) });
         }
         if parts.tag & KEY_OUT != 0 {
-            drop_key(&entry[1..13]);
+            // SAFETY: the tag says that `write_head` stored a key here; the table forgets the entry after this call.
+            unsafe { outside::drop_exact(&entry[1..13]) };
         }
     }
 
@@ -506,7 +455,8 @@ impl<O> KeyTable<O> {
         match value {
             NewValue::Int(n) => {
                 let len = 1 << (draft.tag & KIND);
-                self.table.entry_mut(loc)[draft.value..draft.value + len].copy_from_slice(&n.to_le_bytes()[..len]);
+                self.table.entry_mut(loc)[draft.value..draft.value + len]
+                    .copy_from_slice(&n.to_le_bytes()[..len]);
                 self.string_bytes += len;
             }
             NewValue::Str(bytes) if draft.tag & KIND == STR_OUT => {
@@ -521,7 +471,8 @@ impl<O> KeyTable<O> {
             }
             NewValue::Object(object) => {
                 let number = self.objects.insert(object);
-                self.table.entry_mut(loc)[draft.value..draft.value + 4].copy_from_slice(&number.to_le_bytes());
+                self.table.entry_mut(loc)[draft.value..draft.value + 4]
+                    .copy_from_slice(&number.to_le_bytes());
             }
         }
     }
@@ -582,7 +533,12 @@ impl<O> KeyTable<O> {
     }
 
     /// Replaces a value by a collection, which comes back when the segment is full.
-    pub fn set_object(&mut self, loc: Loc, object: O, expiry: Expiry) -> Result<(Loc, Removed<O>), (Full, O)> {
+    pub fn set_object(
+        &mut self,
+        loc: Loc,
+        object: O,
+        expiry: Expiry,
+    ) -> Result<(Loc, Removed<O>), (Full, O)> {
         self.replace(loc, NewValue::Object(object), expiry).map_err(|(full, value)| match value {
             NewValue::Object(object) => (full, object),
             _ => unreachable!("what was handed in comes back"),
@@ -658,7 +614,13 @@ impl<O> KeyTable<O> {
         self.change_fields(loc, old, self.expire_at(loc), mc_flags)
     }
 
-    fn change_fields(&mut self, loc: Loc, old: Parts, expire_at: Option<u64>, mc_flags: u32) -> Result<Loc, Full> {
+    fn change_fields(
+        &mut self,
+        loc: Loc,
+        old: Parts,
+        expire_at: Option<u64>,
+        mc_flags: u32,
+    ) -> Result<Loc, Full> {
         let had_expiry = old.tag & EXPIRES != 0;
         let mut draft = Draft {
             tag: old.tag & (KIND | KEY_OUT | STICKY),
@@ -673,7 +635,9 @@ impl<O> KeyTable<O> {
         let mut bytes = Vec::new();
         if draft.len > ENTRY_LEN_MAX {
             // The entry was full to the brim: its string moves outside to make room for the expiry.
-            let Value::Str(value) = self.value(loc) else { unreachable!("only inline strings fill an entry") };
+            let Value::Str(value) = self.value(loc) else {
+                unreachable!("only inline strings fill an entry")
+            };
             bytes = value.to_vec();
             kind = STR_OUT;
             draft.tag = draft.tag & !KIND | STR_OUT;
@@ -766,8 +730,8 @@ impl<O> KeyTable<O> {
         let removed = self.take_value(loc);
         self.table.remove(loc);
         if parts.tag & KEY_OUT != 0 {
-            drop_key(&key_parts);
-            self.outside_bytes -= good_size(key_len);
+            // SAFETY: the parts of the key of an entry that was just removed.
+            self.outside_bytes -= unsafe { outside::drop_exact(&key_parts) };
         }
         removed
     }
@@ -839,7 +803,7 @@ impl<O> KeyTable<O> {
                 match parts.tag & KIND {
                     OBJECT => objects += 1,
                     STR_OUT => {
-                        let held = good_size(read_u32(entry, parts.value + 12) as usize);
+                        let held = outside::grown_bytes(&entry[parts.value..]);
                         outside += held;
                         strings += held;
                     }
@@ -891,7 +855,13 @@ struct Draft {
 
 impl Draft {
     #[inline]
-    fn new<O>(key: &[u8], value: &NewValue<'_, O>, expire_at: Option<u64>, sticky: bool, mc_flags: u32) -> Draft {
+    fn new<O>(
+        key: &[u8],
+        value: &NewValue<'_, O>,
+        expire_at: Option<u64>,
+        sticky: bool,
+        mc_flags: u32,
+    ) -> Draft {
         let (kind, value_len) = match value {
             NewValue::Int(n) => {
                 let kind = KeyTable::<O>::int_kind(*n);
@@ -946,7 +916,7 @@ impl Draft {
             entry[1] = key.len() as u8;
             entry[self.value - key.len()..self.value].copy_from_slice(key);
         } else {
-            store_key(key, &mut entry[1..13]);
+            outside::store_exact(key, &mut entry[1..13]);
         }
         self.write_fields(entry);
     }

@@ -40,8 +40,8 @@ use std::marker::PhantomData;
 use std::ptr::NonNull;
 
 use crate::alloc::good_size;
-use segment::{Segment, SegmentFull};
 pub use segment::{BLOCK_LEN, BUCKETS, COUNT_MAX, ENTRY_LEN_MAX, SLOTS};
+use segment::{Segment, SegmentFull};
 
 /// How a table reads its entries. Implementations are zero-sized types; all state is in the bytes.
 ///
@@ -68,7 +68,8 @@ pub trait Layout {
     const OWNS: bool;
 }
 
-/// Where an entry is. Valid until the next insertion, removal or resize in the same table.
+/// Where an entry is. Valid until the next insertion, removal or resize in the same table, with one exception: while
+/// entries of one unshared segment are removed ([`Table::own`]), locations of its other entries stay valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Loc {
     segment: NonNull<Segment>,
@@ -117,6 +118,10 @@ impl Cursor {
         (prefix, depth, bucket)
     }
 }
+
+/// Up to so many entries in a lone segment a random pick counts instead of drawing: 59 words are looked at, which is
+/// as quick as the eight draws that an eighth of 826 slots takes.
+const FEW: usize = BUCKETS * SLOTS / 8;
 
 /// Deepest directory: 2^40 segments is more than any memory holds; reaching it means a broken hash.
 const DEPTH_MAX: u32 = 40;
@@ -262,9 +267,11 @@ impl<L: Layout> Table<L> {
         self.at_mut(loc).shortened(old_len, new_len);
     }
 
-    /// Makes the location's segment exclusively ours, copying it if a clone of the table shares it.
+    /// Makes the location's segment exclusively ours, copying it if a clone of the table shares it. The changing
+    /// methods do so themselves, but then the caller's location is stale if there was a copy: owners of tables that
+    /// are cloned call this first and go on with the result.
     #[inline]
-    fn own(&mut self, loc: Loc) -> Loc {
+    pub fn own(&mut self, loc: Loc) -> Loc {
         if self.at(loc).is_shared() { Loc { segment: self.unshare(loc.segment), ..loc } } else { loc }
     }
 
@@ -347,7 +354,11 @@ impl<L: Layout> Table<L> {
         // SAFETY: in our directory, hence alive.
         let old_ref = unsafe { old.as_ref() };
         let (prefix, depth) = (old_ref.prefix(), old_ref.depth());
-        assert!(depth < DEPTH_MAX, "hash table: {depth} equal leading hash bits in {} entries", old_ref.count());
+        assert!(
+            depth < DEPTH_MAX,
+            "hash table: {depth} equal leading hash bits in {} entries",
+            old_ref.count()
+        );
         if depth == self.depth {
             self.double();
         }
@@ -569,21 +580,24 @@ impl<L: Layout> Table<L> {
         after < before
     }
 
-    /// An entry picked by a random number, uniformly enough: a segment by its share of the hash space, then a slot;
-    /// empty slots are drawn again. `random` must give fresh numbers. None if the table is empty.
+    /// A random entry, all being equally likely. `random` must give fresh numbers. None if the table is empty.
     pub fn random(&self, mut random: impl FnMut() -> u64) -> Option<Loc> {
         if self.len == 0 {
             return None;
         }
-        // With the usual fill of 43 to 86 % two draws suffice; a table that lost most entries may need many, then
-        // the first entry at or behind a random place is taken.
-        for _ in 0..64 {
-            let segment = self.segment_ptr(random());
-            let place = ((random() >> 32) * (BUCKETS * SLOTS) as u64) >> 32;
-            let (bucket, slot) = ((place as usize / SLOTS) as u8, (place as usize % SLOTS) as u8);
+        if self.segments == 1 && self.len <= FEW {
+            let segment = self.directory[0];
             // SAFETY: in our directory, hence alive.
-            if unsafe { segment.as_ref() }.is_occupied(bucket, slot) {
-                return Some(Loc { segment, bucket, slot });
+            let (bucket, slot) = unsafe { segment.as_ref() }.nth((random() % self.len as u64) as usize);
+            return Some(Loc { segment, bucket, slot });
+        }
+        // With the usual fill of 43 to 86 % two draws suffice; a table that lost most entries may need many, then
+        // the first entry at or behind a random place is taken. Four at a time wait for memory together.
+        for _ in 0..16 {
+            let draws: [u64; 4] = std::array::from_fn(|_| random());
+            draws.iter().for_each(|draw| self.prefetch_drawn(*draw));
+            if let Some(loc) = draws.iter().find_map(|draw| self.drawn(*draw)) {
+                return Some(loc);
             }
         }
         let start = SegmentId(self.segment(random()).prefix());
@@ -597,6 +611,56 @@ impl<L: Layout> Table<L> {
             id = self.next_segment(id).unwrap_or(SegmentId(0));
             assert!(id != start, "a table of {} entries has none", self.len);
         }
+    }
+
+    /// The slot that a random number stands for, whether it holds an entry or not: its upper bits choose a place of
+    /// the directory, its lower half a slot.
+    #[inline]
+    fn place_drawn(&self, draw: u64) -> Loc {
+        let place = (((draw & u64::from(u32::MAX)) * (BUCKETS * SLOTS) as u64) >> 32) as usize;
+        Loc { segment: self.segment_ptr(draw), bucket: (place / SLOTS) as u8, slot: (place % SLOTS) as u8 }
+    }
+
+    /// The entry in the slot that a random number stands for: one draw of [`Table::random`], which goes on until one
+    /// succeeds. For owners that make many and prefetch; fails most of the time if the table is nearly empty.
+    #[inline]
+    pub fn drawn(&self, draw: u64) -> Option<Loc> {
+        let index = self.index(draw);
+        let loc = self.place_drawn(draw);
+        // A segment that stands in several places is drawn as many times too often, so only its first place counts.
+        let first = index == 0 || self.directory[index - 1] != loc.segment;
+        (first && self.at(loc).is_occupied(loc.bucket, loc.slot)).then_some(loc)
+    }
+
+    /// Asks the processor to load what [`Table::drawn`] looks at.
+    #[inline]
+    pub fn prefetch_drawn(&self, draw: u64) {
+        let loc = self.place_drawn(draw);
+        Segment::prefetch_place(loc.segment, loc.bucket);
+    }
+
+    /// Asks the processor to load the entry that [`Table::drawn`] finds. Cheap only behind `prefetch_drawn`.
+    #[inline]
+    pub fn prefetch_drawn_entry(&self, draw: u64) {
+        let loc = self.place_drawn(draw);
+        self.at(loc).prefetch_slot(loc.bucket, loc.slot);
+    }
+
+    /// All entries, segment by segment in hash order.
+    pub fn iter(&self) -> Iter<'_, L> {
+        let segment = self.directory.first().map(|first| {
+            // SAFETY: in our directory, hence alive, and unchanged while the table is borrowed.
+            unsafe { first.as_ref() }
+        });
+        let mut iter = Iter { table: self, segment, behind: None, bucket: 0, mask: 0 };
+        iter.enter();
+        iter
+    }
+
+    /// The segment that [`Table::free_some`] frees next; None when nothing is left.
+    pub fn last_segment(&self) -> Option<SegmentId> {
+        // SAFETY: in our directory, hence alive.
+        self.directory.last().map(|last| SegmentId(unsafe { last.as_ref() }.prefix()))
     }
 
     /// Frees up to `segments` segments with all they hold; true when the table is empty and only its first
@@ -646,6 +710,56 @@ impl SegmentId {
     /// The first hash of the segment: what [`Table::split`], [`Table::merge`] and [`Table::segment_of`] take.
     pub fn hash(self) -> u64 {
         self.0
+    }
+}
+
+/// See [`Table::iter`].
+///
+/// Entries lie scattered over the blocks of their segment, so a walk would spend most of its time waiting for one
+/// after the other. With each bucket a share of the next segment is asked for instead, blocks and all.
+pub struct Iter<'a, L: Layout> {
+    table: &'a Table<L>,
+    /// None behind the last.
+    segment: Option<&'a Segment>,
+    /// The one behind that.
+    behind: Option<&'a Segment>,
+    bucket: usize,
+    /// Slots of the bucket that are still to come.
+    mask: u32,
+}
+
+impl<L: Layout> Iter<'_, L> {
+    /// Begins the bucket.
+    #[inline]
+    fn enter(&mut self) {
+        let Some(segment) = self.segment else { return };
+        if self.bucket == 0 {
+            self.behind = self.table.after(segment);
+        }
+        self.mask = segment.occupied(self.bucket);
+        if let Some(behind) = self.behind {
+            behind.prefetch_share(self.bucket);
+        }
+    }
+}
+
+impl<'a, L: Layout> Iterator for Iter<'a, L> {
+    type Item = &'a [u8];
+
+    #[inline]
+    fn next(&mut self) -> Option<&'a [u8]> {
+        while self.mask == 0 {
+            self.segment?;
+            self.bucket += 1;
+            if self.bucket == BUCKETS {
+                self.bucket = 0;
+                self.segment = self.behind;
+            }
+            self.enter();
+        }
+        let slot = self.mask.trailing_zeros();
+        self.mask &= self.mask - 1;
+        self.segment.map(|segment| segment.entry(self.bucket as u8, slot as u8))
     }
 }
 

@@ -75,6 +75,8 @@ fn delete(table: &mut Table<Plain>, key: &[u8]) -> bool {
     }
 }
 
+type Model = HashMap<Vec<u8>, Vec<u8>>;
+
 const STEPS: u64 = if cfg!(miri) { 3_000 } else { 300_000 };
 const KEYS: u64 = if cfg!(miri) { 1_500 } else { 20_000 };
 
@@ -88,8 +90,8 @@ fn key_of(n: u64) -> Vec<u8> {
 fn agrees_with_a_map() {
     let mut rng = Rng(0x9E37_79B9_7F4A_7C15);
     let mut table = Table::<Plain>::new(42);
-    let mut model = HashMap::<Vec<u8>, Vec<u8>>::new();
-    let mut cut: Option<(Table<Plain>, HashMap<Vec<u8>, Vec<u8>>)> = None;
+    let mut model = Model::new();
+    let mut cut: Option<(Table<Plain>, Model)> = None;
     for step in 0..STEPS {
         let key = key_of(rng.below(KEYS));
         // Phases of growth and of shrinking, so that both directions are seen.
@@ -181,7 +183,7 @@ fn scan_visits_what_stays() {
             assert!(steps < 1_000_000, "the walk ends");
             // Growth for a while, then shrinking with merges, then growth again.
             for _ in 0..rng.below(40) {
-                if steps / 200 % 2 == 0 && other < KEYS * 4 {
+                if (steps / 200).is_multiple_of(2) && other < KEYS * 4 {
                     put(&mut table, &key_of(other), b"comes and goes");
                     other += 1;
                 } else if other > KEYS {
