@@ -284,7 +284,11 @@ impl Core {
         for _ in 0..MESSAGES_PER_TURN {
             match mailbox.pop() {
                 None => return false,
-                Some(Message::Requests(batch)) => self.run_batch(batch),
+                Some(Message::Requests(batch)) => {
+                    // A setting that was changed before the request was sent counts for it.
+                    self.read_settings();
+                    self.run_batch(batch);
+                }
                 Some(Message::Replies(batch)) => self.take_replies(batch),
                 Some(Message::Job(job)) => job(self),
             }

@@ -13,6 +13,7 @@ use damselfly_keyspace::{Cursor, Db, Stats};
 
 use crate::connection::Listener;
 use crate::core::Core;
+use crate::latency::Histogram;
 use crate::stats::CommandStat;
 
 /// Distinct client libraries counted by name, per core and in the sum; clients choose these names, so there must be a
@@ -121,6 +122,8 @@ pub struct CoreReport {
     pub libs: BTreeMap<String, u64>,
     /// By command index.
     pub commands: Vec<CommandStat>,
+    /// Times of the commands, by command index, of those that were tracked.
+    pub histograms: Vec<Option<Box<Histogram>>>,
     /// Error replies by their first word.
     pub errors: BTreeMap<String, u64>,
     /// All error replies.
@@ -159,6 +162,7 @@ impl CoreReport {
             doomed_bytes: core.ks.doomed_bytes() as u64,
             connection_bytes: core.connection_bytes() as u64,
             commands: stats.commands.clone(),
+            histograms: stats.histograms.clone(),
             errors: stats.errors.clone(),
             error_replies: stats.error_replies,
             processed: stats.processed,
@@ -221,6 +225,7 @@ impl CoreReport {
             blocked,
             libs,
             commands,
+            histograms,
             errors,
             error_replies,
             processed,
@@ -248,6 +253,11 @@ impl CoreReport {
             stat.nanos += other.nanos;
             stat.rejected += other.rejected;
             stat.failed += other.failed;
+        }
+        for (sum, other) in self.histograms.iter_mut().zip(histograms) {
+            if let Some(other) = other {
+                sum.get_or_insert_default().add(&other);
+            }
         }
         for (lib, connections) in libs {
             count(&mut self.libs, lib, connections);
@@ -295,6 +305,13 @@ impl CoreReport {
             .zip(&self.commands)
             .filter(|(_, stat)| stat.calls + stat.rejected + stat.failed > 0)
             .map(|(command, stat)| (command.name.to_ascii_lowercase(), *stat))
+    }
+
+    /// Commands whose times were tracked, by lower-case name.
+    pub fn tracked(&self) -> impl Iterator<Item = (String, &Histogram)> + '_ {
+        damselfly_commands::all()
+            .zip(&self.histograms)
+            .filter_map(|(command, histogram)| Some((command.name.to_ascii_lowercase(), histogram.as_deref()?)))
     }
 }
 

@@ -47,6 +47,7 @@ const SECTIONS: &[Section] = &[
     section("Modules", true, |_| ()),
     section("Commandstats", false, command_stats),
     section("Errorstats", true, error_stats),
+    section("Latencystats", false, latency_stats),
     section("Cluster", true, cluster),
     section("Keyspace", true, keyspace),
 ];
@@ -97,10 +98,7 @@ fn choose<'a>(names: impl ExactSizeIterator<Item = &'a [u8]> + Clone) -> Vec<&'s
         })
     };
     let is_default = names.len() == 0;
-    SECTIONS
-        .iter()
-        .filter(|section| if is_default { section.is_default } else { asks_for(section) })
-        .collect()
+    SECTIONS.iter().filter(|section| if is_default { section.is_default } else { asks_for(section) }).collect()
 }
 
 fn text(shared: &Shared, report: &CoreReport, sections: &[&Section], is_admin: bool) -> String {
@@ -126,10 +124,7 @@ fn server(out: &mut Fields<'_>) {
     out.put("redis_version", REDIS_VERSION);
     out.put("dragonfly_version", DRAGONFLY_VERSION);
     out.put("damselfly_version", env!("CARGO_PKG_VERSION"));
-    out.put(
-        "redis_mode",
-        if shared.config.cluster_mode == ClusterMode::Off { "standalone" } else { "cluster" },
-    );
+    out.put("redis_mode", if shared.config.cluster_mode == ClusterMode::Off { "standalone" } else { "cluster" });
     if !out.hides_host {
         out.put("os", process::os());
     }
@@ -281,6 +276,18 @@ fn command_stats(out: &mut Fields<'_>) {
                 stat.calls, stat.rejected, stat.failed
             ),
         );
+    }
+}
+
+fn latency_stats(out: &mut Fields<'_>) {
+    let report = out.report;
+    let percentiles = out.shared.settings.latency_tracking_info_percentiles();
+    for (name, histogram) in report.tracked() {
+        let shown: Vec<String> = percentiles
+            .split_whitespace()
+            .filter_map(|percent| Some(format!("p{percent}={:.3}", histogram.percentile_us(percent.parse().ok()?))))
+            .collect();
+        out.put(&format!("latency_percentiles_usec_{name}"), shown.join(","));
     }
 }
 
