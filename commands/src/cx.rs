@@ -4,6 +4,7 @@ use damselfly_keyspace::values::PackLimits;
 use damselfly_keyspace::{Class, Expiry, Keyspace, Loc, Object, Value};
 use damselfly_protocol::number::Decimal;
 use damselfly_protocol::reply::ReplyWriter;
+use damselfly_sketches::hll;
 
 use crate::error::CommandError;
 
@@ -12,13 +13,19 @@ use crate::error::CommandError;
 pub struct Env {
     /// Longest string (`proto-max-bulk-len`).
     pub string_len_max: usize,
+    /// Longest sparse HyperLogLog (`hll-sparse-max-bytes`).
+    pub hll_sparse_max: usize,
     /// When a sorted set is small.
     pub zset_pack: PackLimits,
 }
 
 impl Default for Env {
     fn default() -> Env {
-        Env { string_len_max: 512 * 1024 * 1024, zset_pack: PackLimits::default() }
+        Env {
+            string_len_max: 512 * 1024 * 1024,
+            hll_sparse_max: hll::SPARSE_MAX_BYTES,
+            zset_pack: PackLimits::default(),
+        }
     }
 }
 
