@@ -1,8 +1,10 @@
 //! Tests over the table: a command added wrongly is told so.
 
+mod bitmap;
 mod counter;
 mod expire;
 mod generic;
+mod hyperloglog;
 mod session;
 mod string;
 
@@ -103,6 +105,18 @@ COPY         -3   1  2  1  write denyoom
 MOVE          3   1  1  1  write fast
 DUMP          2   1  1  1  readonly
 RESTORE      -4   1  1  1  write denyoom
+SETBIT        4   1  1  1  write denyoom
+GETBIT        3   1  1  1  readonly fast
+BITCOUNT     -2   1  1  1  readonly
+BITPOS       -3   1  1  1  readonly
+BITOP        -4   2 -1  1  write denyoom
+BITFIELD     -2   1  1  1  write denyoom
+BITFIELD_RO  -2   1  1  1  readonly fast
+PFADD        -2   1  1  1  write denyoom fast
+PFCOUNT      -2   1 -1  1  readonly
+PFMERGE      -2   1 -1  1  write denyoom
+PFDEBUG       3   2  2  1  write denyoom
+PFSELFTEST    1   0  0  0
 ";
     for line in REDIS.lines().filter(|line| !line.is_empty()) {
         let words: Vec<&str> = line.split_whitespace().collect();

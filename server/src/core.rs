@@ -754,6 +754,7 @@ impl Core {
         self.generation_seen = generation;
         self.idle_timeout_ms = u64::from(settings.timeout()) * 1000;
         self.env.string_len_max = settings.proto_max_bulk_len() as usize;
+        self.env.hll_sparse_max = settings.hll_sparse_max_bytes() as usize;
         self.limits.max_bulk_len = u32::try_from(settings.proto_max_bulk_len()).unwrap_or(u32::MAX);
         self.limits.max_request_len =
             u32::try_from(settings.client_query_buffer_limit()).unwrap_or(u32::MAX);
