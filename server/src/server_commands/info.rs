@@ -98,7 +98,10 @@ fn choose<'a>(names: impl ExactSizeIterator<Item = &'a [u8]> + Clone) -> Vec<&'s
         })
     };
     let is_default = names.len() == 0;
-    SECTIONS.iter().filter(|section| if is_default { section.is_default } else { asks_for(section) }).collect()
+    SECTIONS
+        .iter()
+        .filter(|section| if is_default { section.is_default } else { asks_for(section) })
+        .collect()
 }
 
 fn text(shared: &Shared, report: &CoreReport, sections: &[&Section], is_admin: bool) -> String {
@@ -124,7 +127,10 @@ fn server(out: &mut Fields<'_>) {
     out.put("redis_version", REDIS_VERSION);
     out.put("dragonfly_version", DRAGONFLY_VERSION);
     out.put("damselfly_version", env!("CARGO_PKG_VERSION"));
-    out.put("redis_mode", if shared.config.cluster_mode == ClusterMode::Off { "standalone" } else { "cluster" });
+    out.put(
+        "redis_mode",
+        if shared.config.cluster_mode == ClusterMode::Off { "standalone" } else { "cluster" },
+    );
     if !out.hides_host {
         out.put("os", process::os());
     }
