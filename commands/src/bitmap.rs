@@ -370,7 +370,7 @@ impl Field {
 
     /// The lowest and the highest number.
     fn bounds(self) -> (i64, i64) {
-        let max = i64::MAX >> (63 - self.bits + u32::from(self.signed));
+        let max = i64::MAX >> (63 + u32::from(self.signed) - self.bits);
         (if self.signed { -max - 1 } else { 0 }, max)
     }
 

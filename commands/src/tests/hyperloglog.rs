@@ -83,7 +83,7 @@ fn debug() {
         PFADD h a b c -> :1
         PFCOUNT h -> :3
         PFDEBUG encoding h -> +sparse
-        PFDEBUG DECODE h -> $49 Z:8436 v:1,1 Z:4274 v:2,1 Z:3068 v:1,1 Z:603
+        PFDEBUG DECODE h -> $44 Z:8436 v:1,1 Z:4274 v:2,1 Z:3068 v:1,1 Z:603
         PFDEBUG FOO h -> -ERR Unknown PFDEBUG subcommand 'FOO'
         PFDEBUG TODENSE h -> :1
         PFDEBUG TODENSE h -> :0
