@@ -5,6 +5,7 @@ mod counter;
 mod expire;
 mod generic;
 mod hyperloglog;
+mod list;
 mod session;
 mod string;
 
@@ -105,6 +106,23 @@ COPY         -3   1  2  1  write denyoom
 MOVE          3   1  1  1  write fast
 DUMP          2   1  1  1  readonly
 RESTORE      -4   1  1  1  write denyoom
+LPUSH        -3   1  1  1  write denyoom fast
+RPUSH        -3   1  1  1  write denyoom fast
+LPUSHX       -3   1  1  1  write denyoom fast
+RPUSHX       -3   1  1  1  write denyoom fast
+LPOP         -2   1  1  1  write fast
+RPOP         -2   1  1  1  write fast
+LLEN          2   1  1  1  readonly fast
+LINDEX        3   1  1  1  readonly
+LINSERT       5   1  1  1  write denyoom
+LRANGE        4   1  1  1  readonly
+LREM          4   1  1  1  write
+LSET          4   1  1  1  write denyoom
+LTRIM         4   1  1  1  write
+LPOS         -3   1  1  1  readonly
+LMOVE         5   1  2  1  write denyoom
+RPOPLPUSH     3   1  2  1  write denyoom
+LMPOP        -4   0  0  0  write
 SETBIT        4   1  1  1  write denyoom
 GETBIT        3   1  1  1  readonly fast
 BITCOUNT     -2   1  1  1  readonly

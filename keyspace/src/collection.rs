@@ -68,7 +68,19 @@ impl Keyspace {
         key: &[u8],
         change: impl FnOnce(&mut C) -> R,
     ) -> Result<Option<Edit<R>>, WrongType> {
-        let Some(loc) = self.find(db, key) else { return Ok(None) };
+        match self.find(db, key) {
+            Some(loc) => self.edit_at(db, loc, change).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Changes the collection at a location, for commands that must look at it first.
+    pub fn edit_at<C: Collection, R>(
+        &mut self,
+        db: usize,
+        loc: Loc,
+        change: impl FnOnce(&mut C) -> R,
+    ) -> Result<Edit<R>, WrongType> {
         let edited = self.table_mut(db).edit_object(loc, |object| {
             C::of_mut(object).map(|collection| {
                 let value = change(collection);
@@ -79,7 +91,7 @@ impl Keyspace {
         if edit.gone {
             self.remove_at(db, loc);
         }
-        Ok(Some(edit))
+        Ok(edit)
     }
 
     /// Changes the collection under a key, or a new one if there is none. A new one that stays empty is not stored.
@@ -89,9 +101,8 @@ impl Keyspace {
         key: &[u8],
         change: impl FnOnce(&mut C) -> R,
     ) -> Result<Edit<R>, WrongType> {
-        if self.find(db, key).is_some() {
-            let edit = self.edit(db, key, change)?;
-            return Ok(edit.expect("the key was found"));
+        if let Some(loc) = self.find(db, key) {
+            return self.edit_at(db, loc, change);
         }
         let mut collection = C::begin(self.hash_seed());
         let value = change(&mut collection);

@@ -19,6 +19,7 @@ pub mod values;
 pub use collection::{Collection, Edit, WrongType};
 pub use damselfly_structures::keytable::{Expiry, Removed, Value};
 pub use damselfly_structures::list::List;
+pub use damselfly_structures::pack::Item;
 pub use damselfly_structures::table::{Cursor, Loc};
 pub use db::Db;
 pub use portable::Portable;

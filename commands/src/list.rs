@@ -1,0 +1,663 @@
+//! Lists: elements at either end, by number, by value, and from list to list.
+//!
+//! Most commands come in pairs that differ in the end they work at, so the ends are a type and the handlers are
+//! shared. Replies are written straight from the list's memory; only an element that changes lists is copied.
+
+use std::ops::Range;
+
+use damselfly_keyspace::{Class, Item, List, Loc};
+use damselfly_protocol::number::parse_i64;
+use damselfly_protocol::reply::ReplyWriter;
+
+use crate::{Args, Arity, CmdResult, Command, CommandError, Cx, Flags, Group, Keys, Run, Spread};
+
+pub(crate) const COMMANDS: &[&Command] = &[
+    &LINDEX, &LINSERT, &LLEN, &LMOVE, &LMPOP, &LPOP, &LPOS, &LPUSH, &LPUSHX, &LRANGE, &LREM, &LSET, &LTRIM,
+    &RPOP, &RPOPLPUSH, &RPUSH, &RPUSHX,
+];
+
+/// An end of a list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// Where number 0 is.
+    Left,
+    /// Where number -1 is.
+    Right,
+}
+
+impl End {
+    /// The end that the next argument names.
+    fn take(args: &mut Args<'_>) -> Result<End, CommandError> {
+        if args.take_word("LEFT") {
+            Ok(End::Left)
+        } else if args.take_word("RIGHT") {
+            Ok(End::Right)
+        } else {
+            Err(CommandError::Syntax)
+        }
+    }
+
+    #[inline]
+    fn push(self, list: &mut List, value: &[u8]) {
+        match self {
+            End::Left => list.push_front(value),
+            End::Right => list.push_back(value),
+        }
+    }
+
+    #[inline]
+    fn pop_with<R>(self, list: &mut List, show: impl FnOnce(Item<'_>) -> R) -> Option<R> {
+        match self {
+            End::Left => list.pop_front_with(show),
+            End::Right => list.pop_back_with(show),
+        }
+    }
+
+    fn element(self, list: &List) -> Option<Item<'_>> {
+        match self {
+            End::Left => list.front(),
+            End::Right => list.back(),
+        }
+    }
+
+    fn announce_push(self, cx: &mut Cx<'_>, key: &[u8]) {
+        cx.changed(key, Class::List, if self == End::Left { "lpush" } else { "rpush" });
+    }
+
+    /// Announces that elements were taken, and the key with the last one if it is gone.
+    fn announce_pop(self, cx: &mut Cx<'_>, key: &[u8], gone: bool) {
+        announce(cx, key, if self == End::Left { "lpop" } else { "rpop" }, gone);
+    }
+}
+
+/// Announces a change that may have removed the last element and with it the key.
+#[inline]
+fn announce(cx: &mut Cx<'_>, key: &[u8], event: &'static str, gone: bool) {
+    cx.changed(key, Class::List, event);
+    if gone {
+        cx.changed(key, Class::Generic, "del");
+    }
+}
+
+#[inline]
+fn reply_item(out: &mut ReplyWriter<'_>, item: Item<'_>) {
+    match item {
+        Item::Bytes(bytes) => out.bulk(bytes),
+        Item::Int(number) => out.bulk_int(number),
+    }
+}
+
+/// The number of the element that a client's `index` means, negative ones counted from the end.
+#[inline]
+fn position(index: i64, len: usize) -> Option<usize> {
+    let index = if index < 0 { index + len as i64 } else { index };
+    usize::try_from(index).ok().filter(|&index| index < len)
+}
+
+/// From `start` to `stop`, both included and both counted from the end if negative, as far as the list goes.
+#[inline]
+fn span(start: i64, stop: i64, len: usize) -> Range<usize> {
+    let len = len as i64;
+    let [start, stop] = [start, stop].map(|at| if at < 0 { (at + len).max(-1) } else { at.min(len) });
+    let (start, end) = (start.max(0), (stop + 1).min(len));
+    start as usize..end.max(start) as usize
+}
+
+const LINDEX: Command = Command {
+    name: "LINDEX",
+    arity: Arity::Exactly(3),
+    keys: Keys::First,
+    flags: Flags::READ,
+    spread: Spread::Single,
+    group: Group::List,
+    since: "1.0.0",
+    syntax: "key index",
+    summary: "Returns the element of a list with this number.",
+    run: Run::Shard(lindex),
+};
+
+fn lindex(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
+    let key = args.take()?;
+    let Some(list) = cx.ks.view::<List>(cx.db, key)? else {
+        cx.out.null();
+        return Ok(());
+    };
+    match position(args.take_int()?, list.len()).and_then(|index| list.get(index)) {
+        Some(item) => reply_item(&mut cx.out, item),
+        None => cx.out.null(),
+    }
+    Ok(())
+}
+
+const LINSERT: Command = Command {
+    name: "LINSERT",
+    arity: Arity::Exactly(5),
+    keys: Keys::First,
+    flags: Flags::WRITE.with(Flags::GROWS),
+    spread: Spread::Single,
+    group: Group::List,
+    since: "2.2.0",
+    syntax: "key <BEFORE | AFTER> pivot element",
+    summary: "Inserts an element before or after another one.",
+    run: Run::Shard(linsert),
+};
+
+fn linsert(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
+    let key = args.take()?;
+    let before = args.take_word("BEFORE");
+    if !before && !args.take_word("AFTER") {
+        return Err(CommandError::Syntax);
+    }
+    let (pivot, element) = (args.take()?, args.take()?);
+    let edit = cx.ks.edit(cx.db, key, |list: &mut List| {
+        if before { list.insert_before(pivot, element) } else { list.insert_after(pivot, element) }
+    })?;
+    match edit.map(|edit| edit.value) {
+        Some(Some(len)) => {
+            cx.changed(key, Class::List, "linsert");
+            cx.out.int(len as i64);
+        }
+        Some(None) => cx.out.int(-1),
+        None => cx.out.int(0),
+    }
+    Ok(())
+}
+
+const LLEN: Command = Command {
+    name: "LLEN",
+    arity: Arity::Exactly(2),
+    keys: Keys::First,
+    flags: Flags::READ.with(Flags::FAST),
+    spread: Spread::Single,
+    group: Group::List,
+    since: "1.0.0",
+    syntax: "key",
+    summary: "Returns the length of a list.",
+    run: Run::Shard(llen),
+};
+
+fn llen(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
+    let len = cx.ks.view::<List>(cx.db, args.take()?)?.map_or(0, List::len);
+    cx.out.int(len as i64);
+    Ok(())
+}
+
+const LMOVE: Command = Command {
+    name: "LMOVE",
+    arity: Arity::Exactly(5),
+    keys: Keys::Range { first: 1, last: 2, step: 1 },
+    flags: Flags::WRITE.with(Flags::GROWS),
+    spread: Spread::Together,
+    group: Group::List,
+    since: "6.2.0",
+    syntax: "source destination <LEFT | RIGHT> <LEFT | RIGHT>",
+    summary: "Moves an element from an end of a list to an end of another one and returns it.",
+    run: Run::Shard(lmove),
+};
+
+fn lmove(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
+    let (source, target) = (args.take()?, args.take()?);
+    let (from, to) = (End::take(&mut args)?, End::take(&mut args)?);
+    move_element(cx, source, from, target, to)
+}
+
+/// LMOVE and RPOPLPUSH. The two lists may be one, which then keeps its key even if it has no other element.
+fn move_element(cx: &mut Cx<'_>, source: &[u8], from: End, target: &[u8], to: End) -> CmdResult {
+    let list = cx.ks.peek::<List>(cx.db, source)?;
+    let Some(element) = list.and_then(|list| from.element(list)).map(|item| item.to_vec()) else {
+        cx.out.null();
+        return Ok(());
+    };
+    let gone = if source == target {
+        cx.ks.edit(cx.db, source, |list: &mut List| {
+            from.pop_with(list, |_| ());
+            to.push(list, &element);
+        })?;
+        false
+    } else {
+        // First, as it is what can fail: nothing has changed then.
+        cx.ks.edit_or_new(cx.db, target, |list: &mut List| to.push(list, &element))?;
+        let edit = cx.ks.edit(cx.db, source, |list: &mut List| from.pop_with(list, |_| ()))?;
+        edit.is_some_and(|edit| edit.gone)
+    };
+    to.announce_push(cx, target);
+    from.announce_pop(cx, source, gone);
+    cx.out.bulk(&element);
+    Ok(())
+}
+
+const LMPOP: Command = Command {
+    name: "LMPOP",
+    arity: Arity::AtLeast(4),
+    keys: Keys::Counted { count: 1, also: 0 },
+    flags: Flags::WRITE.with(Flags::MOVABLE_KEYS),
+    spread: Spread::Together,
+    group: Group::List,
+    since: "7.0.0",
+    syntax: "numkeys key [key ...] <LEFT | RIGHT> [COUNT count]",
+    summary: "Takes elements from an end of the first of several lists that is there.",
+    run: Run::Shard(lmpop),
+};
+
+fn lmpop(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
+    const NO_KEYS: CommandError = CommandError::text("ERR numkeys should be greater than 0");
+    const NO_COUNT: CommandError = CommandError::text("ERR count should be greater than 0");
+    let numkeys = take_positive(&mut args, NO_KEYS)?;
+    // One argument more must follow the keys: the end.
+    if numkeys >= args.len() {
+        return Err(CommandError::Syntax);
+    }
+    let keys = args.rest().take(numkeys);
+    for _ in 0..numkeys {
+        args.take()?;
+    }
+    let end = End::take(&mut args)?;
+    let mut count = 1;
+    if args.len() >= 2 && args.take_word("COUNT") {
+        count = take_positive(&mut args, NO_COUNT)?;
+    }
+    args.end()?;
+    for key in keys {
+        if let Some(loc) = cx.find(key) {
+            let start = cx.out.len();
+            cx.out.array(2);
+            cx.out.bulk(key);
+            if let Err(error) = pop_some(cx, key, loc, end, count) {
+                cx.out.truncate(start);
+                return Err(error);
+            }
+            return Ok(());
+        }
+    }
+    cx.out.null_array();
+    Ok(())
+}
+
+/// The next argument as a number above zero.
+fn take_positive(args: &mut Args<'_>, error: CommandError) -> Result<usize, CommandError> {
+    match parse_i64(args.take()?) {
+        Some(number @ 1..) => Ok(number as usize),
+        _ => Err(error),
+    }
+}
+
+/// Replies with up to `count` elements of the list at a location, the outermost first, and removes them.
+fn pop_some(cx: &mut Cx<'_>, key: &[u8], loc: Loc, end: End, count: usize) -> CmdResult {
+    let list = cx.ks.collection::<List>(cx.db, loc)?;
+    let (len, out) = (list.len(), &mut cx.out);
+    let count = count.min(len);
+    out.array(count);
+    if count == 0 {
+        return Ok(());
+    }
+    let show = |item: Item<'_>| reply_item(out, item);
+    if count == len {
+        // The key goes with all elements still in the list: a long one is then freed in steps.
+        match end {
+            End::Left => list.iter().for_each(show),
+            End::Right => list.iter().rev().for_each(show),
+        }
+        cx.ks.remove_at(cx.db, loc);
+    } else {
+        cx.ks.edit_at(cx.db, loc, |list: &mut List| match end {
+            End::Left => list.pop_front(count, show),
+            End::Right => list.pop_back(count, show),
+        })?;
+    }
+    end.announce_pop(cx, key, count == len);
+    Ok(())
+}
+
+const LPOP: Command = Command {
+    name: "LPOP",
+    arity: Arity::AtLeast(2),
+    keys: Keys::First,
+    flags: Flags::WRITE.with(Flags::FAST),
+    spread: Spread::Single,
+    group: Group::List,
+    since: "1.0.0",
+    syntax: "key [count]",
+    summary: "Returns the first elements of a list and removes them.",
+    run: Run::Shard(lpop),
+};
+
+fn lpop(cx: &mut Cx<'_>, args: Args<'_>) -> CmdResult {
+    pop(cx, args, End::Left, "lpop")
+}
+
+#[inline]
+fn pop(cx: &mut Cx<'_>, mut args: Args<'_>, end: End, name: &'static str) -> CmdResult {
+    let key = args.take()?;
+    if !args.is_empty() {
+        return pop_count(cx, key, args, end, name);
+    }
+    let out = &mut cx.out;
+    let edit = cx.ks.edit(cx.db, key, |list: &mut List| end.pop_with(list, |item| reply_item(out, item)))?;
+    match edit {
+        Some(edit) => end.announce_pop(cx, key, edit.gone),
+        None => cx.out.null(),
+    }
+    Ok(())
+}
+
+/// LPOP and RPOP with a count, whose reply is an array.
+fn pop_count(cx: &mut Cx<'_>, key: &[u8], mut args: Args<'_>, end: End, name: &'static str) -> CmdResult {
+    const NEGATIVE: CommandError = CommandError::text("ERR value is out of range, must be positive");
+    if args.len() > 1 {
+        return Err(CommandError::arity(name));
+    }
+    let count = parse_i64(args.take()?).and_then(|count| usize::try_from(count).ok()).ok_or(NEGATIVE)?;
+    match cx.find(key) {
+        Some(loc) => pop_some(cx, key, loc, end, count),
+        None => {
+            cx.out.null_array();
+            Ok(())
+        }
+    }
+}
+
+const LPOS: Command = Command {
+    name: "LPOS",
+    arity: Arity::AtLeast(3),
+    keys: Keys::First,
+    flags: Flags::READ,
+    spread: Spread::Single,
+    group: Group::List,
+    since: "6.0.6",
+    syntax: "key element [RANK rank] [COUNT num-matches] [MAXLEN len]",
+    summary: "Returns the numbers of matching elements.",
+    run: Run::Shard(lpos),
+};
+
+fn lpos(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
+    const RANK_ZERO: CommandError = CommandError::text(
+        "ERR RANK can't be zero: use 1 to start from the first match, 2 from the second ... or use negative to start \
+         from the end of the list",
+    );
+    const RANK_RANGE: CommandError = CommandError::text(
+        "ERR value is out of range, value must between -9223372036854775807 and 9223372036854775807",
+    );
+    const COUNT_NEGATIVE: CommandError = CommandError::text("ERR COUNT can't be negative");
+    const MAXLEN_NEGATIVE: CommandError = CommandError::text("ERR MAXLEN can't be negative");
+    let (key, element) = (args.take()?, args.take()?);
+    let (mut rank, mut count, mut maxlen) = (1, None, 0);
+    while !args.is_empty() {
+        if args.take_word("RANK") {
+            rank = args.take_int()?;
+            match rank {
+                0 => return Err(RANK_ZERO),
+                i64::MIN => return Err(RANK_RANGE),
+                _ => {}
+            }
+        } else if args.take_word("COUNT") {
+            count = Some(take_natural(&mut args, COUNT_NEGATIVE)?);
+        } else if args.take_word("MAXLEN") {
+            maxlen = take_natural(&mut args, MAXLEN_NEGATIVE)?;
+        } else {
+            return Err(CommandError::Syntax);
+        }
+    }
+    let list = cx.ks.view::<List>(cx.db, key)?;
+    let out = &mut cx.out;
+    let Some(count) = count else {
+        let mut found = None;
+        if let Some(list) = list {
+            list.positions(element, rank, 1, maxlen, |index| found = Some(index));
+        }
+        match found {
+            Some(index) => out.int(index as i64),
+            None => out.null(),
+        }
+        return Ok(());
+    };
+    let (header, mut found) = (out.deferred(1), 0);
+    if let Some(list) = list {
+        list.positions(element, rank, count, maxlen, |index| {
+            out.int(index as i64);
+            found += 1;
+        });
+    }
+    out.fill_array(header, found);
+    Ok(())
+}
+
+/// The next argument as a number from zero on. A missing one is a syntax error.
+fn take_natural(args: &mut Args<'_>, error: CommandError) -> Result<usize, CommandError> {
+    parse_i64(args.take()?).and_then(|number| usize::try_from(number).ok()).ok_or(error)
+}
+
+const LPUSH: Command = Command {
+    name: "LPUSH",
+    arity: Arity::AtLeast(3),
+    keys: Keys::First,
+    flags: Flags::WRITE.with(Flags::GROWS).with(Flags::FAST),
+    spread: Spread::Single,
+    group: Group::List,
+    since: "1.0.0",
+    syntax: "key element [element ...]",
+    summary: "Puts elements before the first one of a list, made if it is missing.",
+    run: Run::Shard(lpush),
+};
+
+fn lpush(cx: &mut Cx<'_>, args: Args<'_>) -> CmdResult {
+    push(cx, args, End::Left)
+}
+
+#[inline]
+fn push(cx: &mut Cx<'_>, mut args: Args<'_>, end: End) -> CmdResult {
+    let key = args.take()?;
+    let edit = cx.ks.edit_or_new(cx.db, key, |list: &mut List| push_all(list, args, end))?;
+    end.announce_push(cx, key);
+    cx.out.int(edit.value as i64);
+    Ok(())
+}
+
+/// Adds all arguments, one after the other; the new length.
+#[inline]
+fn push_all(list: &mut List, args: Args<'_>, end: End) -> usize {
+    for element in args.rest() {
+        end.push(list, element);
+    }
+    list.len()
+}
+
+const LPUSHX: Command = Command {
+    name: "LPUSHX",
+    arity: Arity::AtLeast(3),
+    keys: Keys::First,
+    flags: Flags::WRITE.with(Flags::GROWS).with(Flags::FAST),
+    spread: Spread::Single,
+    group: Group::List,
+    since: "2.2.0",
+    syntax: "key element [element ...]",
+    summary: "Puts elements before the first one of a list if it is there.",
+    run: Run::Shard(lpushx),
+};
+
+fn lpushx(cx: &mut Cx<'_>, args: Args<'_>) -> CmdResult {
+    push_existing(cx, args, End::Left)
+}
+
+fn push_existing(cx: &mut Cx<'_>, mut args: Args<'_>, end: End) -> CmdResult {
+    let key = args.take()?;
+    let edit = cx.ks.edit(cx.db, key, |list: &mut List| push_all(list, args, end))?;
+    if edit.is_some() {
+        end.announce_push(cx, key);
+    }
+    cx.out.int(edit.map_or(0, |edit| edit.value as i64));
+    Ok(())
+}
+
+const LRANGE: Command = Command {
+    name: "LRANGE",
+    arity: Arity::Exactly(4),
+    keys: Keys::First,
+    flags: Flags::READ,
+    spread: Spread::Single,
+    group: Group::List,
+    since: "1.0.0",
+    syntax: "key start stop",
+    summary: "Returns the elements of a list between two numbers.",
+    run: Run::Shard(lrange),
+};
+
+fn lrange(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
+    let (key, start, stop) = (args.take()?, args.take_int()?, args.take_int()?);
+    let out = &mut cx.out;
+    let Some(list) = cx.ks.view::<List>(cx.db, key)? else {
+        out.array(0);
+        return Ok(());
+    };
+    let span = span(start, stop, list.len());
+    out.array(span.len());
+    list.range(span.start, span.end).for_each(|item| reply_item(out, item));
+    Ok(())
+}
+
+const LREM: Command = Command {
+    name: "LREM",
+    arity: Arity::Exactly(4),
+    keys: Keys::First,
+    flags: Flags::WRITE,
+    spread: Spread::Single,
+    group: Group::List,
+    since: "1.0.0",
+    syntax: "key count element",
+    summary: "Removes matching elements: the first ones, the last ones or all.",
+    run: Run::Shard(lrem),
+};
+
+fn lrem(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
+    let (key, count, element) = (args.take()?, args.take_int()?, args.take()?);
+    let edit = cx.ks.edit(cx.db, key, |list: &mut List| list.rem(count, element))?;
+    let removed = edit.map_or(0, |edit| edit.value);
+    if removed > 0 {
+        announce(cx, key, "lrem", edit.is_some_and(|edit| edit.gone));
+    }
+    cx.out.int(removed as i64);
+    Ok(())
+}
+
+const LSET: Command = Command {
+    name: "LSET",
+    arity: Arity::Exactly(4),
+    keys: Keys::First,
+    flags: Flags::WRITE.with(Flags::GROWS),
+    spread: Spread::Single,
+    group: Group::List,
+    since: "1.0.0",
+    syntax: "key index element",
+    summary: "Replaces the element of a list with this number.",
+    run: Run::Shard(lset),
+};
+
+fn lset(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
+    const NO_SUCH_INDEX: CommandError = CommandError::text("ERR index out of range");
+    let key = args.take()?;
+    let loc = cx.find(key).ok_or(CommandError::NoSuchKey)?;
+    let len = cx.ks.collection::<List>(cx.db, loc)?.len();
+    let (index, element) = (args.take_int()?, args.take()?);
+    let index = position(index, len).ok_or(NO_SUCH_INDEX)?;
+    cx.ks.edit_at(cx.db, loc, |list: &mut List| list.set(index, element))?;
+    cx.changed(key, Class::List, "lset");
+    cx.out.ok();
+    Ok(())
+}
+
+const LTRIM: Command = Command {
+    name: "LTRIM",
+    arity: Arity::Exactly(4),
+    keys: Keys::First,
+    flags: Flags::WRITE,
+    spread: Spread::Single,
+    group: Group::List,
+    since: "1.0.0",
+    syntax: "key start stop",
+    summary: "Keeps the elements of a list between two numbers and removes all others.",
+    run: Run::Shard(ltrim),
+};
+
+fn ltrim(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
+    let (key, start, stop) = (args.take()?, args.take_int()?, args.take_int()?);
+    if let Some(loc) = cx.find(key) {
+        let span = span(start, stop, cx.ks.collection::<List>(cx.db, loc)?.len());
+        if span.is_empty() {
+            // With all elements still in the list: a long one is then freed in steps.
+            cx.ks.remove_at(cx.db, loc);
+        } else {
+            cx.ks.edit_at(cx.db, loc, |list: &mut List| list.trim(span.start, span.end))?;
+        }
+        announce(cx, key, "ltrim", span.is_empty());
+    }
+    cx.out.ok();
+    Ok(())
+}
+
+const RPOP: Command = Command {
+    name: "RPOP",
+    arity: Arity::AtLeast(2),
+    keys: Keys::First,
+    flags: Flags::WRITE.with(Flags::FAST),
+    spread: Spread::Single,
+    group: Group::List,
+    since: "1.0.0",
+    syntax: "key [count]",
+    summary: "Returns the last elements of a list and removes them.",
+    run: Run::Shard(rpop),
+};
+
+fn rpop(cx: &mut Cx<'_>, args: Args<'_>) -> CmdResult {
+    pop(cx, args, End::Right, "rpop")
+}
+
+const RPOPLPUSH: Command = Command {
+    name: "RPOPLPUSH",
+    arity: Arity::Exactly(3),
+    keys: Keys::Range { first: 1, last: 2, step: 1 },
+    flags: Flags::WRITE.with(Flags::GROWS),
+    spread: Spread::Together,
+    group: Group::List,
+    since: "1.2.0",
+    syntax: "source destination",
+    summary: "Moves the last element of a list before the first one of another list and returns it.",
+    run: Run::Shard(rpoplpush),
+};
+
+fn rpoplpush(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
+    let (source, target) = (args.take()?, args.take()?);
+    move_element(cx, source, End::Right, target, End::Left)
+}
+
+const RPUSH: Command = Command {
+    name: "RPUSH",
+    arity: Arity::AtLeast(3),
+    keys: Keys::First,
+    flags: Flags::WRITE.with(Flags::GROWS).with(Flags::FAST),
+    spread: Spread::Single,
+    group: Group::List,
+    since: "1.0.0",
+    syntax: "key element [element ...]",
+    summary: "Puts elements behind the last one of a list, made if it is missing.",
+    run: Run::Shard(rpush),
+};
+
+fn rpush(cx: &mut Cx<'_>, args: Args<'_>) -> CmdResult {
+    push(cx, args, End::Right)
+}
+
+const RPUSHX: Command = Command {
+    name: "RPUSHX",
+    arity: Arity::AtLeast(3),
+    keys: Keys::First,
+    flags: Flags::WRITE.with(Flags::GROWS).with(Flags::FAST),
+    spread: Spread::Single,
+    group: Group::List,
+    since: "2.2.0",
+    syntax: "key element [element ...]",
+    summary: "Puts elements behind the last one of a list if it is there.",
+    run: Run::Shard(rpushx),
+};
+
+fn rpushx(cx: &mut Cx<'_>, args: Args<'_>) -> CmdResult {
+    push_existing(cx, args, End::Right)
+}
