@@ -61,6 +61,9 @@ const TOKEN_LISTENER: u64 = u64::MAX - 1024;
 /// Work that goes on when an answer is there.
 pub type Then = Box<dyn FnOnce(&mut Core, Box<dyn Any>)>;
 
+/// Work that this core does later.
+type Work = Box<dyn FnOnce(&mut Core)>;
+
 /// Messages for one peer.
 #[derive(Default)]
 struct Outbox {
@@ -105,9 +108,9 @@ pub struct Core {
     spare_outputs: Vec<Vec<u8>>,
     continuations: HashMap<u64, Then>,
     next_continuation: u64,
-    later: VecDeque<Box<dyn FnOnce(&mut Core)>>,
+    later: VecDeque<Work>,
     /// One step each per turn.
-    next_turn: VecDeque<Box<dyn FnOnce(&mut Core)>>,
+    next_turn: VecDeque<Work>,
     /// Connections to look at again in the next turn.
     again: VecDeque<ConnectionId>,
     /// Listeners that may have more connections, to be asked in the next turn, or at the next tick after an error.

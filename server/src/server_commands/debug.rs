@@ -115,6 +115,7 @@ fn error(core: &mut Core, id: ConnectionId, text: &[u8]) -> Outcome {
 }
 
 /// DEBUG PROTOCOL type: the replies that Redis gives, for the tests of client libraries.
+#[expect(clippy::approx_constant, reason = "the double that client libraries expect is 3.141, not pi")]
 fn protocol(core: &mut Core, id: ConnectionId, name: &[u8]) -> Outcome {
     let proto = client_of(core, id)?.proto;
     let word = name.to_ascii_lowercase();
