@@ -8,7 +8,7 @@
 //! ```text
 //! hash: | 63 .. prefix: which segment | 39 .. bucket in the segment .. 8 | 7 .. fingerprint .. 0 |
 //!
-//! directory          segment (4 KiB)                       blocks (4 KiB each, at most 32)
+//! directory          segment (4 KiB)                       blocks (4 KiB, at most 32; the last 1 to 4)
 //! [ptr][ptr]... ---> 59 buckets x 64 B, header 320 B --->  entry|entry|entry|...
 //!                    bucket: 14 fingerprints, 14 offsets, 14 heat bytes, overflow, version
 //! ```
@@ -137,7 +137,7 @@ pub struct Table<L: Layout> {
     seed: u64,
     len: usize,
     segments: usize,
-    blocks: usize,
+    block_bytes: usize,
     layout: PhantomData<L>,
 }
 
@@ -150,7 +150,7 @@ impl<L: Layout> Table<L> {
             seed,
             len: 0,
             segments: 1,
-            blocks: 0,
+            block_bytes: 0,
             layout: PhantomData,
         }
     }
@@ -176,7 +176,9 @@ impl<L: Layout> Table<L> {
     /// Segments shared with clones are counted by each holder.
     #[inline]
     pub fn heap_bytes(&self) -> usize {
-        (self.segments + self.blocks) * BLOCK_LEN + good_size(self.directory.capacity() * size_of::<usize>())
+        self.segments * BLOCK_LEN
+            + self.block_bytes
+            + good_size(self.directory.capacity() * size_of::<usize>())
     }
 
     /// Entries that fit without another split, roughly: what "capacity" means to INFO and metrics.
@@ -303,11 +305,11 @@ impl<L: Layout> Table<L> {
             segment = self.unshare(segment);
         }
         let at = Loc { segment, bucket: 0, slot: 0 };
-        let blocks_before = self.at(at).blocks();
+        let bytes_before = self.at(at).block_bytes();
         let target = self.at_mut(at);
         let placed = target.insert::<L>(hash, len, fill);
-        let blocks_after = target.blocks();
-        self.blocks = self.blocks + blocks_after - blocks_before;
+        let bytes_after = target.block_bytes();
+        self.block_bytes = self.block_bytes + bytes_after - bytes_before;
         match placed {
             Ok((bucket, slot)) => {
                 self.len += 1;
@@ -323,11 +325,11 @@ impl<L: Layout> Table<L> {
     /// along: `fill` copies the pointer.
     pub fn resize(&mut self, loc: Loc, len: usize, fill: impl FnOnce(&[u8], &mut [u8])) -> Result<Loc, Full> {
         let loc = self.own(loc);
-        let blocks_before = self.at(loc).blocks();
+        let bytes_before = self.at(loc).block_bytes();
         let target = self.at_mut(loc);
         let resized = target.resize::<L>(loc.bucket, loc.slot, len, fill);
-        let blocks_after = target.blocks();
-        self.blocks = self.blocks + blocks_after - blocks_before;
+        let bytes_after = target.block_bytes();
+        self.block_bytes = self.block_bytes + bytes_after - bytes_before;
         match resized {
             Ok(()) => Ok(loc),
             Err(SegmentFull) => Err(Full),
@@ -339,11 +341,11 @@ impl<L: Layout> Table<L> {
         let loc = self.own(loc);
         let seed = self.seed;
         let hash = L::hash(self.at(loc).entry(loc.bucket, loc.slot), seed);
-        let blocks_before = self.at(loc).blocks();
+        let bytes_before = self.at(loc).block_bytes();
         let target = self.at_mut(loc);
         target.remove::<L>(loc.bucket, loc.slot, hash);
-        let blocks_after = target.blocks();
-        self.blocks = self.blocks + blocks_after - blocks_before;
+        let bytes_after = target.block_bytes();
+        self.block_bytes = self.block_bytes + bytes_after - bytes_before;
         self.len -= 1;
     }
 
@@ -363,10 +365,10 @@ impl<L: Layout> Table<L> {
             self.double();
         }
         let shared = old_ref.is_shared();
-        let blocks_before = old_ref.blocks();
+        let bytes_before = old_ref.block_bytes();
         let (low, high) = old_ref.halves::<L>(self.seed, shared);
         // SAFETY: both were just made and are not reachable from anywhere else.
-        let blocks_after = unsafe { low.as_ref().blocks() + high.as_ref().blocks() };
+        let bytes_after = unsafe { low.as_ref().block_bytes() + high.as_ref().block_bytes() };
         if shared {
             // SAFETY: we give back our count; the other holders keep the segment and what its entries own.
             unsafe { Segment::release::<L>(old) };
@@ -375,7 +377,7 @@ impl<L: Layout> Table<L> {
             // memory of the segment itself is freed.
             unsafe { Segment::free_moved(old) };
         }
-        self.blocks = self.blocks + blocks_after - blocks_before;
+        self.block_bytes = self.block_bytes + bytes_after - bytes_before;
         self.segments += 1;
         self.place(low, prefix, depth + 1);
         self.place(high, prefix | 1 << (63 - depth), depth + 1);
@@ -413,17 +415,17 @@ impl<L: Layout> Table<L> {
         if !fits {
             return false;
         }
-        let blocks_before = low_ref.blocks() + high_ref.blocks();
+        let bytes_before = low_ref.block_bytes() + high_ref.block_bytes();
         let joined = Segment::joined::<L>(low_ref, high_ref, self.seed);
         // SAFETY: just made.
-        let blocks_after = unsafe { joined.as_ref().blocks() };
+        let bytes_after = unsafe { joined.as_ref().block_bytes() };
         self.place(joined, low_prefix, depth - 1);
         // SAFETY: both were exclusively ours (not shared) and `joined` moved their entries, ownership included.
         unsafe {
             Segment::free_moved(low);
             Segment::free_moved(high);
         }
-        self.blocks = self.blocks + blocks_after - blocks_before;
+        self.block_bytes = self.block_bytes + bytes_after - bytes_before;
         self.segments -= 1;
         true
     }
@@ -573,10 +575,10 @@ impl<L: Layout> Table<L> {
             segment = self.unshare(segment);
         }
         let at = Loc { segment, bucket: 0, slot: 0 };
-        let before = self.at(at).blocks();
+        let before = self.at(at).block_bytes();
         self.at_mut(at).compact::<L>();
-        let after = self.at(at).blocks();
-        self.blocks = self.blocks + after - before;
+        let after = self.at(at).block_bytes();
+        self.block_bytes = self.block_bytes + after - before;
         after < before
     }
 
@@ -669,12 +671,12 @@ impl<L: Layout> Table<L> {
         for _ in 0..segments {
             let Some(&last) = self.directory.last() else { return true };
             // SAFETY: in our directory, hence alive.
-            let (count, blocks, depth) =
-                unsafe { (last.as_ref().count(), last.as_ref().blocks(), last.as_ref().depth()) };
+            let (count, block_bytes, depth) =
+                unsafe { (last.as_ref().count(), last.as_ref().block_bytes(), last.as_ref().depth()) };
             let places = 1usize << (self.depth - depth);
             self.directory.truncate(self.directory.len() - places);
             self.len -= count;
-            self.blocks -= blocks;
+            self.block_bytes -= block_bytes;
             self.segments -= 1;
             // SAFETY: its places have just left the directory, so our count is given back exactly once.
             unsafe { Segment::release::<L>(last) };
@@ -685,7 +687,7 @@ impl<L: Layout> Table<L> {
     /// Checks every invariant of the structure: for tests and DEBUG, O(n).
     pub fn check(&self) {
         assert_eq!(self.directory.len(), 1 << self.depth);
-        let (mut len, mut segments, mut blocks, mut place) = (0, 0, 0, 0);
+        let (mut len, mut segments, mut block_bytes, mut place) = (0, 0, 0, 0);
         while place < self.directory.len() {
             // SAFETY: in our directory, hence alive.
             let segment = unsafe { self.directory[place].as_ref() };
@@ -694,11 +696,11 @@ impl<L: Layout> Table<L> {
             assert!(self.directory[place..place + places].iter().all(|p| *p == self.directory[place]));
             segment.check::<L>(self.seed);
             len += segment.count();
-            blocks += segment.blocks();
+            block_bytes += segment.block_bytes();
             segments += 1;
             place += places;
         }
-        assert_eq!((len, segments, blocks), (self.len, self.segments, self.blocks));
+        assert_eq!((len, segments, block_bytes), (self.len, self.segments, self.block_bytes));
     }
 }
 

@@ -17,9 +17,12 @@
 //! no room, the segment is rewritten if an eighth of it is dead, else a block is added. The cost of rewriting is
 //! thereby at most eight bytes copied per byte freed. Deletions that leave less than half alive rewrite too.
 //!
+//! The last block grows in steps of a quarter: half a block per segment, unused on average, would be four bytes per
+//! entry. Its missing quarters are kept in the low bits of its address, where a lookup has them at hand.
+//!
 //! Invariant: a slot is occupied exactly if its fingerprint is not zero, and then its offset leads to a whole entry.
 
-use std::alloc::{Layout as AllocLayout, alloc, dealloc, handle_alloc_error};
+use std::alloc::{Layout as AllocLayout, dealloc, handle_alloc_error};
 use std::cell::Cell;
 use std::ptr::NonNull;
 
@@ -43,6 +46,9 @@ const BLOCKS_MAX: usize = (1 << 16) / UNITS_PER_BLOCK;
 /// Blocks to which the log grows by appending. The rest is for rewriting: packing the same entries in another order
 /// may waste up to an entry's length at every block end, and must succeed all the same.
 const BLOCKS_GROW: usize = 28;
+/// What the last block grows by.
+const STEP: usize = BLOCK_LEN / 4;
+const BLOCK_ALIGN: usize = 64;
 const OVERFLOW_STUCK: u8 = u8::MAX;
 
 #[repr(C, align(64))]
@@ -63,13 +69,14 @@ const _: () = assert!(
     BLOCKS_GROW * BLOCK_LEN <= BLOCKS_MAX * (BLOCK_LEN - (ENTRY_LEN_MAX - 1)),
     "whatever was appended can be rewritten in any order"
 );
+const _: () = assert!(ENTRY_LEN_MAX <= STEP, "a block without room for an entry has its last quarter");
 const _: () = assert!(COUNT_MAX < BUCKETS * SLOTS);
 
 /// See the module's head.
 #[repr(C, align(64))]
 pub struct Segment {
     buckets: [Bucket; BUCKETS],
-    blocks: [*mut u8; BLOCKS_MAX],
+    blocks: [Block; BLOCKS_MAX],
     /// The hash bits above the local depth, left-aligned.
     prefix: u64,
     note: u64,
@@ -91,22 +98,73 @@ fn segment_layout() -> AllocLayout {
     AllocLayout::new::<Segment>()
 }
 
-fn block_layout() -> AllocLayout {
-    // The size is a non-zero constant and the alignment a power of two.
-    AllocLayout::from_size_align(BLOCK_LEN, 64).expect("constant layout")
+fn block_layout(len: usize) -> AllocLayout {
+    // A quarter to a whole block, and the alignment is a power of two.
+    AllocLayout::from_size_align(len, BLOCK_ALIGN).expect("a valid layout")
 }
 
-fn alloc_block() -> *mut u8 {
-    // SAFETY: the layout has a non-zero size.
-    let block = unsafe { alloc(block_layout()) };
-    if block.is_null() {
-        handle_alloc_error(block_layout());
+/// A run of entries, at most [`BLOCK_LEN`] bytes: its address plus the number of [`STEP`]s that it lacks.
+#[derive(Clone, Copy)]
+struct Block(*mut u8);
+
+impl Block {
+    const MISSING: usize = BLOCK_LEN / STEP - 1;
+
+    fn new(start: *mut u8, len: usize) -> Block {
+        debug_assert!(len.is_multiple_of(STEP) && len > 0 && len <= BLOCK_LEN);
+        Block(start.wrapping_add((BLOCK_LEN - len) / STEP))
     }
-    // Blocks are read through `&[u8]` slices that reach past the last entry, so every byte must be initialised.
-    // SAFETY: `block` is valid for BLOCK_LEN bytes. Zeroing 4 KiB costs about 40 ns per ~70 entries.
-    unsafe { block.write_bytes(0, BLOCK_LEN) };
-    block
+
+    fn alloc(len: usize) -> Block {
+        // Blocks are read through `&[u8]` slices that reach past the last entry, so every byte must be initialised.
+        // Zeroing 4 KiB costs about 40 ns per ~70 entries.
+        // SAFETY: the layout has a non-zero size.
+        let start = unsafe { std::alloc::alloc_zeroed(block_layout(len)) };
+        if start.is_null() {
+            handle_alloc_error(block_layout(len));
+        }
+        Block::new(start, len)
+    }
+
+    #[inline]
+    fn start(self) -> *mut u8 {
+        self.0.map_addr(|address| address & !Block::MISSING)
+    }
+
+    #[inline]
+    fn len(self) -> usize {
+        BLOCK_LEN - (self.0.addr() & Block::MISSING) * STEP
+    }
+
+    /// The same entries in a block of another length.
+    ///
+    /// # Safety
+    /// The block is alive, and nobody uses it afterwards.
+    unsafe fn resize(self, len: usize) -> Block {
+        let old_len = self.len();
+        // SAFETY: it came from `alloc` or from here, with this layout; the new size is not zero.
+        let start = unsafe { std::alloc::realloc(self.start(), block_layout(old_len), len) };
+        if start.is_null() {
+            handle_alloc_error(block_layout(len));
+        }
+        if len > old_len {
+            // SAFETY: inside the `len` bytes just allocated.
+            unsafe { start.add(old_len).write_bytes(0, len - old_len) };
+        }
+        Block::new(start, len)
+    }
+
+    /// # Safety
+    /// As for `resize`.
+    unsafe fn free(self) {
+        // SAFETY: it came from `alloc` or `resize`, with this layout.
+        unsafe { dealloc(self.start(), block_layout(self.len())) };
+    }
 }
+
+const NO_BLOCK: Block = Block(std::ptr::null_mut());
+
+const _: () = assert!(Block::MISSING < BLOCK_ALIGN);
 
 #[inline]
 fn home(hash: u64) -> usize {
@@ -235,11 +293,11 @@ impl Segment {
     /// # Safety
     /// The caller owns the last count, has moved or dropped the entries, and does not use the pointer afterwards.
     pub(super) unsafe fn free_moved(segment: NonNull<Segment>) {
-        // SAFETY: by the contract nobody else has it; blocks and segment came from `alloc_block` and `alloc`.
+        // SAFETY: by the contract nobody else has it; the segment came from `alloc`.
         unsafe {
             let this = segment.as_ref();
             for &block in &this.blocks[..usize::from(this.block_count)] {
-                dealloc(block, block_layout());
+                block.free();
             }
             dealloc(segment.as_ptr().cast(), segment_layout());
         }
@@ -264,6 +322,14 @@ impl Segment {
     #[inline]
     pub(super) fn blocks(&self) -> usize {
         usize::from(self.block_count)
+    }
+    /// Bytes of the blocks: all but the last are whole.
+    #[inline]
+    pub(super) fn block_bytes(&self) -> usize {
+        match self.blocks().checked_sub(1) {
+            Some(last) => last * BLOCK_LEN + self.blocks[last].len(),
+            None => 0,
+        }
     }
     #[inline]
     pub(super) fn note(&self) -> u64 {
@@ -342,9 +408,9 @@ impl Segment {
         const LINES: usize = BLOCK_LEN / 64;
         prefetch(&raw const self.buckets[bucket]);
         for &block in &self.blocks[..self.blocks()] {
-            prefetch(block.wrapping_add(64 * bucket));
+            prefetch(block.start().wrapping_add(64 * bucket));
             if bucket < LINES - BUCKETS {
-                prefetch(block.wrapping_add(64 * (BUCKETS + bucket)));
+                prefetch(block.start().wrapping_add(64 * (BUCKETS + bucket)));
             }
         }
     }
@@ -404,15 +470,21 @@ impl Segment {
     #[inline]
     fn address(&self, offset: u16) -> *mut u8 {
         let offset = usize::from(offset);
-        self.blocks[offset / UNITS_PER_BLOCK].wrapping_add(offset % UNITS_PER_BLOCK * UNIT)
+        self.blocks[offset / UNITS_PER_BLOCK].start().wrapping_add(offset % UNITS_PER_BLOCK * UNIT)
+    }
+
+    /// Bytes from an offset to the end of its block.
+    #[inline]
+    fn rest(&self, offset: u16) -> usize {
+        let offset = usize::from(offset);
+        self.blocks[offset / UNITS_PER_BLOCK].len() - offset % UNITS_PER_BLOCK * UNIT
     }
 
     #[inline]
     fn entry_at(&self, offset: u16) -> &[u8] {
-        let rest = BLOCK_LEN - usize::from(offset) % UNITS_PER_BLOCK * UNIT;
         // SAFETY: offsets in occupied slots lead into one of the first `block_count` blocks (checked by `check`);
-        // blocks are BLOCK_LEN initialised bytes, and the slice ends with the block. Changes need `&mut self`.
-        unsafe { std::slice::from_raw_parts(self.address(offset), rest) }
+        // blocks are initialised bytes, and the slice ends with the block. Changes need `&mut self`.
+        unsafe { std::slice::from_raw_parts(self.address(offset), self.rest(offset)) }
     }
 
     #[inline]
@@ -425,9 +497,8 @@ impl Segment {
     pub(super) fn entry_mut(&mut self, bucket: u8, slot: u8) -> &mut [u8] {
         debug_assert!(self.is_occupied(bucket, slot));
         let offset = self.buckets[usize::from(bucket)].offsets[usize::from(slot)];
-        let rest = BLOCK_LEN - usize::from(offset) % UNITS_PER_BLOCK * UNIT;
         // SAFETY: as in `entry_at`; `&mut self` makes the access exclusive.
-        unsafe { std::slice::from_raw_parts_mut(self.address(offset), rest) }
+        unsafe { std::slice::from_raw_parts_mut(self.address(offset), self.rest(offset)) }
     }
 
     /// Bytes an entry takes in the log.
@@ -436,23 +507,54 @@ impl Segment {
         len.next_multiple_of(UNIT)
     }
 
-    /// Room for `len` bytes at the end of the log, as an offset; adds a block if needed and the log has fewer than
-    /// `blocks_max`.
+    /// Room for `len` bytes at the end of the log, as an offset. Adds a block if needed and there are fewer than
+    /// `blocks_max`; one that is added begins with `begin` bytes.
     #[inline]
-    fn append(&mut self, len: usize, blocks_max: usize) -> Option<u16> {
+    fn append(&mut self, len: usize, blocks_max: usize, begin: usize) -> Option<u16> {
         let len = Self::footprint(len);
         debug_assert!(len <= ENTRY_LEN_MAX);
         if self.block_count == 0 || usize::from(self.tail) + len > BLOCK_LEN {
-            if usize::from(self.block_count) >= blocks_max {
+            if self.blocks() >= blocks_max {
                 return None;
             }
-            self.blocks[usize::from(self.block_count)] = alloc_block();
+            self.blocks[self.blocks()] = Block::alloc(begin);
             self.block_count += 1;
             self.tail = 0;
         }
-        let offset = (usize::from(self.block_count) - 1) * UNITS_PER_BLOCK + usize::from(self.tail) / UNIT;
-        self.tail += len as u16;
+        let last = self.blocks() - 1;
+        let end = usize::from(self.tail) + len;
+        if end > self.blocks[last].len() {
+            self.set_tail_len(end.next_multiple_of(STEP));
+        }
+        let offset = last * UNITS_PER_BLOCK + usize::from(self.tail) / UNIT;
+        self.tail = end as u16;
         Some(offset as u16)
+    }
+
+    /// Changes the length of the last block, if there is one.
+    fn set_tail_len(&mut self, len: usize) {
+        if let Some(last) = self.blocks().checked_sub(1)
+            && self.blocks[last].len() != len
+        {
+            debug_assert!(usize::from(self.tail) <= len);
+            // SAFETY: alive, and replaced at once; `&mut self` excludes views of it.
+            self.blocks[last] = unsafe { self.blocks[last].resize(len) };
+        }
+    }
+
+    /// Appends to a log that is being rewritten: whole blocks, whose last is cut by `finish`.
+    fn transfer(&mut self, entry: &[u8]) -> u16 {
+        let offset =
+            self.append(entry.len(), BLOCKS_MAX, BLOCK_LEN).expect("rewriting fits, see BLOCKS_GROW");
+        // SAFETY: `append` gave out `entry.len()` bytes in one of our blocks; `entry` is in another segment, or in a
+        // block that was ours before.
+        unsafe { self.address(offset).copy_from_nonoverlapping(entry.as_ptr(), entry.len()) };
+        offset
+    }
+
+    /// Gives back what the last block does not need.
+    fn finish(&mut self) {
+        self.set_tail_len(usize::from(self.tail).next_multiple_of(STEP).max(STEP));
     }
 
     /// As `append`, but wins back dead bytes first when that is worth it.
@@ -462,7 +564,7 @@ impl Segment {
         if !fits && self.worth_compacting() {
             self.compact::<L>();
         }
-        self.append(len, BLOCKS_GROW)
+        self.append(len, BLOCKS_GROW, STEP)
     }
 
     pub(super) fn worth_compacting(&self) -> bool {
@@ -548,15 +650,13 @@ impl Segment {
         }
         if self.count == 0 {
             for &block in &self.blocks[..usize::from(self.block_count)] {
-                // SAFETY: blocks come from `alloc_block`, no entry is left in them, and they are forgotten below.
-                unsafe { dealloc(block, block_layout()) };
+                // SAFETY: no entry is left in them, and they are forgotten below.
+                unsafe { block.free() };
             }
             self.block_count = 0;
             self.tail = 0;
             self.dead = 0;
-        } else if self.worth_compacting()
-            && self.dead as usize * 2 > usize::from(self.block_count) * BLOCK_LEN
-        {
+        } else if self.worth_compacting() && self.dead as usize * 2 > self.block_bytes() {
             self.compact::<L>();
         }
     }
@@ -565,7 +665,7 @@ impl Segment {
     pub(super) fn compact<L: Layout>(&mut self) {
         let old = self.blocks;
         let old_count = usize::from(self.block_count);
-        self.blocks = [std::ptr::null_mut(); BLOCKS_MAX];
+        self.blocks = [NO_BLOCK; BLOCKS_MAX];
         self.block_count = 0;
         self.tail = 0;
         self.dead = 0;
@@ -573,28 +673,24 @@ impl Segment {
             for slot in bits(self.occupied(index)) {
                 let place = usize::from(self.buckets[index].offsets[slot]);
                 let (block, start) = (place / UNITS_PER_BLOCK, place % UNITS_PER_BLOCK * UNIT);
+                let rest = old[block].len() - start;
                 // SAFETY: offsets of occupied slots lead into the old blocks, which are alive until the end of this
                 // function and which nothing else refers to any more.
-                let entry = unsafe { std::slice::from_raw_parts(old[block].add(start), BLOCK_LEN - start) };
-                let entry = &entry[..L::entry_len(entry)];
-                let offset = self.append(entry.len(), BLOCKS_MAX).expect("rewriting fits, see BLOCKS_GROW");
-                // SAFETY: `append` gave out `entry.len()` bytes in a new block.
-                unsafe { self.address(offset).copy_from_nonoverlapping(entry.as_ptr(), entry.len()) };
-                self.buckets[index].offsets[slot] = offset;
+                let entry = unsafe { std::slice::from_raw_parts(old[block].start().add(start), rest) };
+                self.buckets[index].offsets[slot] = self.transfer(&entry[..L::entry_len(entry)]);
             }
         }
+        self.finish();
         for &block in &old[..old_count] {
-            // SAFETY: came from `alloc_block`, all entries were copied out, not referred to any more.
-            unsafe { dealloc(block, block_layout()) };
+            // SAFETY: all entries were copied out, not referred to any more.
+            unsafe { block.free() };
         }
     }
 
     /// Takes over the bytes of an entry of another segment, with its heat and version.
     fn adopt(&mut self, hash: u64, entry: &[u8], heat: u8, version: u32) {
-        let offset = self.append(entry.len(), BLOCKS_MAX).expect("rewriting fits, see BLOCKS_GROW");
+        let offset = self.transfer(entry);
         let (bucket, slot) = self.claim(hash);
-        // SAFETY: `append` gave out `entry.len()` bytes in one of our blocks; `entry` is in another segment.
-        unsafe { self.address(offset).copy_from_nonoverlapping(entry.as_ptr(), entry.len()) };
         let bucket = &mut self.buckets[bucket];
         bucket.offsets[slot] = offset;
         bucket.heat[slot] = heat;
@@ -633,6 +729,8 @@ impl Segment {
             let hash = L::hash(entry, seed);
             if hash & bit == 0 { &mut *low_ref } else { &mut *high_ref }.adopt(hash, entry, heat, version);
         });
+        low_ref.finish();
+        high_ref.finish();
         if duplicate && L::OWNS {
             low_ref.clone_owned::<L>();
             high_ref.clone_owned::<L>();
@@ -656,9 +754,10 @@ impl Segment {
         // SAFETY: buckets are plain bytes; source and target are distinct allocations.
         unsafe { std::ptr::copy_nonoverlapping(&raw const self.buckets, &raw mut fresh.buckets, 1) };
         for index in 0..self.blocks() {
-            let block = alloc_block();
-            // SAFETY: both blocks are BLOCK_LEN initialised bytes.
-            unsafe { block.copy_from_nonoverlapping(self.blocks[index], BLOCK_LEN) };
+            let from = self.blocks[index];
+            let block = Block::alloc(from.len());
+            // SAFETY: both blocks are so many initialised bytes.
+            unsafe { block.start().copy_from_nonoverlapping(from.start(), from.len()) };
             fresh.blocks[index] = block;
         }
         fresh.note = self.note;
@@ -690,6 +789,7 @@ impl Segment {
                 fresh.adopt(L::hash(entry, seed), entry, heat, version);
             });
         }
+        fresh.finish();
         joined
     }
 
@@ -757,6 +857,10 @@ impl Segment {
         }
         spans.sort_unstable();
         assert!(spans.windows(2).all(|pair| pair[0].1 <= pair[1].0), "entries do not overlap");
-        assert!(live + self.dead as usize <= self.blocks() * BLOCK_LEN, "live and dead bytes fit the blocks");
+        for &block in &self.blocks[..self.blocks().saturating_sub(1)] {
+            assert_eq!(block.len(), BLOCK_LEN, "only the last is short");
+        }
+        assert!(self.blocks() == 0 || usize::from(self.tail) <= self.blocks[self.blocks() - 1].len());
+        assert!(live + self.dead as usize <= self.block_bytes(), "live and dead bytes fit the blocks");
     }
 }
