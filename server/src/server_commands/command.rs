@@ -95,7 +95,7 @@ fn info(out: &mut ReplyWriter<'_>, args: Args<'_>) {
     out.array(args.len());
     for name in args.rest() {
         match named(name) {
-            None => out.null_array(),
+            None => out.null(),
             Some(Named::Command(command)) => write_info(out, command),
             Some(Named::Subcommand(command, subcommand)) => write_subcommand_info(out, command, subcommand),
         }
@@ -333,6 +333,18 @@ fn list(core: &mut Core, id: ConnectionId, word: &[u8], mut args: Args<'_>) -> O
     })
 }
 
+/// How a request uses its key, where that depends on its options.
+fn actual_uses(command: &Command, parts: &[&[u8]]) -> Option<&'static [&'static str]> {
+    let has = |word: &str| parts.iter().any(|part| part.eq_ignore_ascii_case(word.as_bytes()));
+    match command.name {
+        "SET" if parts.len() > 3 && has("GET") => Some(&["RW access update"]),
+        "SET" => Some(&["OW update"]),
+        "BITFIELD" if has("SET") || has("INCRBY") => Some(&["RW access update"]),
+        "BITFIELD" => Some(&["RO access"]),
+        _ => None,
+    }
+}
+
 /// The keys of the request in `args`, each with how it is used.
 fn keys<'a>(args: Args<'a>) -> Result<Vec<(&'a [u8], &'static str)>, CommandError> {
     const NO_COMMAND: CommandError = CommandError::text("ERR Invalid command specified");
@@ -369,7 +381,7 @@ fn keys<'a>(args: Args<'a>) -> Result<Vec<(&'a [u8], &'static str)>, CommandErro
     if positions.is_empty() && !command.flags.has(Flags::SCRIPT) {
         return Err(INVALID);
     }
-    let uses = key_uses(command);
+    let uses = actual_uses(command, &parts).unwrap_or(key_uses(command));
     Ok(positions.iter().enumerate().map(|(n, &at)| (parts[at], uses[n.min(uses.len() - 1)])).collect())
 }
 

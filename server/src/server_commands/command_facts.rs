@@ -206,7 +206,7 @@ pub fn is_in_category(category: &str, name: &str, of_group: Option<&str>, flags:
         "read" => flags.has(Flags::READ) && !flags.has(Flags::SCRIPT),
         "write" => flags.has(Flags::WRITE),
         "pubsub" => flags.has(Flags::PUBSUB),
-        "admin" => flags.has(Flags::ADMIN),
+        "admin" => flags.has(Flags::ADMIN) || name == "ROLE",
         "fast" => flags.has(Flags::FAST),
         "slow" => !flags.has(Flags::FAST),
         "blocking" => flags.has(Flags::BLOCKING),

@@ -27,7 +27,7 @@ pub fn config(core: &mut Core, id: ConnectionId, mut args: Args<'_>) -> Outcome 
             return Err(CommandError::arity("config|set"));
         }
         if args.len() % 2 != 0 {
-            return Err(CommandError::arity("config|set"));
+            return Err(CommandError::Syntax);
         }
         let all: Vec<&[u8]> = args.rest().collect();
         let pairs: Vec<(&[u8], &[u8])> = all.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect();
