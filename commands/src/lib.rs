@@ -27,6 +27,7 @@ mod lookup;
 mod server;
 mod spread;
 mod string;
+mod zset;
 
 pub use args::Args;
 pub use convert::{encoding, serialized_len};
@@ -161,6 +162,8 @@ pub enum Group {
     HyperLogLog,
     /// Lists.
     List,
+    /// Sorted sets.
+    SortedSet,
     /// Strings.
     String,
     /// The server.
@@ -176,6 +179,7 @@ impl Group {
             Group::Generic => "generic",
             Group::HyperLogLog => "hyperloglog",
             Group::List => "list",
+            Group::SortedSet => "sorted-set",
             Group::String => "string",
             Group::Server => "server",
         }
@@ -189,6 +193,7 @@ impl Group {
             Group::Generic => Some("keyspace"),
             Group::HyperLogLog => Some("hyperloglog"),
             Group::List => Some("list"),
+            Group::SortedSet => Some("sortedset"),
             Group::String => Some("string"),
             Group::Server => None,
         }
@@ -346,6 +351,7 @@ pub const FAMILIES: &[&[&Command]] = &[
     list::COMMANDS,
     server::COMMANDS,
     string::COMMANDS,
+    zset::COMMANDS,
 ];
 
 /// Every command once.

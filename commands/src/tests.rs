@@ -8,6 +8,7 @@ mod hyperloglog;
 mod list;
 mod session;
 mod string;
+mod zset;
 
 use super::*;
 
@@ -135,6 +136,36 @@ PFCOUNT      -2   1 -1  1  readonly
 PFMERGE      -2   1 -1  1  write denyoom
 PFDEBUG       3   2  2  1  write denyoom
 PFSELFTEST    1   0  0  0
+ZADD             -4   1  1  1  write denyoom fast
+ZCARD             2   1  1  1  readonly fast
+ZCOUNT            4   1  1  1  readonly fast
+ZDIFF            -3   0  0  0  readonly
+ZDIFFSTORE       -4   1  1  1  write denyoom
+ZINCRBY           4   1  1  1  write denyoom fast
+ZINTER           -3   0  0  0  readonly
+ZINTERCARD       -3   0  0  0  readonly
+ZINTERSTORE      -4   1  1  1  write denyoom
+ZLEXCOUNT         4   1  1  1  readonly fast
+ZMPOP            -4   0  0  0  write
+ZMSCORE          -3   1  1  1  readonly fast
+ZPOPMAX          -2   1  1  1  write fast
+ZPOPMIN          -2   1  1  1  write fast
+ZRANDMEMBER      -2   1  1  1  readonly
+ZRANGE           -4   1  1  1  readonly
+ZRANGEBYLEX      -4   1  1  1  readonly
+ZRANGEBYSCORE    -4   1  1  1  readonly
+ZRANGESTORE      -5   1  2  1  write denyoom
+ZREM             -3   1  1  1  write fast
+ZREMRANGEBYLEX    4   1  1  1  write
+ZREMRANGEBYRANK   4   1  1  1  write
+ZREMRANGEBYSCORE  4   1  1  1  write
+ZREVRANGE        -4   1  1  1  readonly
+ZREVRANGEBYLEX   -4   1  1  1  readonly
+ZREVRANGEBYSCORE -4   1  1  1  readonly
+ZSCAN            -3   1  1  1  readonly
+ZSCORE            3   1  1  1  readonly fast
+ZUNION           -3   0  0  0  readonly
+ZUNIONSTORE      -4   1  1  1  write denyoom
 ";
     for line in REDIS.lines().filter(|line| !line.is_empty()) {
         let words: Vec<&str> = line.split_whitespace().collect();

@@ -325,8 +325,24 @@ fn fmt_any_double(number: f64, buf: &mut [u8; DOUBLE_LEN_MAX]) -> &str {
 }
 
 /// Prints a double with C's `%.17g`, as Redis up to 7.0 answers ZSCORE and the like: always exact, rarely pretty
-/// (`0.10000000000000001`, `1e+17`, `9.9999999999999995e-08`).
+/// (`0.10000000000000001`, `1e+17`, `9.9999999999999995e-08`, `-0`).
+#[inline]
 pub fn fmt_double_17(number: f64, buf: &mut [u8; DOUBLE_LEN_MAX]) -> &str {
+    // A double whose decimal form ends within 15 digits prints as just that in both notations, and integers and
+    // multiples of 1/64 below these bounds have such forms.
+    const INTEGERS: f64 = 1e15;
+    const FRACTIONS: f64 = 1e9;
+    let magnitude = number.abs();
+    let short = magnitude < INTEGERS && magnitude.trunc() == magnitude
+        || magnitude < FRACTIONS && (magnitude * 64.0).trunc() == magnitude * 64.0;
+    if short && let Some(at) = write_short_decimal(number, buf) {
+        return as_str(&buf[at..]);
+    }
+    fmt_any_double_17(number, buf)
+}
+
+#[cold]
+fn fmt_any_double_17(number: f64, buf: &mut [u8; DOUBLE_LEN_MAX]) -> &str {
     const DIGITS: usize = 17;
     let Some(digits) = Digits::of(number, Some(DIGITS)) else { return not_finite(number) };
     let plain = (-4..DIGITS as i32).contains(&digits.exponent);
@@ -455,6 +471,22 @@ mod tests {
 
     fn seventeen(number: f64) -> String {
         fmt_double_17(number, &mut [0; DOUBLE_LEN_MAX]).to_owned()
+    }
+
+    /// The short way around the general algorithm prints what that prints, near its bounds too.
+    #[test]
+    fn seventeen_digits_the_short_way() {
+        let mut rng = XorShift(17);
+        for _ in 0..20_000 {
+            let whole = (rng.next() >> (rng.next() % 54 + 10)) as f64;
+            for number in [whole, whole / 64.0, -whole / 8.0, whole + 0.1] {
+                assert_eq!(seventeen(number), fmt_any_double_17(number, &mut [0; DOUBLE_LEN_MAX]));
+            }
+        }
+        for number in [1e9, 1e9 - 1.0 / 64.0, 1e15 - 1.0, 1e15, 1e17, -1.0 / 64.0] {
+            assert_eq!(seventeen(number), fmt_any_double_17(number, &mut [0; DOUBLE_LEN_MAX]));
+        }
+        assert_eq!([seventeen(0.0), seventeen(-0.0)], ["0", "-0"]);
     }
 
     struct XorShift(u64);

@@ -7,7 +7,7 @@
 //! Invariants: every method but the ones that announce elements (`array`, `map`, `set`, `push`) appends one complete
 //! reply; bytes already written are moved only by [`ReplyWriter::fill_array`] and its sisters.
 
-use crate::number::{DECIMAL_LEN_MAX, DOUBLE_LEN_MAX, Decimal, PAIRS, fmt_double, write_u64_before};
+use crate::number::{DECIMAL_LEN_MAX, DOUBLE_LEN_MAX, Decimal, PAIRS, fmt_double_17, write_u64_before};
 
 /// The version of the protocol a connection speaks; HELLO changes it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -197,11 +197,11 @@ impl<'a> ReplyWriter<'a> {
         self.header(marker, len);
     }
 
-    /// A double; in RESP2 as a string.
+    /// A double, as Redis up to 7.0 prints them; in RESP2 as a string.
     #[inline]
     pub fn double(&mut self, number: f64) {
         let mut buf = [0; DOUBLE_LEN_MAX];
-        let text = fmt_double(number, &mut buf).as_bytes();
+        let text = fmt_double_17(number, &mut buf).as_bytes();
         match self.proto {
             Proto::Resp2 => self.bulk(text),
             Proto::Resp3 => self.line(b',', text),

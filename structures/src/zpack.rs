@@ -12,6 +12,7 @@
 use std::cmp::Ordering;
 
 use crate::pack::{self, Item, Pack, Pos};
+use crate::zset::Change;
 
 /// See the head of the module.
 #[derive(Clone, Default, Debug)]
@@ -101,18 +102,51 @@ impl Zpack {
     pub fn insert<'a>(&mut self, member: impl Into<Item<'a>>, score: f64) -> Option<f64> {
         assert!(!score.is_nan());
         let member = member.into().canonical();
-        let mut bits = [0; 8];
-        let stored = score_item(score, &mut bits);
         let found = self.pack.find_pair(member);
         let old = found.map(|pos| self.pair(pos).1);
-        if let (Some(pos), Some(old)) = (found, old) {
-            if old.to_bits() == score.to_bits() {
-                return Some(old);
+        if old.is_none_or(|old| old.to_bits() != score.to_bits()) {
+            self.put(found, member, score);
+        }
+        old
+    }
+
+    /// Asks `decide` for the member's score, given the present one; `None` leaves things as they are. One scan for
+    /// all of ZADD's conditions and increments.
+    ///
+    /// A score equal to the present one changes nothing, so -0 stays -0 when 0 is written, as in Redis.
+    ///
+    /// # Panics
+    ///
+    /// If the score is NaN, as [`Zpack::insert`].
+    pub fn insert_with<'a>(
+        &mut self,
+        member: impl Into<Item<'a>>,
+        decide: impl FnOnce(Option<f64>) -> Option<f64>,
+    ) -> Change {
+        let member = member.into().canonical();
+        let found = self.pack.find_pair(member);
+        let old = found.map(|pos| self.pair(pos).1);
+        match (old, decide(old)) {
+            (None, None) => Change::Absent,
+            (Some(old), None) => Change::Kept(old),
+            (Some(old), Some(score)) if score == old => Change::Kept(old),
+            (old, Some(score)) => {
+                assert!(!score.is_nan());
+                self.put(found, member, score);
+                old.map_or(Change::Added, Change::Updated)
             }
+        }
+    }
+
+    /// Stores a pair whose member is in canonical form and at `found` if it is there.
+    fn put(&mut self, found: Option<Pos>, member: Item<'_>, score: f64) {
+        let mut bits = [0; 8];
+        let stored = score_item(score, &mut bits);
+        if let Some(pos) = found {
             if self.stays_between_neighbours(pos, (member, score)) {
                 let pos = self.pack.next(pos).expect("a member is followed by its score");
                 self.pack.replace_exact(pos, stored);
-                return Some(old);
+                return;
             }
             self.pack.remove_run(pos, 2);
         }
@@ -134,7 +168,6 @@ impl Zpack {
                 self.pack.insert_at_exact(pos, member);
             }
         }
-        old
     }
 
     fn stays_between_neighbours(&self, pos: Pos, pair: (Item<'_>, f64)) -> bool {
@@ -367,6 +400,21 @@ mod tests {
             }
             assert_eq!(set.len(), model.len());
         }
+    }
+
+    /// `insert_with` tells what was there and does what it is told.
+    #[test]
+    fn insert_with_decides() {
+        let mut set = Zpack::new();
+        assert_eq!(set.insert_with(b"a", |_| None), Change::Absent);
+        assert_eq!(set.insert_with(b"a", |old| Some(old.map_or(-0.0, |_| 1.0))), Change::Added);
+        assert_eq!(set.insert_with(b"a", |_| Some(0.0)), Change::Kept(0.0));
+        assert_eq!(set.score(b"a").map(f64::to_bits), Some((-0.0f64).to_bits()));
+        assert_eq!(set.insert_with(b"7", |_| Some(-1.0)), Change::Added);
+        assert_eq!(set.insert_with(b"7", |old| old.map(|old| old + 2.5)), Change::Updated(-1.0));
+        assert_eq!(set.insert_with(b"7", |_| None), Change::Kept(1.5));
+        assert_eq!(set.rank(b"7"), Some((1, 1.5)));
+        set.check();
     }
 
     /// What a pair costs: an integral score a byte or a few.

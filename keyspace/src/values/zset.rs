@@ -1,7 +1,15 @@
 //! A sorted set: one pack while it is small, a tree with an index when it is big.
+//!
+//! Everything that Redis' commands ask is answered in terms of ranks: a range by score or by member is found as a
+//! range of ranks first ([`SortedSet::ranks_by_score`], [`SortedSet::ranks_by_member`]) and then visited, counted or
+//! removed as such. So the two forms differ in a dozen short matches here and nowhere else.
+
+use std::ops::Range;
 
 use damselfly_structures::zpack::Zpack;
 use damselfly_structures::zset::ZSet;
+
+pub use damselfly_structures::zset::Change;
 
 use super::PackLimits;
 
@@ -14,8 +22,25 @@ pub enum SortedSet {
     Big(Box<ZSet>),
 }
 
+/// One end of a range of scores or of members.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Bound<T> {
+    /// Below everything.
+    Lowest,
+    /// At this, which is in the range.
+    Included(T),
+    /// At this, which is not in the range.
+    Excluded(T),
+    /// Above everything.
+    Highest,
+}
+
+/// Room for the digits of a member that is stored as a number.
+const NUMBER: [u8; 20] = [0; 20];
+
 impl SortedSet {
     /// Number of members.
+    #[inline]
     pub fn len(&self) -> usize {
         match self {
             SortedSet::Small(pack) => pack.len(),
@@ -23,48 +48,184 @@ impl SortedSet {
         }
     }
 
-    /// Adds a member or gives it a new score; the old score if it was there. `seed` is the keyspace's hash seed.
-    pub fn insert(&mut self, seed: u64, member: &[u8], score: f64, limits: PackLimits) -> Option<f64> {
-        if let SortedSet::Small(pack) = self {
-            let fits = member.len() <= limits.len_max && pack.len() < limits.entries_max.max(1);
-            if (fits && limits.entries_max > 0) || pack.score(member).is_some() {
-                return pack.insert(member, score);
-            }
-            self.grow(seed);
+    /// Whether there is none.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The member's score.
+    #[inline]
+    pub fn score(&self, member: &[u8]) -> Option<f64> {
+        match self {
+            SortedSet::Small(pack) => pack.score(member),
+            SortedSet::Big(tree) => tree.score(member),
         }
-        let SortedSet::Big(tree) = self else { unreachable!("small sets have returned") };
-        match tree.insert(member, score) {
-            damselfly_structures::zset::Change::Updated(old)
-            | damselfly_structures::zset::Change::Kept(old) => Some(old),
-            _ => None,
+    }
+
+    /// Asks `decide` for the member's score, given the present one; `None` leaves things as they are. A score equal
+    /// to the present one changes nothing. One lookup, but for the member that makes a small set big. `seed` is the
+    /// keyspace's hash seed. The score is not NaN.
+    #[inline]
+    pub fn insert_with(
+        &mut self,
+        seed: u64,
+        member: &[u8],
+        limits: PackLimits,
+        decide: impl FnOnce(Option<f64>) -> Option<f64>,
+    ) -> Change {
+        match self {
+            SortedSet::Small(pack) => {
+                if member.len() <= limits.len_max && pack.len() < limits.entries_max
+                    || pack.score(member).is_some()
+                {
+                    return pack.insert_with(member, decide);
+                }
+                let Some(score) = decide(None) else { return Change::Absent };
+                self.grow(seed).insert(member, score)
+            }
+            SortedSet::Big(tree) => tree.insert_with(member, decide),
+        }
+    }
+
+    /// Adds a member or gives it a new score; the old score if it was there.
+    pub fn insert(&mut self, seed: u64, member: &[u8], score: f64, limits: PackLimits) -> Option<f64> {
+        match self.insert_with(seed, member, limits, |_| Some(score)) {
+            Change::Updated(old) | Change::Kept(old) => Some(old),
+            Change::Added | Change::Absent => None,
         }
     }
 
     /// Takes the big form.
-    fn grow(&mut self, seed: u64) {
+    #[cold]
+    fn grow(&mut self, seed: u64) -> &mut ZSet {
         let mut tree = ZSet::new(seed);
         self.for_each(|member, score| {
             tree.insert(member, score);
         });
         *self = SortedSet::Big(Box::new(tree));
-    }
-
-    /// Visits all members in order.
-    pub fn for_each(&self, mut visit: impl FnMut(&[u8], f64)) {
         match self {
-            SortedSet::Small(pack) => {
-                let mut buffer = [0; 20];
-                for (member, score) in pack.iter() {
-                    visit(member.as_bytes(&mut buffer), score);
-                }
-            }
-            SortedSet::Big(tree) => tree.iter().for_each(|(member, score)| visit(member, score)),
+            SortedSet::Big(tree) => tree,
+            SortedSet::Small(_) => unreachable!("just made big"),
         }
     }
 
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
+    /// Removes a member; the score that it had. A big set stays big, as in Redis.
+    pub fn remove(&mut self, member: &[u8]) -> Option<f64> {
+        match self {
+            SortedSet::Small(pack) => pack.remove(member),
+            SortedSet::Big(tree) => tree.remove(member),
+        }
+    }
+
+    /// Removes the members with these ranks; how many. Ranks beyond the end are left out.
+    pub fn remove_ranks(&mut self, ranks: Range<usize>) -> usize {
+        match self {
+            SortedSet::Small(pack) => {
+                let before = pack.len();
+                pack.remove_range(ranks.start, ranks.end);
+                before - pack.len()
+            }
+            SortedSet::Big(tree) => tree.remove_range(ranks),
+        }
+    }
+
+    /// How many members are before this one, and its score.
+    pub fn rank(&self, member: &[u8]) -> Option<(usize, f64)> {
+        match self {
+            SortedSet::Small(pack) => pack.rank(member),
+            SortedSet::Big(tree) => tree.rank(member),
+        }
+    }
+
+    /// The ranks of the members with scores between two bounds.
+    pub fn ranks_by_score(&self, low: Bound<f64>, high: Bound<f64>) -> Range<usize> {
+        let below = |score, or_equal| match self {
+            SortedSet::Small(pack) => pack.rank_by(|_, other| other < score || or_equal && other == score),
+            SortedSet::Big(tree) => tree.count_below_score(score, or_equal),
+        };
+        self.ranks_between(low, high, below)
+    }
+
+    /// The ranks of the members between two bounds. Meaningful, as in Redis, while all scores are equal.
+    pub fn ranks_by_member(&self, low: Bound<&[u8]>, high: Bound<&[u8]>) -> Range<usize> {
+        let below = |bound: &[u8], or_equal| match self {
+            SortedSet::Small(pack) => pack.rank_by(|member, _| {
+                let mut buffer = NUMBER;
+                let member = member.as_bytes(&mut buffer);
+                member < bound || or_equal && member == bound
+            }),
+            SortedSet::Big(tree) => tree.count_below_member(bound, or_equal),
+        };
+        self.ranks_between(low, high, below)
+    }
+
+    /// `below` counts what is below a value, or at most as high.
+    fn ranks_between<T>(
+        &self,
+        low: Bound<T>,
+        high: Bound<T>,
+        below: impl Fn(T, bool) -> usize,
+    ) -> Range<usize> {
+        let start = match low {
+            Bound::Lowest => 0,
+            Bound::Included(value) => below(value, false),
+            Bound::Excluded(value) => below(value, true),
+            Bound::Highest => self.len(),
+        };
+        let end = match high {
+            Bound::Lowest => 0,
+            Bound::Included(value) => below(value, true),
+            Bound::Excluded(value) => below(value, false),
+            Bound::Highest => self.len(),
+        };
+        start..end.max(start)
+    }
+
+    /// Visits the members with these ranks, from the last to the first if `reverse`. Ranks beyond the end are left
+    /// out.
+    #[inline]
+    pub fn visit(&self, ranks: Range<usize>, reverse: bool, mut visit: impl FnMut(&[u8], f64)) {
+        match self {
+            SortedSet::Small(pack) => {
+                let mut buffer = NUMBER;
+                let pairs = pack.range(ranks.start, ranks.end);
+                if reverse {
+                    pairs.rev().for_each(|(member, score)| visit(member.as_bytes(&mut buffer), score));
+                } else {
+                    pairs.for_each(|(member, score)| visit(member.as_bytes(&mut buffer), score));
+                }
+            }
+            SortedSet::Big(tree) => {
+                let entries = if reverse { tree.range_reverse(ranks) } else { tree.range(ranks) };
+                entries.for_each(|(member, score)| visit(member, score));
+            }
+        }
+    }
+
+    /// Visits all members in order.
+    pub fn for_each(&self, visit: impl FnMut(&[u8], f64)) {
+        self.visit(0..self.len(), false, visit);
+    }
+
+    /// Visits members from a cursor on, about `count` of them; the next cursor, 0 at the end. A walk from 0 to 0
+    /// shows every member that was there all the time: a small set in one step, whatever the cursor, and a big one
+    /// in the order of its members' hashes. Any number is a cursor.
+    pub fn scan(&self, mut cursor: u64, count: usize, mut visit: impl FnMut(&[u8], f64)) -> u64 {
+        let SortedSet::Big(tree) = self else {
+            self.for_each(visit);
+            return 0;
+        };
+        let mut visited = 0;
+        loop {
+            cursor = tree.scan(cursor, |member, score| {
+                visited += 1;
+                visit(member, score);
+            });
+            if cursor == 0 || visited >= count {
+                return cursor;
+            }
+        }
     }
 
     /// Bytes held from the allocator.
@@ -90,6 +251,68 @@ impl SortedSet {
         match self {
             SortedSet::Small(pack) => pack.check(),
             SortedSet::Big(tree) => tree.check(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: PackLimits = PackLimits { entries_max: 4, len_max: 8 };
+
+    fn of(pairs: &[(&str, f64)]) -> SortedSet {
+        let mut set = SortedSet::Small(Zpack::new());
+        for (member, score) in pairs {
+            set.insert(7, member.as_bytes(), *score, LIMITS);
+        }
+        set.check();
+        set
+    }
+
+    fn list(set: &SortedSet, ranks: Range<usize>, reverse: bool) -> String {
+        let mut shown = Vec::new();
+        set.visit(ranks, reverse, |member, score| {
+            shown.push(format!("{}={score}", String::from_utf8_lossy(member)));
+        });
+        shown.join(" ")
+    }
+
+    /// A set grows at its limits and not for a member that nobody adds; both forms answer alike.
+    #[test]
+    fn forms() {
+        let small = of(&[("b", 2.0), ("12", 1.0), ("c", 3.0)]);
+        assert!(matches!(small, SortedSet::Small(_)));
+        let mut full = of(&[("b", 2.0), ("12", 1.0), ("c", 3.0), ("d", 4.0)]);
+        assert_eq!(full.insert_with(7, b"e", LIMITS, |_| None), Change::Absent);
+        assert_eq!(full.insert_with(7, b"d", LIMITS, |_| Some(5.0)), Change::Updated(4.0));
+        assert!(matches!(full, SortedSet::Small(_)));
+        assert!(matches!(of(&[("123456789", 1.0)]), SortedSet::Big(_)));
+        assert_eq!(full.insert_with(7, b"e", LIMITS, |_| Some(6.0)), Change::Added);
+        assert!(matches!(full, SortedSet::Big(_)));
+        assert_eq!(full.remove_ranks(3..9), 2);
+        for set in [small, full] {
+            assert_eq!(list(&set, 0..9, false), "12=1 b=2 c=3");
+            assert_eq!(list(&set, 1..3, true), "c=3 b=2");
+            assert_eq!(set.ranks_by_score(Bound::Excluded(1.0), Bound::Included(3.0)), 1..3);
+            assert_eq!(set.ranks_by_score(Bound::Included(3.0), Bound::Excluded(3.0)), 2..2);
+            assert_eq!(set.ranks_by_score(Bound::Highest, Bound::Lowest), 3..3);
+            assert_eq!(set.rank(b"12"), Some((0, 1.0)));
+            assert_eq!(set.score(b"x"), None);
+        }
+    }
+
+    /// Ranges of members, in both forms.
+    #[test]
+    fn members() {
+        let names = ["", "12", "a", "aa", "b"];
+        let big = of(&names.map(|name| (name, 0.0)));
+        let small = of(&names[..4].iter().map(|&name| (name, 0.0)).collect::<Vec<_>>());
+        assert!(matches!((&big, &small), (SortedSet::Big(_), SortedSet::Small(_))));
+        for set in [big, small] {
+            assert_eq!(set.ranks_by_member(Bound::Included(b"12"), Bound::Excluded(b"aa")), 1..3);
+            assert_eq!(set.ranks_by_member(Bound::Excluded(b""), Bound::Included(b"aa")), 1..4);
+            assert_eq!(set.ranks_by_member(Bound::Included(b"b"), Bound::Included(b"a")).len(), 0);
         }
     }
 }

@@ -35,6 +35,7 @@ const HASH_BITS: u32 = 20;
 const LEAF_BITS: u32 = 28;
 /// Leaves of big sets are a quarter of 2 KiB at least, so this is beyond 128 GiB in one set.
 const LEAVES_MAX: usize = 1 << LEAF_BITS;
+const HASH_MASK: u64 = BUCKETS_MAX as u64 - 1;
 const HEADER: usize = 2;
 const ENTRY: usize = 7;
 const COUNTS: usize = 2 * size_of::<usize>();
@@ -47,7 +48,7 @@ pub(super) fn tag_of(hash: u64) -> u8 {
 
 #[inline]
 fn slot_of(hash: u64, leaf: u32) -> u64 {
-    (hash & (BUCKETS_MAX as u64 - 1)) << LEAF_BITS | u64::from(leaf)
+    (hash & HASH_MASK) << LEAF_BITS | u64::from(leaf)
 }
 
 #[inline]
@@ -195,6 +196,38 @@ impl Index {
             result.is_some()
         });
         result
+    }
+
+    /// Whether a member belongs to the hash bits that [`Index::scan`] showed.
+    #[inline]
+    pub(super) fn has_bits(&self, member: &[u8], bits: u64) -> bool {
+        self.hash(member) & HASH_MASK == bits
+    }
+
+    /// Visits the bucket at a cursor: (leaf, hash bits, tag) of its members, members that agree in all three once.
+    /// The next cursor; 0 is the end.
+    ///
+    /// A cursor is a place in the order of the reversed hash bits. In this order a bucket is an interval, splitting
+    /// one halves its interval and joining two puts the halves together, so everything before the cursor has been
+    /// visited and nothing behind it, however the table has grown or shrunk since. Scores do not matter: a member
+    /// that is moved about in the order of the set keeps its place here.
+    pub(super) fn scan(&self, cursor: u64, mut visit: impl FnMut(u32, u64, u8)) -> u64 {
+        let reverse = |bits: u64| bits.reverse_bits() >> (u64::BITS - HASH_BITS);
+        let cursor = cursor & HASH_MASK;
+        let hash = reverse(cursor);
+        let high = 1usize << (usize::BITS - 1 - self.buckets.len().leading_zeros());
+        // A bucket that has been split in this round of doubling owns one hash bit more.
+        let split = (hash as usize & (high - 1)) + high < self.buckets.len();
+        let width = HASH_BITS - (high.trailing_zeros() + u32::from(split));
+        let bucket = Bucket(self.buckets.get(self.bucket_of(hash)));
+        for (at, &tag) in bucket.tags().iter().enumerate() {
+            let slot = bucket.slot(at);
+            let first = bucket.find(slot, tag) == Some(at);
+            if first && reverse(slot >> LEAF_BITS) >= cursor {
+                visit(leaf_of(slot), slot >> LEAF_BITS, tag);
+            }
+        }
+        ((cursor >> width) + 1) << width & HASH_MASK
     }
 
     pub(super) fn insert(&mut self, hash: u64, leaf: u32) {

@@ -277,6 +277,14 @@ impl Leaf {
         find_byte(view.tags, tag, |at| view.member(at) == member)
     }
 
+    /// Visits the positions of the entries whose members' hashes have `tag`.
+    pub(super) fn for_each_with(&self, tag: u8, mut visit: impl FnMut(usize)) {
+        find_byte(self.view().tags, tag, |at| {
+            visit(at);
+            false
+        });
+    }
+
     /// How many entries are below the key; with `after`, also an entry equal to it.
     #[inline]
     pub(super) fn lower_bound(&self, order: u64, member: &[u8], after: bool) -> usize {

@@ -236,6 +236,22 @@ impl ZSet {
         Iter::new(&self.store, root, first, end - ranks.start, reverse)
     }
 
+    /// Visits some tens of members from a cursor on; the next cursor, 0 at the end. A walk from 0 to 0 shows every
+    /// member that was there all the time, and no member twice that was not removed and added again in between,
+    /// whatever was changed between the steps. Any number is a cursor.
+    pub fn scan(&self, cursor: u64, mut visit: impl FnMut(&[u8], f64)) -> u64 {
+        let index = &self.store.index;
+        index.scan(cursor, |number, bits, tag| {
+            let leaf = self.store.leaves.get(number as usize);
+            leaf.for_each_with(tag, |at| {
+                let member = leaf.member(at);
+                if index.has_bits(member, bits) {
+                    visit(member, leaf.score(at));
+                }
+            });
+        })
+    }
+
     /// Frees up to `budget` nodes (at most 3 KiB each, large members apart) of a set that nobody will use again;
     /// true when nothing is left. Nodes shared with a clone stay the clone's.
     pub fn free_some(&mut self, budget: usize) -> bool {

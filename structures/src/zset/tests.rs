@@ -345,3 +345,48 @@ fn clones_share() {
     set.check();
     clone.check();
 }
+
+/// A walk shows every member that stays, and none twice, while others come and go by the thousand.
+#[test]
+fn scan_while_it_grows_and_shrinks() {
+    let rounds = if cfg!(miri) { 2 } else { 60 };
+    let mut random = Random(23);
+    for round in 0..rounds {
+        let mut set = ZSet::new(round);
+        let stay = random.below(400) + 1;
+        for i in 0..stay {
+            set.insert(format!("stay{i}").as_bytes(), i as f64);
+        }
+        let (mut seen, mut cursor, mut others) = (BTreeSet::new(), 0, 0);
+        loop {
+            cursor = set.scan(cursor, |member, score| {
+                assert_eq!(set.score(member), Some(score));
+                if member.starts_with(b"stay") {
+                    assert!(seen.insert(member.to_vec()), "shown twice");
+                }
+            });
+            if cursor == 0 {
+                break;
+            }
+            let wanted = if random.below(2) == 0 { 0 } else { random.below(3000) };
+            while others < wanted {
+                set.insert(format!("other{others}").as_bytes(), 0.5);
+                others += 1;
+            }
+            while others > wanted {
+                others -= 1;
+                set.remove(format!("other{others}").as_bytes());
+            }
+            // Moving a member about does not hide it.
+            set.insert(format!("stay{}", random.below(stay)).as_bytes(), random.below(1000) as f64);
+        }
+        assert_eq!(seen.len(), stay);
+    }
+    // No cursor is wrong.
+    let mut set = ZSet::new(1);
+    assert_eq!(set.scan(12345, |_, _| panic!("nothing is there")), 0);
+    set.insert(b"a", 1.0);
+    for cursor in [u64::MAX, 1 << 63, 1, 99] {
+        set.scan(cursor, |_, _| {});
+    }
+}

@@ -1,0 +1,326 @@
+//! Members that Redis chooses: the lowest, the highest, random ones, and all of them step by step.
+
+use std::collections::BTreeSet;
+
+use damselfly_config::glob::Pattern;
+use damselfly_keyspace::Class;
+use damselfly_keyspace::values::zset::SortedSet;
+use damselfly_protocol::number::{DOUBLE_LEN_MAX, fmt_double_17, parse_i64, parse_u64};
+use damselfly_protocol::{Proto, ReplyWriter};
+
+use super::Pairs;
+use crate::{Args, Arity, CmdResult, Command, CommandError, Cx, Flags, Group, Keys, Run, Spread};
+
+/// The end of the order that is popped.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    Lowest,
+    Highest,
+}
+
+impl End {
+    const fn event(self) -> &'static str {
+        match self {
+            End::Lowest => "zpopmin",
+            End::Highest => "zpopmax",
+        }
+    }
+}
+
+/// Replies with up to `count` members from an end of the set under a key, and removes them.
+fn pop(cx: &mut Cx<'_>, key: &[u8], end: End, count: usize, shape: Shape) -> CmdResult {
+    let out = &mut cx.out;
+    let edit = cx.ks.edit(cx.db, key, |set: &mut SortedSet| {
+        let len = set.len();
+        let count = count.min(len);
+        let ranks = match end {
+            End::Lowest => 0..count,
+            End::Highest => len - count..len,
+        };
+        let nested = shape == Shape::Nested;
+        out.array(if nested { count } else { 2 * count });
+        set.visit(ranks.clone(), end == End::Highest, |member, score| {
+            if nested {
+                out.array(2);
+            }
+            out.bulk(member);
+            out.double(score);
+        });
+        set.remove_ranks(ranks)
+    })?;
+    if edit.is_some_and(|edit| edit.value > 0) {
+        cx.changed(key, Class::ZSet, end.event());
+        if edit.is_some_and(|edit| edit.gone) {
+            cx.changed(key, Class::Generic, "del");
+        }
+    }
+    Ok(())
+}
+
+/// How popped members are shown.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Shape {
+    /// Member, score, member, score.
+    Flat,
+    /// [member, score], [member, score].
+    Nested,
+}
+
+fn pop_from(cx: &mut Cx<'_>, mut args: Args<'_>, end: End) -> CmdResult {
+    const NEGATIVE: CommandError = CommandError::text("ERR value is out of range, must be positive");
+    let key = args.take()?;
+    if args.len() > 1 {
+        return Err(CommandError::Syntax);
+    }
+    let counted = !args.is_empty();
+    let count = if counted {
+        parse_i64(args.take()?).and_then(|count| usize::try_from(count).ok()).ok_or(NEGATIVE)?
+    } else {
+        1
+    };
+    let there = cx.ks.peek::<SortedSet>(cx.db, key)?.is_some();
+    if count == 0 || !there {
+        cx.out.array(0);
+        return Ok(());
+    }
+    let nested = counted && cx.out.proto() == Proto::Resp3;
+    pop(cx, key, end, count, if nested { Shape::Nested } else { Shape::Flat })
+}
+
+pub(super) const ZMPOP: Command = Command {
+    name: "ZMPOP",
+    arity: Arity::AtLeast(4),
+    keys: Keys::Counted { count: 1, also: 0 },
+    flags: Flags::WRITE.with(Flags::MOVABLE_KEYS),
+    spread: Spread::Together,
+    group: Group::SortedSet,
+    since: "7.0.0",
+    syntax: "numkeys key [key ...] <MIN | MAX> [COUNT count]",
+    summary: "Removes and returns the lowest or highest members of the first sorted set that is there.",
+    run: Run::Shard(zmpop),
+};
+
+fn zmpop(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
+    const NO_KEYS: CommandError = CommandError::text("ERR numkeys should be greater than 0");
+    const NO_COUNT: CommandError = CommandError::text("ERR count should be greater than 0");
+    let positive = |text| parse_i64(text).and_then(|n| usize::try_from(n).ok()).filter(|&n| n > 0);
+    let keys = positive(args.take()?).ok_or(NO_KEYS)?;
+    if keys >= args.len() {
+        return Err(CommandError::Syntax);
+    }
+    let candidates = args.rest().take(keys);
+    for _ in 0..keys {
+        args.take()?;
+    }
+    let end = if args.take_word("MIN") {
+        End::Lowest
+    } else if args.take_word("MAX") {
+        End::Highest
+    } else {
+        return Err(CommandError::Syntax);
+    };
+    let mut count = 1;
+    if args.len() > 1 && args.take_word("COUNT") {
+        count = positive(args.take()?).ok_or(NO_COUNT)?;
+    }
+    args.end()?;
+    for key in candidates {
+        if cx.ks.peek::<SortedSet>(cx.db, key)?.is_some() {
+            cx.out.array(2);
+            cx.out.bulk(key);
+            return pop(cx, key, end, count, Shape::Nested);
+        }
+    }
+    cx.out.null_array();
+    Ok(())
+}
+
+pub(super) const ZPOPMAX: Command = Command {
+    name: "ZPOPMAX",
+    arity: Arity::AtLeast(2),
+    keys: Keys::First,
+    flags: Flags::WRITE.with(Flags::FAST),
+    spread: Spread::Single,
+    group: Group::SortedSet,
+    since: "5.0.0",
+    syntax: "key [count]",
+    summary: "Removes and returns the members with the highest scores.",
+    run: Run::Shard(zpopmax),
+};
+
+fn zpopmax(cx: &mut Cx<'_>, args: Args<'_>) -> CmdResult {
+    pop_from(cx, args, End::Highest)
+}
+
+pub(super) const ZPOPMIN: Command = Command {
+    name: "ZPOPMIN",
+    arity: Arity::AtLeast(2),
+    keys: Keys::First,
+    flags: Flags::WRITE.with(Flags::FAST),
+    spread: Spread::Single,
+    group: Group::SortedSet,
+    since: "5.0.0",
+    syntax: "key [count]",
+    summary: "Removes and returns the members with the lowest scores.",
+    run: Run::Shard(zpopmin),
+};
+
+fn zpopmin(cx: &mut Cx<'_>, args: Args<'_>) -> CmdResult {
+    pop_from(cx, args, End::Lowest)
+}
+
+pub(super) const ZRANDMEMBER: Command = Command {
+    name: "ZRANDMEMBER",
+    arity: Arity::AtLeast(2),
+    keys: Keys::First,
+    flags: Flags::READ,
+    spread: Spread::Single,
+    group: Group::SortedSet,
+    since: "6.2.0",
+    syntax: "key [count [WITHSCORES]]",
+    summary: "Returns random members.",
+    run: Run::Shard(zrandmember),
+};
+
+fn zrandmember(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
+    let key = args.take()?;
+    if args.is_empty() {
+        let random = cx.ks.random();
+        match cx.ks.view::<SortedSet>(cx.db, key)? {
+            Some(set) => {
+                let rank = below(random, set.len());
+                set.visit(rank..rank + 1, false, |member, _| cx.out.bulk(member));
+            }
+            None => cx.out.null(),
+        }
+        return Ok(());
+    }
+    let count = args.take_int()?;
+    let scores = match args.len() {
+        0 => false,
+        1 if args.take_word("WITHSCORES") => true,
+        _ => return Err(CommandError::Syntax),
+    };
+    if count == i64::MIN || scores && count.unsigned_abs() > i64::MAX as u64 / 2 {
+        return Err(CommandError::OutOfRange);
+    }
+    let mut state = cx.ks.random();
+    let Some(set) = cx.ks.view::<SortedSet>(cx.db, key)? else {
+        cx.out.array(0);
+        return Ok(());
+    };
+    let mut random = |bound| {
+        // A sequence of its own, begun by the keyspace's, whose state cannot be had while a set is looked at.
+        state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut mixed = state;
+        mixed = (mixed ^ mixed >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
+        below(mixed ^ mixed >> 31, bound)
+    };
+    let (len, out) = (set.len(), &mut cx.out);
+    let wanted = usize::try_from(count.unsigned_abs()).unwrap_or(usize::MAX);
+    if count < 0 {
+        if wanted > REPEATED_MAX {
+            return Err(CommandError::OutOfRange);
+        }
+        let pairs = Pairs::begin(out, wanted, scores);
+        for _ in 0..wanted {
+            let rank = random(len);
+            set.visit(rank..rank + 1, false, |member, score| pairs.write(out, member, score));
+        }
+        return Ok(());
+    }
+    let mut wanted = wanted.min(len);
+    let pairs = Pairs::begin(out, wanted, scores);
+    if wanted > len / SPARSE {
+        // One walk over all, each taken with the probability that leaves the rest uniform.
+        let mut left = len;
+        set.for_each(|member, score| {
+            if random(left) < wanted {
+                pairs.write(out, member, score);
+                wanted -= 1;
+            }
+            left -= 1;
+        });
+        return Ok(());
+    }
+    // Floyd's way to some distinct numbers: one look for each, however many have been chosen.
+    let mut ranks = BTreeSet::new();
+    for last in len - wanted..len {
+        let rank = random(last + 1);
+        if !ranks.insert(rank) {
+            ranks.insert(last);
+        }
+    }
+    for rank in ranks {
+        set.visit(rank..rank + 1, false, |member, score| pairs.write(out, member, score));
+    }
+    Ok(())
+}
+
+/// Most members that one ZRANDMEMBER repeats. Its reply is the one that a few bytes of request can make any size;
+/// Redis would try.
+const REPEATED_MAX: usize = 1 << 24;
+
+/// Below one in so many, members are looked up one by one; above, all are walked.
+const SPARSE: usize = 16;
+
+/// A random number below `bound` out of 64 random bits.
+fn below(random: u64, bound: usize) -> usize {
+    ((u128::from(random) * bound as u128) >> 64) as usize
+}
+
+pub(super) const ZSCAN: Command = Command {
+    name: "ZSCAN",
+    arity: Arity::AtLeast(3),
+    keys: Keys::First,
+    flags: Flags::READ,
+    spread: Spread::Single,
+    group: Group::SortedSet,
+    since: "2.8.0",
+    syntax: "key cursor [MATCH pattern] [COUNT count]",
+    summary: "Walks the members and their scores in steps.",
+    run: Run::Shard(zscan),
+};
+
+fn zscan(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
+    let key = args.take()?;
+    let cursor = parse_u64(args.take()?).ok_or(CommandError::text("ERR invalid cursor"))?;
+    let set = cx.ks.view::<SortedSet>(cx.db, key)?;
+    let Some(set) = set else {
+        cx.out.array(2);
+        cx.out.bulk(b"0");
+        cx.out.array(0);
+        return Ok(());
+    };
+    let (mut pattern, mut count) = (None, 10);
+    while !args.is_empty() {
+        if args.len() > 1 && args.take_word("MATCH") {
+            pattern = Some(Pattern::new(args.take()?)).filter(|pattern| !pattern.matches_everything());
+        } else if args.len() > 1 && args.take_word("COUNT") {
+            count = args.take_int()?;
+            if count < 1 {
+                return Err(CommandError::Syntax);
+            }
+        } else {
+            return Err(CommandError::Syntax);
+        }
+    }
+    let mut found = Vec::new();
+    let mut elements = 0;
+    let next = {
+        let mut out = ReplyWriter::new(&mut found, cx.out.proto());
+        set.scan(cursor, usize::try_from(count).unwrap_or(usize::MAX), |member, score| {
+            if pattern.as_ref().is_none_or(|pattern| pattern.matches(member)) {
+                out.bulk(member);
+                out.bulk(fmt_double_17(score, &mut [0; DOUBLE_LEN_MAX]).as_bytes());
+                elements += 2;
+            }
+        })
+    };
+    cx.out.array(2);
+    cx.out.bulk_int(next as i64);
+    cx.out.array(elements);
+    cx.out.raw(&found);
+    Ok(())
+}
