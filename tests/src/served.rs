@@ -18,6 +18,7 @@ use crate::script::{self, Action, Script, Step, Who};
 
 /// Groups by the names of their directories, with their commands. `*` at the end stands for any ending.
 const GROUPS: &[(&str, &str)] = &[
+    ("complete", "every|command"),
     ("bitmap", "bitcount bitfield bitfield_ro bitop bitpos getbit setbit"),
     ("fields", "fieldexpire fieldttl shrink"),
     ("geo", "geo*"),
@@ -45,6 +46,7 @@ const GROUPS: &[(&str, &str)] = &[
         "stream",
         "xack xadd xautoclaim xclaim xdel xgroup xinfo xlen xpending xrange xread* xrevrange xsetid xtrim",
     ),
+    ("tracking", "client|tracking"),
     ("transactions", "discard exec multi unwatch watch"),
     ("zset", "bzmpop bzpopmax bzpopmin z*"),
 ];
@@ -55,11 +57,11 @@ const CHANGE_CONNECTIONS: &[&str] = &["pubsub", "transactions"];
 /// Groups whose commands leave no key behind.
 const LEAVE_NO_KEY: &[&str] = &["persistence", "replication"];
 
-/// Commands whose second argument becomes what the first one was.
-const PASS_ON: &[&str] = &["copy", "rename", "renamenx"];
+/// Commands whose arguments are all keys that they change: left out, none of these is what it should be.
+const CHANGE_ALL: &[&str] = &["copy", "del", "rename", "renamenx", "unlink"];
 
 /// Commands that look at all keys.
-const SEE_ALL: &[&str] = &["dbsize", "info", "keys", "randomkey", "scan"];
+const SEE_ALL: &[&str] = &["dbsize", "debug", "info", "keys", "randomkey", "scan"];
 
 /// Commands that leave no key.
 const REMOVE_ALL: &[&str] = &["flushall", "flushdb"];
@@ -134,8 +136,8 @@ impl Lacking {
         } else if lost_variable(step, lost) {
             lost.extend(key);
         } else if words[1..].iter().any(|word| lost.contains(&word.bytes)) {
-            if PASS_ON.contains(&command.as_str()) {
-                lost.extend(words.get(2).map(|word| word.bytes.clone()));
+            if CHANGE_ALL.contains(&command.as_str()) {
+                lost.extend(words[1..].iter().map(|word| word.bytes.clone()));
             }
         } else {
             return lost.is_empty() || !SEE_ALL.contains(&command.as_str());

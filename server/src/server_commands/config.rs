@@ -26,7 +26,7 @@ pub fn config(core: &mut Core, id: ConnectionId, mut args: Args<'_>) -> Outcome 
         if args.len() < 2 {
             return Err(CommandError::arity("config|set"));
         }
-        if args.len() % 2 != 0 {
+        if !args.len().is_multiple_of(2) {
             return Err(CommandError::Syntax);
         }
         let all: Vec<&[u8]> = args.rest().collect();

@@ -32,7 +32,12 @@ pub fn echo(core: &mut Core, id: ConnectionId, mut args: Args<'_>) -> Outcome {
 
 /// SELECT index
 pub fn select(core: &mut Core, id: ConnectionId, mut args: Args<'_>) -> Outcome {
-    let index = parse_i64(args.take()?).ok_or(CommandError::text("ERR value is not an integer or out of range"))?;
+    let index = args.take_int()?;
+    if i32::try_from(index).is_err() {
+        return Err(CommandError::text(
+            "ERR value is out of range, value must between -2147483648 and 2147483647",
+        ));
+    }
     let databases = core.ks.databases() as i64;
     if !(0..databases).contains(&index) {
         return Err(CommandError::DbIndexOutOfRange);
@@ -156,13 +161,11 @@ pub fn hello(core: &mut Core, id: ConnectionId, mut args: Args<'_>) -> Outcome {
     let cluster = shared.config.cluster_mode != damselfly_config::ClusterMode::Off;
     let zone = shared.config.availability_zone.clone();
     reply(core, id, |out| {
-        out.map(if zone.is_empty() { 8 } else { 9 });
+        out.map(if zone.is_empty() { 7 } else { 8 });
         out.bulk(b"server");
         out.bulk(b"redis");
         out.bulk(b"version");
         out.bulk(super::info::REDIS_VERSION.as_bytes());
-        out.bulk(b"dragonfly_version");
-        out.bulk(super::info::DRAGONFLY_VERSION.as_bytes());
         out.bulk(b"proto");
         out.int(if proto == Proto::Resp3 { 3 } else { 2 });
         out.bulk(b"id");

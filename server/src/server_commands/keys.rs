@@ -203,12 +203,32 @@ pub fn scan(core: &mut Core, id: ConnectionId, mut args: Args<'_>) -> Outcome {
             out.array(0);
         });
     }
+    scan_from(core, id, shard, Cursor(cursor >> SHARD_BITS), walk, Vec::new());
+    wait(core, id)
+}
+
+/// Walks on from a place, shard after shard, until enough keys were seen: a small database is one call, as in Redis.
+fn scan_from(
+    core: &mut Core,
+    id: ConnectionId,
+    shard: usize,
+    cursor: Cursor,
+    walk: Walk,
+    mut found: Vec<Vec<u8>>,
+) {
+    let here = walk.clone();
     core.ask(
         shard,
-        move |core| scan_shard(core, Cursor(cursor >> SHARD_BITS), &walk),
-        move |core, (next, found)| {
+        move |core| scan_shard(core, cursor, &here),
+        move |core, (next, visited, more)| {
+            found.extend(more);
+            let next_shard = shard + 1;
+            if next == Cursor(0) && next_shard < core.shared.peers.len() && visited < walk.count {
+                let count = walk.count - visited;
+                return scan_from(core, id, next_shard, Cursor(0), Walk { count, ..walk }, found);
+            }
             let next = match next {
-                Cursor(0) if shard + 1 < core.shared.peers.len() => (shard + 1) as u64,
+                Cursor(0) if next_shard < core.shared.peers.len() => next_shard as u64,
                 Cursor(0) => 0,
                 Cursor(position) => position << SHARD_BITS | shard as u64,
             };
@@ -222,13 +242,13 @@ pub fn scan(core: &mut Core, id: ConnectionId, mut args: Args<'_>) -> Outcome {
             });
         },
     );
-    wait(core, id)
 }
 
-fn scan_shard(core: &mut Core, mut cursor: Cursor, walk: &Walk) -> (Cursor, Vec<Vec<u8>>) {
+/// The cursor to go on with, how many keys were seen, and those that are wanted.
+fn scan_shard(core: &mut Core, mut cursor: Cursor, walk: &Walk) -> (Cursor, usize, Vec<Vec<u8>>) {
     let mut found = Vec::new();
     let now = core.ks.now;
-    let Some(table) = core.ks.db(walk.db) else { return (Cursor(0), found) };
+    let Some(table) = core.ks.db(walk.db) else { return (Cursor(0), 0, found) };
     let mut visited = 0;
     for _ in 0..walk.count.saturating_mul(BUCKETS_PER_COUNT).min(1 << 24) {
         cursor = table.scan(cursor, |loc| {
@@ -247,7 +267,7 @@ fn scan_shard(core: &mut Core, mut cursor: Cursor, walk: &Walk) -> (Cursor, Vec<
             break;
         }
     }
-    (cursor, found)
+    (cursor, visited, found)
 }
 
 /// RM pattern: removes all keys that match and tells how many.

@@ -20,8 +20,9 @@ pub fn time(core: &mut Core, id: ConnectionId) -> Outcome {
 /// ROLE
 pub fn role(core: &mut Core, id: ConnectionId) -> Outcome {
     reply(core, id, |out| {
-        out.array(2);
+        out.array(3);
         out.bulk(b"master");
+        out.int(0);
         out.array(0);
     })
 }
@@ -31,6 +32,10 @@ pub fn module(core: &mut Core, id: ConnectionId, mut args: Args<'_>) -> Outcome 
     if args.take_word("LIST") {
         exactly(&args, 0, "module|list")?;
         return reply(core, id, |out| out.array(0));
+    }
+    if args.take_word("HELP") {
+        let lines = ["LIST", "    Return the loaded modules: none, as their data types are built in."];
+        return super::help(core, id, "MODULE", &lines);
     }
     Err(CommandError::unknown_subcommand("module", args.take()?))
 }
