@@ -79,7 +79,8 @@ impl SortedSet {
                 if member.len() <= limits.len_max && pack.len() < limits.entries_max
                     || pack.score(member).is_some()
                 {
-                    return pack.insert_with(member, decide);
+                    // As in Redis, a small set does not tell minus zero from zero, and a big one does.
+                    return pack.insert_with(member, |present| decide(present).map(|score| score + 0.0));
                 }
                 let Some(score) = decide(None) else { return Change::Absent };
                 self.grow(seed).insert(member, score)
@@ -300,6 +301,9 @@ mod tests {
             assert_eq!(set.rank(b"12"), Some((0, 1.0)));
             assert_eq!(set.score(b"x"), None);
         }
+        let bits = |name| of(&[(name, -0.0)]).score(name.as_bytes()).map(f64::to_bits);
+        assert_eq!(bits("a"), Some(0.0f64.to_bits()));
+        assert_eq!(bits("123456789"), Some((-0.0f64).to_bits()));
     }
 
     /// Ranges of members, in both forms.
