@@ -29,10 +29,7 @@ impl Pause {
     /// that pause do not undo each other.
     fn merged(self, other: Option<Pause>) -> Pause {
         let other = other.unwrap_or(self);
-        Pause {
-            until_ms: self.until_ms.max(other.until_ms),
-            everything: self.everything || other.everything,
-        }
+        Pause { until_ms: self.until_ms.max(other.until_ms), everything: self.everything || other.everything }
     }
 
     fn holds(self, connection: &Connection, command: &Command) -> bool {

@@ -233,7 +233,9 @@ fn is_secret(command: &Command, argv: &Argv<'_>, at: usize) -> bool {
         && at >= 3
         && at % 2 == 1
         && argv[1].eq_ignore_ascii_case(b"SET")
-        && [b"requirepass".as_slice(), b"masterauth"].iter().any(|secret| argv[at - 1].eq_ignore_ascii_case(secret))
+        && [b"requirepass".as_slice(), b"masterauth"]
+            .iter()
+            .any(|secret| argv[at - 1].eq_ignore_ascii_case(secret))
 }
 
 /// Measures runs of equal commands with one clock reading each: a clock call per command would be a twentieth of a

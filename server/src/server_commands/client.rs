@@ -101,7 +101,10 @@ fn set_info(core: &mut Core, id: ConnectionId, mut args: Args<'_>) -> Outcome {
     } else if option.eq_ignore_ascii_case(b"LIB-VER") {
         (&mut client.lib_ver, "lib-ver")
     } else {
-        return Err(CommandError::owned(format!("ERR Unrecognized option '{}'", String::from_utf8_lossy(option))));
+        return Err(CommandError::owned(format!(
+            "ERR Unrecognized option '{}'",
+            String::from_utf8_lossy(option)
+        )));
     };
     check_name(value, name)?;
     *field = String::from_utf8_lossy(value).into();

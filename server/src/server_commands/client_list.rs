@@ -31,7 +31,10 @@ impl Kind {
             b"master" => Ok(Kind::Master),
             b"replica" | b"slave" => Ok(Kind::Replica),
             b"pubsub" => Ok(Kind::PubSub),
-            _ => Err(CommandError::owned(format!("ERR Unknown client type '{}'", String::from_utf8_lossy(name)))),
+            _ => Err(CommandError::owned(format!(
+                "ERR Unknown client type '{}'",
+                String::from_utf8_lossy(name)
+            ))),
         }
     }
 }
@@ -93,7 +96,8 @@ fn line(core: &Core, connection: &Connection) -> String {
 /// CLIENT INFO
 pub fn info(core: &mut Core, id: ConnectionId) -> Outcome {
     client_of(core, id)?;
-    let text = core.connections().find(|connection| connection.id == id).map(|connection| line(core, connection));
+    let text =
+        core.connections().find(|connection| connection.id == id).map(|connection| line(core, connection));
     let text = text.unwrap_or_default() + "\n";
     reply(core, id, |out| out.verbatim("txt", text.as_bytes()))
 }
@@ -125,7 +129,8 @@ pub fn list(core: &mut Core, id: ConnectionId, mut args: Args<'_>) -> Outcome {
             if let Some(wanted) = wanted {
                 // In the order in which they were asked for, as often as they were.
                 let by_id: HashMap<u64, String> = lines.into_iter().collect();
-                lines = wanted.iter().filter_map(|id| by_id.get(id).map(|line| (*id, line.clone()))).collect();
+                lines =
+                    wanted.iter().filter_map(|id| by_id.get(id).map(|line| (*id, line.clone()))).collect();
             }
             let text = lines.into_iter().fold(String::new(), |text, (_, line)| text + &line + "\n");
             core.answer_with(id, |out| out.verbatim("txt", text.as_bytes()));
@@ -173,7 +178,8 @@ pub fn kill(core: &mut Core, id: ConnectionId, mut args: Args<'_>) -> Outcome {
             }
             if args.take_word("ID") {
                 let number = parse_i64(args.take()?).filter(|id| *id > 0);
-                filter.id = Some(number.ok_or(CommandError::text("ERR client-id should be greater than 0"))? as u64);
+                filter.id =
+                    Some(number.ok_or(CommandError::text("ERR client-id should be greater than 0"))? as u64);
             } else if args.take_word("TYPE") {
                 filter.kind = Some(Kind::parse(args.take()?)?);
             } else if args.take_word("ADDR") {

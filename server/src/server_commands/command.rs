@@ -5,7 +5,9 @@ use damselfly_config::glob::Pattern;
 use damselfly_protocol::number::parse_i64;
 use damselfly_protocol::{ReplyWriter, Requests};
 
-use super::command_facts::{Begin, CATEGORIES, Find, KeySpec, flag_names, is_in_category, key_specs, key_uses, tips};
+use super::command_facts::{
+    Begin, CATEGORIES, Find, KeySpec, flag_names, is_in_category, key_specs, key_uses, tips,
+};
 use super::subcommands::{self, Subcommand};
 use super::{Outcome, exactly, help, reply, wrong_shape};
 use crate::connection::ConnectionId;

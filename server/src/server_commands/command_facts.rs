@@ -14,18 +14,20 @@ pub fn key_uses(command: &Command) -> &'static [&'static str] {
         "BITOP" | "GEOSEARCHSTORE" | "SDIFFSTORE" | "SUNIONSTORE" | "ZDIFFSTORE" | "ZINTERSTORE"
         | "ZRANGESTORE" | "ZUNIONSTORE" => &["OW update", "RO access"],
         "DEL" | "UNLINK" => &["RM delete"],
-        "EXISTS" | "HEXISTS" | "HLEN" | "HSTRLEN" | "LLEN" | "OBJECT" | "SCARD" | "SISMEMBER" | "STRLEN" | "TOUCH"
-        | "TYPE" | "WATCH" | "XLEN" | "ZCARD" => &["RO"],
+        "EXISTS" | "HEXISTS" | "HLEN" | "HSTRLEN" | "LLEN" | "OBJECT" | "SCARD" | "SISMEMBER" | "STRLEN"
+        | "TOUCH" | "TYPE" | "WATCH" | "XLEN" | "ZCARD" => &["RO"],
         "COPY" => &["RO access", "OW update"],
         "PFCOUNT" | "PFDEBUG" => &["RW access"],
-        "BLMPOP" | "BLPOP" | "BRPOP" | "BZMPOP" | "BZPOPMAX" | "BZPOPMIN" | "GETDEL" | "LMPOP" | "LPOP" | "RPOP"
-        | "SPOP" | "ZMPOP" | "ZPOPMAX" | "ZPOPMIN" => &["RW access delete"],
+        "BLMPOP" | "BLPOP" | "BRPOP" | "BZMPOP" | "BZPOPMAX" | "BZPOPMIN" | "GETDEL" | "LMPOP" | "LPOP"
+        | "RPOP" | "SPOP" | "ZMPOP" | "ZPOPMAX" | "ZPOPMIN" => &["RW access delete"],
         "RENAMENX" => &["RW access delete", "OW insert"],
         "RENAME" => &["RW access delete", "OW update"],
         "BLMOVE" | "BRPOPLPUSH" | "LMOVE" | "RPOPLPUSH" | "SMOVE" => &["RW access delete", "RW insert"],
         "PFMERGE" => &["RW access insert", "RO access"],
-        "DECR" | "DECRBY" | "EVAL" | "EVALSHA" | "FCALL" | "GETEX" | "GETSET" | "HINCRBY" | "HINCRBYFLOAT"
-        | "INCR" | "INCRBY" | "INCRBYFLOAT" | "MOVE" | "SETBIT" | "ZINCRBY" => &["RW access update"],
+        "DECR" | "DECRBY" | "EVAL" | "EVALSHA" | "FCALL" | "GETEX" | "GETSET" | "HINCRBY"
+        | "HINCRBYFLOAT" | "INCR" | "INCRBY" | "INCRBYFLOAT" | "MOVE" | "SETBIT" | "ZINCRBY" => {
+            &["RW access update"]
+        }
         "BITFIELD" | "SET" => &["RW access update variable_flags"],
         "HDEL" | "LREM" | "LTRIM" | "SREM" | "XAUTOCLAIM" | "XDEL" | "XTRIM" | "ZREM" | "ZREMRANGEBYLEX"
         | "ZREMRANGEBYRANK" | "ZREMRANGEBYSCORE" => &["RW delete"],
@@ -84,7 +86,8 @@ pub struct KeySpec {
 pub fn key_specs(command: &Command) -> Vec<KeySpec> {
     const ONE: Find = Find::Range { last: 0, step: 1, limit: 0 };
     let uses = key_uses(command);
-    let spec = |at: usize, begin: Begin, find: Find| KeySpec { uses: uses[at.min(uses.len() - 1)], begin, find };
+    let spec =
+        |at: usize, begin: Begin, find: Find| KeySpec { uses: uses[at.min(uses.len() - 1)], begin, find };
     match (command.name, command.keys) {
         ("GEORADIUS" | "GEORADIUSBYMEMBER", _) => {
             let from = if command.name == "GEORADIUS" { 6 } else { 5 };
@@ -108,11 +111,16 @@ pub fn key_specs(command: &Command) -> Vec<KeySpec> {
         (_, Keys::None | Keys::By(_)) => Vec::new(),
         (_, Keys::First) => vec![spec(0, Begin::Index(1), ONE)],
         (_, Keys::Range { first, last, step }) => {
-            let mut specs: Vec<KeySpec> =
-                (0..uses.len() - 1).map(|at| spec(at, Begin::Index((first + at * step) as i64), ONE)).collect();
+            let mut specs: Vec<KeySpec> = (0..uses.len() - 1)
+                .map(|at| spec(at, Begin::Index((first + at * step) as i64), ONE))
+                .collect();
             let begin = (first + specs.len() * step) as i64;
             let last = if last < 0 { last } else { last - begin };
-            specs.push(spec(specs.len(), Begin::Index(begin), Find::Range { last, step: step as i64, limit: 0 }));
+            specs.push(spec(
+                specs.len(),
+                Begin::Index(begin),
+                Find::Range { last, step: step as i64, limit: 0 },
+            ));
             specs
         }
         (_, Keys::Counted { count, also: 0 }) => vec![spec(0, Begin::Index(count as i64), Find::Counted)],
@@ -132,10 +140,10 @@ pub fn tips(name: &str) -> &'static [&'static str] {
     const ALL_OK: &str = "response_policy:all_succeeded";
     const SPECIAL: &str = "response_policy:special";
     match name {
-        "client|info" | "client|list" | "dump" | "hrandfield" | "hscan" | "lastsave" | "migrate" | "object|freq"
-        | "object|encoding" | "object|idletime" | "object|refcount" | "pttl" | "spop" | "srandmember" | "sscan"
-        | "time" | "ttl" | "xadd" | "xautoclaim" | "xclaim" | "xinfo|consumers" | "xpending" | "xtrim"
-        | "zrandmember" | "zscan" => &[RANDOM],
+        "client|info" | "client|list" | "dump" | "hrandfield" | "hscan" | "lastsave" | "migrate"
+        | "object|freq" | "object|encoding" | "object|idletime" | "object|refcount" | "pttl" | "spop"
+        | "srandmember" | "sscan" | "time" | "ttl" | "xadd" | "xautoclaim" | "xclaim" | "xinfo|consumers"
+        | "xpending" | "xtrim" | "zrandmember" | "zscan" => &[RANDOM],
         "latency|doctor" | "latency|graph" | "latency|latest" | "latency|histogram" | "latency|history" => {
             &[RANDOM, ALL_NODES, SPECIAL]
         }
@@ -143,11 +151,13 @@ pub fn tips(name: &str) -> &'static [&'static str] {
             &[RANDOM, ALL_SHARDS, SPECIAL]
         }
         "scan" => &[RANDOM, "request_policy:special"],
-        "command" | "command|docs" | "command|info" | "command|list" | "function|list" | "hgetall" | "hkeys"
-        | "hvals" | "module|list" | "sdiff" | "sinter" | "smembers" | "sunion" => &[UNORDERED],
+        "command" | "command|docs" | "command|info" | "command|list" | "function|list" | "hgetall"
+        | "hkeys" | "hvals" | "module|list" | "sdiff" | "sinter" | "smembers" | "sunion" => &[UNORDERED],
         "slowlog|get" => &[ALL_NODES, RANDOM],
         "slowlog|len" => &[ALL_NODES, "response_policy:agg_sum", RANDOM],
-        "config|set" | "latency|reset" | "script|flush" | "script|load" | "slowlog|reset" => &[ALL_NODES, ALL_OK],
+        "config|set" | "latency|reset" | "script|flush" | "script|load" | "slowlog|reset" => {
+            &[ALL_NODES, ALL_OK]
+        }
         "randomkey" => &[ALL_SHARDS, RANDOM],
         "keys" => &[ALL_SHARDS, UNORDERED],
         "script|exists" => &[ALL_SHARDS, "response_policy:agg_logical_and"],
@@ -188,8 +198,27 @@ pub fn flag_names(flags: Flags) -> Vec<&'static str> {
 
 /// All categories, in the order in which COMMAND lists a command's.
 pub const CATEGORIES: [&str; 21] = [
-    "keyspace", "read", "write", "set", "sortedset", "list", "hash", "string", "bitmap", "hyperloglog", "geo",
-    "stream", "pubsub", "admin", "fast", "slow", "blocking", "dangerous", "connection", "transaction", "scripting",
+    "keyspace",
+    "read",
+    "write",
+    "set",
+    "sortedset",
+    "list",
+    "hash",
+    "string",
+    "bitmap",
+    "hyperloglog",
+    "geo",
+    "stream",
+    "pubsub",
+    "admin",
+    "fast",
+    "slow",
+    "blocking",
+    "dangerous",
+    "connection",
+    "transaction",
+    "scripting",
 ];
 
 /// Whether something with these properties is in a category; `name` is the command or container in upper case.
@@ -213,7 +242,10 @@ pub fn is_in_category(category: &str, name: &str, of_group: Option<&str>, flags:
         "dangerous" => {
             flags.has(Flags::ADMIN)
                 || flags.has(Flags::DANGEROUS)
-                || matches!(name, "INFO" | "KEYS" | "MIGRATE" | "RESTORE" | "ROLE" | "SORT" | "SORT_RO" | "SWAPDB")
+                || matches!(
+                    name,
+                    "INFO" | "KEYS" | "MIGRATE" | "RESTORE" | "ROLE" | "SORT" | "SORT_RO" | "SWAPDB"
+                )
         }
         "connection" => by_group || matches!(name, "COMMAND" | "WAIT" | "WAITAOF"),
         "scripting" => by_group || flags.has(Flags::SCRIPT),

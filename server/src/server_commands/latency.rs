@@ -33,7 +33,8 @@ pub fn latency(core: &mut Core, id: ConnectionId, mut args: Args<'_>) -> Outcome
             exactly(&args, 1, "latency|history")?;
             let wanted = args.take()?.to_vec();
             with_events(core, id, move |core, events| {
-                let samples = find(&events, &wanted).map(|(_, event)| event.samples.clone()).unwrap_or_default();
+                let samples =
+                    find(&events, &wanted).map(|(_, event)| event.samples.clone()).unwrap_or_default();
                 core.answer_with(id, |out| {
                     out.array(samples.len());
                     for (at, ms) in samples {
@@ -62,8 +63,13 @@ pub fn latency(core: &mut Core, id: ConnectionId, mut args: Args<'_>) -> Outcome
             let names: Vec<Vec<u8>> = args.rest().map(<[u8]>::to_vec).collect();
             core.ask_all(
                 move |core| {
-                    let is_named = |name: &str| names.is_empty() || names.iter().any(|named| named == name.as_bytes());
-                    core.stats.events.extract_if(.., |name, _| is_named(name)).map(|(name, _)| name).collect::<Vec<_>>()
+                    let is_named =
+                        |name: &str| names.is_empty() || names.iter().any(|named| named == name.as_bytes());
+                    core.stats
+                        .events
+                        .extract_if(.., |name, _| is_named(name))
+                        .map(|(name, _)| name)
+                        .collect::<Vec<_>>()
                 },
                 move |core, removed| {
                     let removed: std::collections::BTreeSet<&str> = removed.into_iter().flatten().collect();
