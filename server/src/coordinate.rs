@@ -22,6 +22,9 @@ use crate::locks::{Scope, Ticket, lock_number};
 /// Locks held on several cores.
 pub type Held = Vec<(usize, Ticket)>;
 
+/// What goes on once they are held.
+type OnHeld = Box<dyn FnOnce(&mut Core, Held)>;
+
 /// A request that outlives the bytes it came in.
 #[derive(Clone)]
 pub struct Owned {
@@ -84,7 +87,8 @@ impl Core {
         self.lock_all(scopes, move |core, held| match command.spread {
             Spread::Split { step, merge } => {
                 let nanos = Cell::new(0);
-                let split = Split { id, command, index, db, proto, step, merge, owned, positions, parts, nanos };
+                let split =
+                    Split { id, command, index, db, proto, step, merge, owned, positions, parts, nanos };
                 core.run_split(split, held);
             }
             Spread::Together | Spread::Single => {
@@ -157,7 +161,8 @@ impl Core {
         let held = Rc::new(held);
         for (to, _) in held.iter() {
             let keys: Vec<Vec<u8>> = parts[to].iter().map(|&at| argv[at].to_vec()).collect();
-            let (missing, gathered, held, owned) = (missing.clone(), gathered.clone(), held.clone(), owned.clone());
+            let (missing, gathered, held, owned) =
+                (missing.clone(), gathered.clone(), held.clone(), owned.clone());
             self.ask(
                 *to,
                 move |core| {
@@ -196,7 +201,9 @@ impl Core {
         copies: Vec<Copied>,
         held: &Held,
     ) {
-        let Run::Shard(handler) = command.run else { unreachable!("only commands over shards bring keys together") };
+        let Run::Shard(handler) = command.run else {
+            unreachable!("only commands over shards bring keys together")
+        };
         let started = Instant::now();
         let mut meeting = Keyspace::new(&Options {
             databases: self.ks.databases(),
@@ -210,8 +217,17 @@ impl Core {
         meeting.observed = true;
         let mut out = Vec::new();
         let (db, shard) = (usize::from(db), self.id);
-        let failed =
-            run_handler(command.name, shard, handler, &mut meeting, &self.env, db, proto, &owned.argv(), &mut out);
+        let failed = run_handler(
+            command.name,
+            shard,
+            handler,
+            &mut meeting,
+            &self.env,
+            db,
+            proto,
+            &owned.argv(),
+            &mut out,
+        );
         self.book_spread(id, command, index, started.elapsed().as_nanos() as u64, failed.as_deref(), owned);
         self.ks.stats.hits += meeting.stats.hits;
         self.ks.stats.misses += meeting.stats.misses;
@@ -342,12 +358,7 @@ impl Split {
     }
 }
 
-fn lock_next(
-    core: &mut Core,
-    mut todo: VecDeque<(usize, Scope)>,
-    mut held: Held,
-    then: Box<dyn FnOnce(&mut Core, Held)>,
-) {
+fn lock_next(core: &mut Core, mut todo: VecDeque<(usize, Scope)>, mut held: Held, then: OnHeld) {
     let Some((to, scope)) = todo.pop_front() else { return then(core, held) };
     core.ask_later(
         to,

@@ -104,6 +104,8 @@ pub struct Core {
     poll: Poll,
     listeners: Vec<Listening>,
     outboxes: Vec<Outbox>,
+    /// Boxed, because a batch travels between cores as a box and must not be copied out of it.
+    #[expect(clippy::vec_box, reason = "the boxes themselves are what is kept")]
     spare_batches: Vec<Box<Batch>>,
     spare_outputs: Vec<Vec<u8>>,
     continuations: HashMap<u64, Then>,
@@ -149,7 +151,8 @@ impl Core {
         let ks = Keyspace::new(&Options {
             databases: shared.config.databases as usize,
             hash_seed: shared.hash_seed,
-            random_seed: shared.hash_seed.rotate_left(17) ^ (id as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15),
+            random_seed: shared.hash_seed.rotate_left(17)
+                ^ (id as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15),
         });
         let mut core = Core {
             id,
@@ -342,7 +345,10 @@ impl Core {
                     if to == self.id {
                         self.adopt(stream, kind, addr, laddr);
                     } else {
-                        self.post(to, Message::Job(Box::new(move |core| core.adopt(stream, kind, addr, laddr))));
+                        self.post(
+                            to,
+                            Message::Job(Box::new(move |core| core.adopt(stream, kind, addr, laddr))),
+                        );
                     }
                 }
                 Ok(None) => return,
@@ -527,7 +533,8 @@ impl Core {
                 return;
             }
         }
-        let runnable = connection.may_run(OUTPUT_RUN_MAX) && (connection.readable || connection.queued.is_some());
+        let runnable =
+            connection.may_run(OUTPUT_RUN_MAX) && (connection.readable || connection.queued.is_some());
         if let Some(output) = connection.take_idle_output()
             && self.spare_outputs.len() < SPARE_OUTPUTS_MAX
             && output.capacity() <= SPARE_OUTPUT_LEN_MAX
@@ -633,7 +640,14 @@ impl Core {
         work: impl FnOnce(&mut Core) -> R + Send + 'static,
         then: impl FnOnce(&mut Core, R) + 'static,
     ) {
-        self.ask_later(to, move |core, replier| { let answer = work(core); replier.reply(core, answer) }, then);
+        self.ask_later(
+            to,
+            move |core, replier| {
+                let answer = work(core);
+                replier.reply(core, answer)
+            },
+            then,
+        );
     }
 
     /// As [`Core::ask`], for work that answers later.
@@ -664,7 +678,8 @@ impl Core {
         then: impl FnOnce(&mut Core, Vec<R>) + 'static,
     ) {
         let cores = self.shared.peers.len();
-        let answers = std::rc::Rc::new(std::cell::RefCell::new((0..cores).map(|_| None).collect::<Vec<Option<R>>>()));
+        let answers =
+            std::rc::Rc::new(std::cell::RefCell::new((0..cores).map(|_| None).collect::<Vec<Option<R>>>()));
         let then = std::rc::Rc::new(std::cell::Cell::new(Some(then)));
         for to in 0..cores {
             let (answers, then) = (answers.clone(), then.clone());
@@ -702,7 +717,11 @@ impl Core {
     }
 
     /// Queues for a lock and goes on with `on_grant`, now or later, which must give the ticket back.
-    pub fn lock(&mut self, scope: crate::locks::Scope, on_grant: impl FnOnce(&mut Core, crate::locks::Ticket) + 'static) {
+    pub fn lock(
+        &mut self,
+        scope: crate::locks::Scope,
+        on_grant: impl FnOnce(&mut Core, crate::locks::Ticket) + 'static,
+    ) {
         if let Some((ticket, on_grant)) = self.locks.acquire(scope, Box::new(on_grant)) {
             on_grant(self, ticket);
         }
@@ -759,8 +778,7 @@ impl Core {
         self.env.string_len_max = settings.proto_max_bulk_len() as usize;
         self.env.hll_sparse_max = settings.hll_sparse_max_bytes() as usize;
         self.limits.max_bulk_len = u32::try_from(settings.proto_max_bulk_len()).unwrap_or(u32::MAX);
-        self.limits.max_request_len =
-            u32::try_from(settings.client_query_buffer_limit()).unwrap_or(u32::MAX);
+        self.limits.max_request_len = u32::try_from(settings.client_query_buffer_limit()).unwrap_or(u32::MAX);
         self.stats.slow_from_us = settings.slowlog_log_slower_than();
         self.stats.slow_len_max = settings.slowlog_max_len() as usize;
         self.stats.event_from_ms = settings.latency_monitor_threshold();

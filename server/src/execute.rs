@@ -218,7 +218,11 @@ impl Core {
             Keys::First => {
                 let hash = self.ks.hash(&argv[1]);
                 let owner = self.shared.owner(hash);
-                Prepared { route: if owner == self.id { Route::Here } else { Route::There(owner) }, hash, ..here }
+                Prepared {
+                    route: if owner == self.id { Route::Here } else { Route::There(owner) },
+                    hash,
+                    ..here
+                }
             }
             _ if self.shared.peers.len() == 1 => here,
             _ => Prepared { route: self.route_many(command, argv), ..here },
@@ -239,7 +243,11 @@ impl Core {
         let route = match owners.next() {
             None => Route::Here,
             Some(first) if owners.all(|owner| owner == first) => {
-                if first == self.id { Route::Here } else { Route::There(first) }
+                if first == self.id {
+                    Route::Here
+                } else {
+                    Route::There(first)
+                }
             }
             Some(_) => Route::Spread,
         };
@@ -272,7 +280,13 @@ impl Core {
     }
 
     /// Refuses what may not run at all, holds what may not run now, runs the rest.
-    fn run_checked(&mut self, id: ConnectionId, argv: &Argv<'_>, ready: Prepared, watch: &mut Stopwatch) -> Flow {
+    fn run_checked(
+        &mut self,
+        id: ConnectionId,
+        argv: &Argv<'_>,
+        ready: Prepared,
+        watch: &mut Stopwatch,
+    ) -> Flow {
         let Some(Found { command, index }) = ready.found else { return self.refuse_unknown(id, argv) };
         if !command.arity.allows(argv.len()) {
             self.stats.commands[index].rejected += 1;
@@ -293,14 +307,22 @@ impl Core {
         connection.commands += 1;
         connection.last_command = Some(command);
         connection.last_subcommand = match argv.get(1) {
-            Some(name) if !command.flags.has(Flags::FAST) => server_commands::subcommands::find(command, name),
+            Some(name) if !command.flags.has(Flags::FAST) => {
+                server_commands::subcommands::find(command, name)
+            }
             _ => None,
         };
         self.run_allowed(id, argv, ready, watch)
     }
 
     /// Runs a request whose reply is not wanted (CLIENT REPLY OFF, SKIP).
-    fn run_muted(&mut self, id: ConnectionId, argv: &Argv<'_>, ready: Prepared, watch: &mut Stopwatch) -> Flow {
+    fn run_muted(
+        &mut self,
+        id: ConnectionId,
+        argv: &Argv<'_>,
+        ready: Prepared,
+        watch: &mut Stopwatch,
+    ) -> Flow {
         let Some(connection) = self.connection(id) else { return Flow::Pause };
         if connection.has_holes() {
             // Replies to come are wanted, this one is not: one after the other, so that they are not confused.
@@ -335,7 +357,13 @@ impl Core {
     }
 
     #[inline]
-    fn run_allowed(&mut self, id: ConnectionId, argv: &Argv<'_>, ready: Prepared, watch: &mut Stopwatch) -> Flow {
+    fn run_allowed(
+        &mut self,
+        id: ConnectionId,
+        argv: &Argv<'_>,
+        ready: Prepared,
+        watch: &mut Stopwatch,
+    ) -> Flow {
         let Some(Found { command, index }) = ready.found else { return Flow::Next };
         self.stats.processed += 1;
         if self.shared.monitors.load(Ordering::Relaxed) > 0 {
@@ -386,7 +414,13 @@ impl Core {
     }
 
     /// Ends the timing of a command that is timed alone, and notes it if it was slow.
-    fn close_watch(&mut self, sender: Sender, command: &'static Command, watch: &mut Stopwatch, argv: &Argv<'_>) {
+    fn close_watch(
+        &mut self,
+        sender: Sender,
+        command: &'static Command,
+        watch: &mut Stopwatch,
+        argv: &Argv<'_>,
+    ) {
         let (nanos, _) = watch.stop(&mut self.stats);
         if self.stats.is_notable(nanos) {
             self.note_slow(sender, command, nanos, argv);
@@ -395,14 +429,26 @@ impl Core {
 
     /// Notes a command that took long.
     #[cold]
-    pub(crate) fn note_slow(&mut self, sender: Sender, command: &'static Command, nanos: u64, argv: &Argv<'_>) {
+    pub(crate) fn note_slow(
+        &mut self,
+        sender: Sender,
+        command: &'static Command,
+        nanos: u64,
+        argv: &Argv<'_>,
+    ) {
         let event = if command.flags.has(Flags::FAST) { "fast-command" } else { "command" };
         let now = self.ks.now;
         self.stats.note_event(event, nanos, now);
         let Some(args) = self.stats.slow_args(command, nanos, argv) else { return };
         let id = self.shared.next_slow.fetch_add(1, Ordering::Relaxed);
-        let slow =
-            Slow { id, at_s: now / 1000, micros: nanos / 1000, args, addr: String::new(), name: String::new() };
+        let slow = Slow {
+            id,
+            at_s: now / 1000,
+            micros: nanos / 1000,
+            args,
+            addr: String::new(),
+            name: String::new(),
+        };
         match sender {
             Sender::Here(connection) => self.log_slow(connection, slow),
             // Who it was is known where the connection is.
@@ -503,7 +549,8 @@ impl Core {
         let hole = connection.leave_hole();
         self.stats.forwarded += 1;
         let batch = self.batch_for(peer);
-        let added = batch.push(Entry { connection: id, hole, command, index: index as u16, db, proto }, argv.iter());
+        let added =
+            batch.push(Entry { connection: id, hole, command, index: index as u16, db, proto }, argv.iter());
         // A batch is sent long before it reaches what spans can address, unless one request is that large, and the
         // limit on requests is half of it.
         assert!(added, "a request fits a batch");
@@ -660,7 +707,12 @@ impl Core {
         numbers
     }
 
-    fn is_locked(&mut self, id: ConnectionId, command: &damselfly_commands::Command, argv: &Argv<'_>) -> bool {
+    fn is_locked(
+        &mut self,
+        id: ConnectionId,
+        command: &damselfly_commands::Command,
+        argv: &Argv<'_>,
+    ) -> bool {
         let Some(connection) = self.connection(id) else { return false };
         let db = usize::from(connection.db);
         self.lock_numbers(command, db, argv).iter().any(|number| self.locks.is_locked(*number))

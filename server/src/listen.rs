@@ -37,7 +37,13 @@ impl AsFd for Listening {
 
 impl Listening {
     /// Listens on a TCP port: on all addresses of both families if `bind` is empty.
-    pub fn tcp(bind: &[String], port: u16, kind: Listener, backlog: u32, keepalive_s: u32) -> io::Result<Vec<Self>> {
+    pub fn tcp(
+        bind: &[String],
+        port: u16,
+        kind: Listener,
+        backlog: u32,
+        keepalive_s: u32,
+    ) -> io::Result<Vec<Self>> {
         let addresses: Vec<SocketAddr> = if bind.is_empty() {
             // One socket for both families where there is IPv6, else IPv4 alone.
             match Self::open((Ipv6Addr::UNSPECIFIED, port).into(), kind, backlog, keepalive_s, false) {
@@ -66,7 +72,9 @@ impl Listening {
         for mut address in addresses {
             // With port 0 the first socket picks, and the others follow.
             address.set_port(port);
-            let optional = bind.iter().any(|name| name.strip_prefix('-').is_some_and(|ip| ip == address.ip().to_string()));
+            let optional = bind
+                .iter()
+                .any(|name| name.strip_prefix('-').is_some_and(|ip| ip == address.ip().to_string()));
             match Self::open(address, kind, backlog, keepalive_s, true) {
                 Ok(socket) => {
                     port = socket.port().unwrap_or(port);
@@ -79,7 +87,13 @@ impl Listening {
         Ok(sockets)
     }
 
-    fn open(address: SocketAddr, kind: Listener, backlog: u32, keepalive_s: u32, only_v6: bool) -> io::Result<Self> {
+    fn open(
+        address: SocketAddr,
+        kind: Listener,
+        backlog: u32,
+        keepalive_s: u32,
+        only_v6: bool,
+    ) -> io::Result<Self> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         if address.is_ipv6() {
             socket.set_only_v6(only_v6)?;
@@ -139,9 +153,9 @@ impl Listening {
                     let laddr = stream.local_addr().map_or_else(|_| String::new(), show_addr);
                     (Stream::Tcp(stream), show_addr(addr), laddr)
                 }),
-                Socketed::Unix(socket, path) => {
-                    socket.accept().map(|(stream, _)| (Stream::Unix(stream), format!("{path}:0"), format!("{path}:0")))
-                }
+                Socketed::Unix(socket, path) => socket
+                    .accept()
+                    .map(|(stream, _)| (Stream::Unix(stream), format!("{path}:0"), format!("{path}:0"))),
             };
             match accepted {
                 Ok((stream, addr, laddr)) => {
@@ -163,7 +177,10 @@ impl Listening {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
                 // The peer gave up between its SYN and now, or a signal came: there may be another one.
                 Err(error)
-                    if matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted) => {}
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted
+                    ) => {}
                 Err(error) => return Err(error),
             }
         }

@@ -86,11 +86,6 @@ impl Mailbox {
         self.queue.pop()
     }
 
-    /// Whether nothing waits.
-    pub fn is_empty(&self) -> bool {
-        self.queue.is_empty()
-    }
-
     /// Silences the bell after it rang.
     pub fn silence(&self) {
         let mut count = [0; 8];

@@ -26,8 +26,8 @@ mod slot;
 mod stats;
 
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Instant, SystemTime};
 
 use crossbeam::utils::CachePadded;
@@ -50,11 +50,9 @@ fn main() -> ExitCode {
     // Huge pages make resident memory grow in steps of 2 MiB per size class and thread: an empty server took 14 MB
     // with them and 6 MB without. A limit on resident memory cannot be kept that way. Redis turns them off too.
     let _ = rustix::thread::disable_transparent_huge_pages(true);
-    let parsed = damselfly_config::Config::from_args(
-        std::env::args_os(),
-        std::env::vars_os(),
-        &|path| std::fs::read_to_string(path),
-    );
+    let parsed = damselfly_config::Config::from_args(std::env::args_os(), std::env::vars_os(), &|path| {
+        std::fs::read_to_string(path)
+    });
     let parsed = match parsed {
         Ok(parsed) => parsed,
         Err(error) => {
@@ -151,7 +149,13 @@ fn serve(config: Config) -> Result<(), String> {
     };
     settings.set_maxmemory(limit.bytes);
     let peers = (0..threads)
-        .map(|_| Ok(Peer { mailbox: Mailbox::new()?, connections: CachePadded::new(AtomicUsize::new(0)), data_bytes: AtomicU64::new(0) }))
+        .map(|_| {
+            Ok(Peer {
+                mailbox: Mailbox::new()?,
+                connections: CachePadded::new(AtomicUsize::new(0)),
+                data_bytes: AtomicU64::new(0),
+            })
+        })
         .collect::<std::io::Result<Vec<Peer>>>()
         .map_err(|error| format!("cannot make mailboxes: {error}"))?;
     let (stop, stopped) = mpsc::unbounded_channel();
@@ -198,13 +202,13 @@ fn banner(shared: &Shared, machine: &Machine, sockets: &[Listening]) {
         std::process::id(),
         shared.peers.len(),
         if shared.peers.len() == 1 { "" } else { "s" },
-        if shared.config.threads > 0 { "--proactor_threads".to_string() } else { machine.cpus.source.to_string() },
+        if shared.config.threads > 0 {
+            "--proactor_threads".to_string()
+        } else {
+            machine.cpus.source.to_string()
+        },
     );
-    tracing::info!(
-        "memory limit {} MiB ({})",
-        shared.memory_limit.bytes >> 20,
-        shared.memory_limit.origin
-    );
+    tracing::info!("memory limit {} MiB ({})", shared.memory_limit.bytes >> 20, shared.memory_limit.origin);
     for socket in sockets {
         match socket.port() {
             Some(port) => tracing::info!("listening on port {port} ({:?})", socket.kind),
@@ -213,7 +217,10 @@ fn banner(shared: &Shared, machine: &Machine, sockets: &[Listening]) {
     }
 }
 
-fn start_cores(shared: &Arc<Shared>, sockets: Vec<Listening>) -> Result<Vec<std::thread::JoinHandle<()>>, String> {
+fn start_cores(
+    shared: &Arc<Shared>,
+    sockets: Vec<Listening>,
+) -> Result<Vec<std::thread::JoinHandle<()>>, String> {
     let mut sockets = Some(sockets);
     let mut cores = Vec::new();
     for id in 0..shared.peers.len() {
@@ -231,7 +238,8 @@ fn start_cores(shared: &Arc<Shared>, sockets: Vec<Listening>) -> Result<Vec<std:
 fn run_core(id: usize, shared: Arc<Shared>, sockets: Vec<Listening>) {
     let stop = shared.stop.clone();
     let run = || -> std::io::Result<()> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default())?;
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default())?;
         let core = Core::new(id, shared, sockets)?;
         runtime.block_on(core.run())
     };
@@ -239,7 +247,7 @@ fn run_core(id: usize, shared: Arc<Shared>, sockets: Vec<Listening>) {
         tracing::error!("core {id} ended: {error}");
     }
     // If this was not asked for, the process cannot go on without the shard.
-    let _ = stop.send(Stop::Command);
+    let _ = stop.send(Stop::CoreEnded);
 }
 
 /// Waits for SIGTERM, SIGINT or SHUTDOWN. SIGHUP is ignored.

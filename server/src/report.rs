@@ -309,9 +309,9 @@ impl CoreReport {
 
     /// Commands whose times were tracked, by lower-case name.
     pub fn tracked(&self) -> impl Iterator<Item = (String, &Histogram)> + '_ {
-        damselfly_commands::all()
-            .zip(&self.histograms)
-            .filter_map(|(command, histogram)| Some((command.name.to_ascii_lowercase(), histogram.as_deref()?)))
+        damselfly_commands::all().zip(&self.histograms).filter_map(|(command, histogram)| {
+            Some((command.name.to_ascii_lowercase(), histogram.as_deref()?))
+        })
     }
 }
 

@@ -1,7 +1,7 @@
 //! What all threads see: the configuration, each other's mailboxes, and a few counters.
 
-use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Instant, SystemTime};
 
 use crossbeam::utils::CachePadded;
@@ -73,8 +73,8 @@ pub struct MemoryLimit {
 /// Why and how to stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stop {
-    /// A signal.
-    Signal,
+    /// A core's loop ended by itself.
+    CoreEnded,
     /// SHUTDOWN.
     Command,
 }

@@ -13,16 +13,16 @@
 //! This is the crate where `unsafe` may live; each module that needs it says why and is run under Miri.
 
 pub mod alloc;
+pub mod dense;
 pub mod hash;
 pub mod intset;
+pub mod keytable;
 pub mod list;
+mod outside;
 pub mod pack;
+pub mod slab;
+pub mod stream;
 pub mod table;
 pub mod thin;
-pub mod slab;
-pub mod keytable;
 pub mod zpack;
-pub mod stream;
 pub mod zset;
-pub mod dense;
-mod outside;

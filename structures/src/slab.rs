@@ -61,7 +61,9 @@ impl<T> Slab<T> {
             assert!(first < NONE - CHUNK_LEN as u32, "fewer than 2^32 collections in a shard");
             let last = first + CHUNK_LEN as u32 - 1;
             self.chunks.push(
-                (first..=last).map(|n| Place::Free(if n == last { NONE } else { n + 1 })).collect::<Box<[_]>>(),
+                (first..=last)
+                    .map(|n| Place::Free(if n == last { NONE } else { n + 1 }))
+                    .collect::<Box<[_]>>(),
             );
             self.free = first;
         }

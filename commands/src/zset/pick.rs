@@ -201,7 +201,12 @@ fn zrandmember(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
         1 if args.take_word("WITHSCORES") => true,
         _ => return Err(CommandError::Syntax),
     };
-    if count == i64::MIN || scores && count.unsigned_abs() > i64::MAX as u64 / 2 {
+    if count == i64::MIN {
+        return Err(CommandError::text(
+            "ERR value is out of range, value must between -9223372036854775807 and 9223372036854775807",
+        ));
+    }
+    if scores && count.unsigned_abs() > i64::MAX as u64 / 2 {
         return Err(CommandError::OutOfRange);
     }
     let mut state = cx.ks.random();

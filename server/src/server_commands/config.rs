@@ -31,7 +31,9 @@ pub fn config(core: &mut Core, id: ConnectionId, mut args: Args<'_>) -> Outcome 
         }
         let all: Vec<&[u8]> = args.rest().collect();
         let pairs: Vec<(&[u8], &[u8])> = all.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect();
-        for changed in core.shared.settings.set(&pairs).map_err(|error| CommandError::owned(error.to_string()))? {
+        for changed in
+            core.shared.settings.set(&pairs).map_err(|error| CommandError::owned(error.to_string()))?
+        {
             tracing::info!(setting = changed.name, "changed by CONFIG SET");
         }
         core.read_settings();

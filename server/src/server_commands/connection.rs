@@ -71,7 +71,9 @@ pub fn reset(core: &mut Core, id: ConnectionId) -> Outcome {
 /// Whether this connection needs no password.
 fn is_open(core: &mut Core, id: ConnectionId) -> bool {
     use crate::connection::Listener;
-    let Some(listener) = core.connection(id).map(|connection| connection.client.listener) else { return false };
+    let Some(listener) = core.connection(id).map(|connection| connection.client.listener) else {
+        return false;
+    };
     core.shared.settings.requirepass().is_empty()
         || listener == Listener::Unix
         || (listener == Listener::Admin && core.shared.config.admin_nopass)

@@ -291,7 +291,9 @@ fn latency_stats(out: &mut Fields<'_>) {
     for (name, histogram) in report.tracked() {
         let shown: Vec<String> = percentiles
             .split_whitespace()
-            .filter_map(|percent| Some(format!("p{percent}={:.3}", histogram.percentile_us(percent.parse().ok()?))))
+            .filter_map(|percent| {
+                Some(format!("p{percent}={:.3}", histogram.percentile_us(percent.parse().ok()?)))
+            })
             .collect();
         out.put(&format!("latency_percentiles_usec_{name}"), shown.join(","));
     }

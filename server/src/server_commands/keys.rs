@@ -65,7 +65,8 @@ fn on_all_shards(
         core.after_command();
         return reply(core, id, |out| out.ok());
     }
-    let scopes: BTreeMap<usize, Scope> = (0..core.shared.peers.len()).map(|core| (core, Scope::Shard)).collect();
+    let scopes: BTreeMap<usize, Scope> =
+        (0..core.shared.peers.len()).map(|core| (core, Scope::Shard)).collect();
     core.lock_all(scopes, move |core, held| {
         let missing = std::rc::Rc::new(std::cell::Cell::new(held.len()));
         for (to, ticket) in held {

@@ -73,16 +73,28 @@ pub fn lolwut(core: &mut Core, id: ConnectionId, mut args: Args<'_>) -> Outcome 
     if args.take_word("VERSION") {
         args.take_int()?;
     }
-    let mut art = String::from("\n        __   __\n       (  \\,/  )\n        \\_ | _/\n  ~~~~  (_ | _)  ~~~~\n          |||\n           |\n");
+    let mut art = String::from(
+        "\n        __   __\n       (  \\,/  )\n        \\_ | _/\n  ~~~~  (_ | _)  ~~~~\n          |||\n           |\n",
+    );
     for row in 0..3u32 {
         let mut line = String::new();
         for column in 0..40u32 {
             let wave = (core.ks.random() >> 60) as u32 + row + column;
-            line.push(if wave.is_multiple_of(5) { '~' } else if wave.is_multiple_of(7) { '.' } else { ' ' });
+            line.push(if wave.is_multiple_of(5) {
+                '~'
+            } else if wave.is_multiple_of(7) {
+                '.'
+            } else {
+                ' '
+            });
         }
         art.push_str(line.trim_end());
         art.push('\n');
     }
-    art.push_str(&format!("\nRedis ver. {} (damselfly {})\n", super::info::REDIS_VERSION, env!("CARGO_PKG_VERSION")));
+    art.push_str(&format!(
+        "\nRedis ver. {} (damselfly {})\n",
+        super::info::REDIS_VERSION,
+        env!("CARGO_PKG_VERSION")
+    ));
     reply(core, id, |out| out.verbatim("txt", art.as_bytes()))
 }

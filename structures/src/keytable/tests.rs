@@ -234,7 +234,12 @@ fn small_entries_are_small() {
     }
     let mut table = Objects::new(1);
     for i in 0..n {
-        put(&mut table, format!("key:{i:012}").as_bytes(), &Model::Str(i.to_string().into_bytes()), Expiry::Never);
+        put(
+            &mut table,
+            format!("key:{i:012}").as_bytes(),
+            &Model::Str(i.to_string().into_bytes()),
+            Expiry::Never,
+        );
     }
     let each = table.heap_bytes() / n as usize;
     assert!(each <= 45, "16 + integer: {each} bytes per key");
