@@ -163,7 +163,9 @@ pub struct Connection {
     unfilled: u32,
     /// The socket may have more to read.
     pub readable: bool,
-    /// The client has closed its side.
+    /// The peer has closed its side, but not all it sent was read.
+    pub hung_up: bool,
+    /// All that the peer sent was read, and it sends no more.
     pub ended: bool,
     /// A command of this connection is being carried out elsewhere.
     pub waiting: bool,
@@ -226,6 +228,7 @@ impl Connection {
             fills: Vec::new(),
             unfilled: 0,
             readable: false,
+            hung_up: false,
             ended: false,
             waiting: false,
             closing: false,

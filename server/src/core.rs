@@ -317,6 +317,7 @@ impl Core {
         let id = ConnectionId { index: event.token.0 as u32, generation: (event.token.0 >> 32) as u32 };
         let Some(connection) = self.connection(id) else { return };
         connection.readable |= event.readable;
+        connection.hung_up |= event.ended;
         if event.writable && connection.pending_output() > 0 && !connection.flush() {
             self.close(id);
             return;
@@ -869,7 +870,8 @@ fn token(id: ConnectionId) -> Token {
 fn note_read(connection: &mut Connection, got: &Got, now: u64) -> usize {
     let (len, more) = match got {
         Got::Bytes(len) => (*len, true),
-        Got::Last(len) => (*len, false),
+        // Behind the last bytes of a closed stream there is its end, which no further event announces.
+        Got::Last(len) => (*len, connection.hung_up),
         Got::Nothing => (0, false),
         Got::End => {
             connection.ended = true;

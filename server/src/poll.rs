@@ -30,6 +30,9 @@ pub struct Ready {
     pub readable: bool,
     /// Writing may go on.
     pub writable: bool,
+    /// The peer has closed its side, or the connection is broken: there will be no further edge for reading, so it
+    /// must be read to its end.
+    pub ended: bool,
 }
 
 /// See the module's head.
@@ -77,6 +80,7 @@ impl Poll {
                 token: Token(event.data.u64()),
                 readable: flags.intersects(epoll::EventFlags::IN | ended),
                 writable: flags.intersects(epoll::EventFlags::OUT | ended),
+                ended: flags.intersects(ended),
             }
         }));
         Ok(self.events.len() == EVENTS_MAX)
