@@ -3,6 +3,10 @@
 //! Small collections are a pack; these are what they become. Redis' dictionary spends an allocation, a pointer to it
 //! and a bucket on every member: 75 to 82 bytes for one of 27 bytes. Here it is its bytes, one more, and a slot of
 //! the table; nothing is allocated for it.
+//! A million take 37.5 bytes each, all included.
+//!
+//! Operations are bound by memory: a lookup in a million waits for the bucket and then for the entry. Hence walks ask
+//! for the next segment while they are in this one, and batches of pops for the pops to come.
 //!
 //! ```text
 //! set.rs   DenseSet  --+
