@@ -358,7 +358,7 @@ impl Db {
             }
         });
         if complete {
-            self.table.set_note(id, earliest);
+            self.table.raise_note(id, earliest);
         }
     }
 

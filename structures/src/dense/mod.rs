@@ -372,7 +372,7 @@ impl<const VALUE: bool> Dense<VALUE> {
             None => {}
         });
         if any.is_some() {
-            self.table.set_note(segment, earliest);
+            self.table.raise_note(segment, earliest);
         }
         for &loc in &expired {
             visit(self.table.entry(loc));

@@ -762,9 +762,9 @@ impl<O> KeyTable<O> {
         self.table.set_heat(loc, heat);
     }
 
-    /// See [`Table::set_note`].
-    pub fn set_note(&mut self, id: SegmentId, note: u64) {
-        self.table.set_note(id, note);
+    /// See [`Table::raise_note`].
+    pub fn raise_note(&mut self, id: SegmentId, note: u64) {
+        self.table.raise_note(id, note);
     }
 
     /// See [`Table::set_bucket_version`].

@@ -47,7 +47,8 @@ use segment::{Segment, SegmentFull};
 ///
 /// The slice handed to these functions starts at the entry and runs to the end of its block, so an implementation
 /// first reads its own header to learn the length. The bytes were written by the same crate, never by a stranger:
-/// a malformed entry is a bug and may panic, but it must not be undefined behaviour.
+/// a malformed entry is a bug and may panic, but it must not be undefined behaviour. A layout whose entries own what may
+/// not leave its thread must not be `Send` itself: tables are as `Send` as their layout.
 pub trait Layout {
     /// Length of the entry that starts `entry`.
     fn entry_len(entry: &[u8]) -> usize;
@@ -141,6 +142,10 @@ pub struct Table<L: Layout> {
     layout: PhantomData<L>,
 }
 
+// SAFETY: a table owns its segments, alone or by an atomic count with clones of it. A segment with other holders is
+// only read, by everybody; before a change it is copied (`own`). What entries own outside may travel where `L` may.
+unsafe impl<L: Layout + Send> Send for Table<L> {}
+
 impl<L: Layout> Table<L> {
     /// An empty table: one segment without blocks, 4 KiB.
     pub fn new(seed: u64) -> Table<L> {
@@ -222,8 +227,8 @@ impl<L: Layout> Table<L> {
 
     #[inline]
     fn at_mut(&mut self, loc: Loc) -> &mut Segment {
-        // SAFETY: as in `at`; `&mut self` gives exclusive access, and callers have made the segment unshared
-        // (`own`) before they change anything that a clone could see.
+        debug_assert!(!self.at(loc).is_shared(), "a shared segment is copied before a write");
+        // SAFETY: as in `at`; `&mut self` gives exclusive access, because callers have made the segment unshared.
         unsafe { &mut *loc.segment.as_ptr() }
     }
 
@@ -444,9 +449,13 @@ impl<L: Layout> Table<L> {
         self.at(loc).heat(loc.bucket, loc.slot)
     }
 
-    /// Sets the heat byte. Not a change of the entry: it neither unshares nor needs the version checked.
+    /// Sets the heat byte. Not a change of the entry: it needs no version checked, and in a segment that a clone
+    /// shares it does nothing.
     #[inline]
     pub fn set_heat(&mut self, loc: Loc, heat: u8) {
+        if self.at(loc).is_shared() {
+            return;
+        }
         self.at_mut(loc).set_heat(loc.bucket, loc.slot, heat);
     }
 
@@ -529,8 +538,8 @@ impl<L: Layout> Table<L> {
 
     /// Marks a bucket as seen by the cut with this version.
     pub fn set_bucket_version(&mut self, id: SegmentId, bucket: usize, version: u32) {
-        let segment = self.segment_ptr(id.0);
-        self.at_mut(Loc { segment, bucket: 0, slot: 0 }).set_version(bucket as u8, version);
+        let loc = self.own(Loc { segment: self.segment_ptr(id.0), bucket: 0, slot: 0 });
+        self.at_mut(loc).set_version(bucket as u8, version);
     }
 
     /// A number that the owner may keep per segment (the keyspace: earliest expiry). A split gives it to both
@@ -540,20 +549,21 @@ impl<L: Layout> Table<L> {
         self.segment(id.0).note()
     }
 
-    /// Sets the owner's number.
+    /// Raises the owner's number. In a segment that a clone shares it stays as it is: a lower bound it is all the same.
     #[inline]
-    pub fn set_note(&mut self, id: SegmentId, note: u64) {
-        let segment = self.segment_ptr(id.0);
-        self.at_mut(Loc { segment, bucket: 0, slot: 0 }).set_note(note);
+    pub fn raise_note(&mut self, id: SegmentId, note: u64) {
+        let loc = Loc { segment: self.segment_ptr(id.0), bucket: 0, slot: 0 };
+        if !self.at(loc).is_shared() {
+            self.at_mut(loc).set_note(note);
+        }
     }
 
-    /// The owner's number of the segment that holds this entry, lowered to `note` if that is smaller. True if it was.
+    /// The owner's number of the segment that holds this entry (an unshared one: its entry was just changed), lowered to `note` if that is smaller. True if it was.
     #[inline]
     pub fn lower_note(&mut self, loc: Loc, note: u64) -> bool {
-        let segment = self.at_mut(loc);
-        let lower = note < segment.note();
+        let lower = note < self.at(loc).note();
         if lower {
-            segment.set_note(note);
+            self.at_mut(loc).set_note(note);
         }
         lower
     }

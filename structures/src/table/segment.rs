@@ -23,8 +23,8 @@
 //! Invariant: a slot is occupied exactly if its fingerprint is not zero, and then its offset leads to a whole entry.
 
 use std::alloc::{Layout as AllocLayout, dealloc, handle_alloc_error};
-use std::cell::Cell;
 use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::Layout;
 
@@ -81,7 +81,7 @@ pub struct Segment {
     prefix: u64,
     note: u64,
     /// Tables that hold this segment.
-    holders: Cell<u32>,
+    holders: AtomicU32,
     /// Bytes of entries that were removed, replaced or shortened. Unused block ends are not included.
     dead: u32,
     count: u16,
@@ -253,14 +253,15 @@ impl Segment {
             fresh.prefix = prefix;
             fresh.note = u64::MAX;
             fresh.depth = depth as u8;
-            fresh.holders = Cell::new(1);
+            fresh.holders = AtomicU32::new(1);
             segment
         }
     }
 
     pub(super) fn retain(&self) {
-        let holders = self.holders.get().checked_add(1).expect("fewer than 2^32 clones of a table");
-        self.holders.set(holders);
+        // Relaxed: whoever adds a holder is one, and hands the new one over by means that synchronise.
+        let before = self.holders.fetch_add(1, Ordering::Relaxed);
+        assert!(before < u32::MAX / 2, "too many clones of a table");
     }
 
     /// Gives back one count; the last one drops the entries and frees the memory.
@@ -271,8 +272,9 @@ impl Segment {
         // SAFETY: the count that the caller owns keeps it alive until here. Not yet `&mut`: while there are other
         // holders, they may be reading.
         let holders = unsafe { &segment.as_ref().holders };
-        if holders.get() > 1 {
-            holders.set(holders.get() - 1);
+        // A sole holder needs no read-modify-write. Acquire, and Release below: what the others read from the
+        // segment comes before what the last one does to it.
+        if holders.load(Ordering::Acquire) > 1 && holders.fetch_sub(1, Ordering::AcqRel) > 1 {
             return;
         }
         // SAFETY: the last count is the caller's, so nobody else can reach it.
@@ -305,7 +307,7 @@ impl Segment {
 
     #[inline]
     pub(super) fn is_shared(&self) -> bool {
-        self.holders.get() > 1
+        self.holders.load(Ordering::Acquire) > 1
     }
     #[inline]
     pub(super) fn prefix(&self) -> u64 {
