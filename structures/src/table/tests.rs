@@ -243,7 +243,7 @@ mod owning {
     use std::rc::Rc;
 
     /// `[key][raw pointer of an Rc<()>]`, 16 bytes. Not `Send`, because of what its entries own.
-    struct Owning(#[expect(dead_code, reason = "only says what is owned")] std::marker::PhantomData<Rc<()>>);
+    struct Owning(std::marker::PhantomData<Rc<()>>);
 
     fn pointer(entry: &[u8]) -> *const () {
         usize::from_ne_bytes(entry[8..16].try_into().expect("eight bytes")) as *const ()
