@@ -616,6 +616,16 @@ impl Document {
         self.heap_bytes = self.heap_bytes.checked_add_signed(grown).expect("the count covers what is freed");
     }
 
+    /// Frees up to so many values, for documents that would hold up the shard if they went at once; true when nothing
+    /// worth a step is left. What remains in between is only good for further steps.
+    pub fn free_some(&mut self, values: usize) -> bool {
+        let (mut budget, mut freed) = (values, 0);
+        let done = self.root.free_some(&mut budget, &mut freed);
+        // Parts that a clone has too were counted here, and are not freed here.
+        self.heap_bytes -= freed;
+        done
+    }
+
     /// Compares the count of bytes with a fresh one. Linear in the document: for tests and checks.
     pub fn check(&self) {
         assert_eq!(self.heap_bytes, self.root.heap_bytes());

@@ -341,6 +341,27 @@ impl Value {
         }
     }
 
+    /// Frees what is below the value, from the end, as long as the budget of values lasts; true when nothing is left.
+    /// What a clone of the document still has is not touched: letting go of it costs nothing.
+    pub(crate) fn free_some(&mut self, budget: &mut usize, freed: &mut usize) -> bool {
+        match &mut self.0 {
+            Repr::Array(elements) => free_children(elements, budget, freed, |element| element, Value::heap_bytes),
+            Repr::Object(members) => {
+                free_children(members, budget, freed, |member| &mut member.value, Member::heap_bytes)
+            }
+            _ => true,
+        }
+    }
+
+    /// Whether a clone of the document has this container too.
+    fn is_shared(&self) -> bool {
+        match &self.0 {
+            Repr::Array(elements) => Arc::strong_count(elements) > 1,
+            Repr::Object(members) => Arc::strong_count(members) > 1,
+            _ => false,
+        }
+    }
+
     /// How deep the value is nested: 0 for what is no container.
     pub(crate) fn depth(&self) -> usize {
         match &self.0 {
@@ -430,6 +451,35 @@ impl Text {
             Text::Long(text) => Text::Long(Arc::new(Box::clone(text))),
         }
     }
+}
+
+/// The recursion is as deep as the document, so at most [`DEPTH_MAX`].
+fn free_children<T>(
+    container: &mut Arc<Vec<T>>,
+    budget: &mut usize,
+    freed: &mut usize,
+    value_of: impl Fn(&mut T) -> &mut Value,
+    heap_bytes: impl Fn(&T) -> usize,
+) -> bool {
+    let Some(children) = Arc::get_mut(container) else { return true };
+    while let Some(last) = children.last_mut() {
+        if *budget == 0 {
+            return false;
+        }
+        *budget -= 1;
+        let value = value_of(last);
+        if value.is_shared() {
+            children.pop();
+            continue;
+        }
+        if !value.free_some(budget, freed) {
+            return false;
+        }
+        // Nothing is below it any more, so this does not walk.
+        *freed += heap_bytes(last);
+        children.pop();
+    }
+    true
 }
 
 fn find(members: &[Member], name: &str) -> Result<usize, usize> {

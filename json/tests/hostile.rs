@@ -402,3 +402,40 @@ fn absurd_paths() {
         assert_eq!(document.get(&path).expect("small").len(), count, "{text}");
     }
 }
+
+/// Freeing in steps comes to an end in as many as it should take, keeps the count, and leaves clones whole.
+#[test]
+fn freed_in_steps() {
+    let mut random = Xorshift(77);
+    let parts: Vec<_> = (0..500).map(|_| random_json(&mut random, 6)).collect();
+    let text = format!("[{}]", parts.join(","));
+    let mut document = parse(&text);
+    let whole = document.clone();
+    // While a clone has everything there is nothing to free.
+    assert!(document.clone().free_some(1));
+    assert_eq!(whole.to_json(), document.to_json());
+    drop(whole);
+    let part = document.get(&Path::parse(b"$[100:200]").expect("a path")).expect("few");
+    let kept: Vec<_> = part.into_iter().cloned().map(Document::from_value).collect();
+    let shown: Vec<_> = kept.iter().map(Document::to_json).collect();
+    let mut steps = 1;
+    let mut before = document.heap_bytes();
+    while !document.free_some(20) {
+        assert!(document.heap_bytes() <= before);
+        before = document.heap_bytes();
+        steps += 1;
+        assert!(steps < 10_000);
+    }
+    assert!(steps > 50, "{steps}");
+    assert_eq!(document.to_json(), b"[]");
+    for (document, shown) in kept.iter().zip(shown) {
+        document.check();
+        assert_eq!(document.to_json(), shown);
+    }
+
+    let mut document = parse(&text);
+    while !document.free_some(100) {
+        document.check();
+    }
+    document.check();
+}

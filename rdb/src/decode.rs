@@ -418,8 +418,8 @@ impl ValueDecoder {
                 Phase::Stream
             }
             SBF | SBF_2 => {
-                let _options = cursor.length()?;
                 let bloom = Bloom {
+                    options: cursor.length()?,
                     grow_factor: cursor.f64_le()?,
                     fp_probability: cursor.f64_le()?,
                     prev_size: cursor.length()?,

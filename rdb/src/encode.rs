@@ -405,7 +405,7 @@ impl ValueWriter {
             (Event::Claimed(id), State::Stream { .. }) => put_stream_id(out, id),
 
             (Event::Bloom(bloom), State::Filters) => {
-                put_len(out, 0);
+                put_len(out, bloom.options);
                 out.extend_from_slice(&bloom.grow_factor.to_le_bytes());
                 out.extend_from_slice(&bloom.fp_probability.to_le_bytes());
                 for number in [bloom.prev_size, bloom.current_size, bloom.max_capacity, bloom.filters] {

@@ -292,6 +292,8 @@ pub struct Consumer<'a> {
 /// The head of a scalable Bloom filter.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Bloom {
+    /// What the format calls options: zero in all files of Dragonfly.
+    pub options: u64,
     /// Factor between the capacities of successive filters.
     pub grow_factor: f64,
     /// Wanted probability of a false positive.

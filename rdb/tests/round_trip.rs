@@ -66,6 +66,7 @@ fn values(random: &mut Random) -> Vec<Value> {
         stream(random, count, len_max),
         Value::Bloom(
             Bloom {
+                options: 1,
                 grow_factor: 2.0,
                 fp_probability: 0.01,
                 prev_size: 10,

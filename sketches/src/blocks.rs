@@ -189,6 +189,32 @@ impl Blocks {
         all
     }
 
+    /// Frees up to so many blocks, from the end; true when none is left. The array gets shorter.
+    pub fn free_some(&mut self, blocks: usize) -> bool {
+        // An absent block costs a step of the walk and nothing else.
+        const ABSENT_PER_BLOCK: usize = 256;
+        let mut budget = blocks * ABSENT_PER_BLOCK;
+        while budget > 0 {
+            let Some(last) = self.table.pop() else { break };
+            let end = self.table.len() * BLOCK_LEN;
+            if last.is_some() {
+                self.resident -= good_size(RC_COUNTS + (self.len - end).min(BLOCK_LEN));
+                budget = budget.saturating_sub(ABSENT_PER_BLOCK);
+            } else {
+                budget -= 1;
+            }
+            self.len = end;
+        }
+        self.table.is_empty()
+    }
+
+    /// Compares the count of bytes with a fresh one. For tests and checks.
+    pub fn check(&self) {
+        let blocks = self.table.iter().flatten().map(|block| good_size(RC_COUNTS + block.len()));
+        assert_eq!(self.resident, blocks.sum::<usize>());
+        assert_eq!(self.table.len(), self.len.div_ceil(BLOCK_LEN));
+    }
+
     #[inline]
     fn block_mut(&mut self, index: usize) -> &mut [u8] {
         if self.table[index].is_none() {
@@ -268,6 +294,26 @@ mod tests {
                 assert_eq!((0..len).map(|at| clone.get(at)).collect::<Vec<_>>(), then);
             }
         }
+    }
+
+    /// Freeing in steps comes to an end, counts down to nothing, and leaves a clone whole.
+    #[test]
+    fn freed_in_steps() {
+        let mut blocks = Blocks::zeroed(3000 * BLOCK_LEN as u64 + 100).expect("short");
+        for at in (0..3000).step_by(7) {
+            *blocks.get_mut(at * BLOCK_LEN + at) = 1;
+        }
+        *blocks.get_mut(3000 * BLOCK_LEN) = 1;
+        let (clone, all) = (blocks.clone(), blocks.to_vec());
+        let mut steps = 1;
+        while !blocks.free_some(8) {
+            blocks.check();
+            steps += 1;
+        }
+        assert_eq!((blocks.len(), blocks.resident), (0, 0));
+        assert!((430 / 8..430 / 4).contains(&steps), "{steps}");
+        clone.check();
+        assert_eq!(clone.to_vec(), all);
     }
 
     /// A reservation is cheap until written, and the count is exact for whole blocks.

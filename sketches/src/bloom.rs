@@ -320,6 +320,25 @@ impl Bloom {
         good_size(self.filters.capacity() * size_of::<Filter>()) + self.bits_heap
     }
 
+    /// Frees up to so many blocks of bits; true when nothing is left. What remains in between is only good for that.
+    pub fn free_some(&mut self, blocks: usize) -> bool {
+        let Some(last) = self.filters.last_mut() else { return true };
+        let heap = last.bits.heap_bytes();
+        let done = last.bits.free_some(blocks);
+        self.bits_heap -= heap - last.bits.heap_bytes();
+        if done {
+            self.bits_heap -= last.bits.heap_bytes();
+            self.filters.pop();
+        }
+        self.filters.is_empty()
+    }
+
+    /// Compares the counts with fresh ones. For tests and checks.
+    pub fn check(&self) {
+        self.filters.iter().for_each(|filter| filter.bits.check());
+        assert_eq!(self.bits_heap, self.filters.iter().map(|filter| filter.bits.heap_bytes()).sum::<usize>());
+    }
+
     /// One piece of BF.SCANDUMP: the next cursor and the bytes. Cursor 0 asks for the first piece and is returned,
     /// with no bytes, after the last.
     ///

@@ -175,6 +175,16 @@ impl CountMin {
         self.counters.heap_bytes()
     }
 
+    /// Frees up to so many blocks of counters; true when none is left. What remains in between is only good for that.
+    pub fn free_some(&mut self, blocks: usize) -> bool {
+        self.counters.free_some(blocks)
+    }
+
+    /// Compares the count of bytes with a fresh one. For tests and checks.
+    pub fn check(&self) {
+        self.counters.check();
+    }
+
     fn zeros(&self) -> Blocks {
         Blocks::zeroed(self.counters.len() as u64).expect("as long as one that exists")
     }

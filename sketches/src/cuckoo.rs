@@ -189,6 +189,25 @@ impl Cuckoo {
         good_size(self.filters.capacity() * size_of::<Blocks>()) + self.slots_heap
     }
 
+    /// Frees up to so many blocks of slots; true when nothing is left. What remains in between is only good for that.
+    pub fn free_some(&mut self, blocks: usize) -> bool {
+        let Some(last) = self.filters.last_mut() else { return true };
+        let heap = last.heap_bytes();
+        let done = last.free_some(blocks);
+        self.slots_heap -= heap - last.heap_bytes();
+        if done {
+            self.slots_heap -= last.heap_bytes();
+            self.filters.pop();
+        }
+        self.filters.is_empty()
+    }
+
+    /// Compares the counts with fresh ones. For tests and checks.
+    pub fn check(&self) {
+        self.filters.iter().for_each(Blocks::check);
+        assert_eq!(self.slots_heap, self.filters.iter().map(Blocks::heap_bytes).sum::<usize>());
+    }
+
     /// CF.ADD: adds an item, again if it is there already.
     ///
     /// Room is looked for in the newest filter first; then an item of it is pushed aside; then a filter is added.

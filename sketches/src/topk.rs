@@ -300,6 +300,33 @@ impl TopK {
             + self.items_heap
     }
 
+    /// Frees up to so many blocks of cells or sixteen times as many items; true when nothing is left. What remains in
+    /// between is only good for that.
+    pub fn free_some(&mut self, blocks: usize) -> bool {
+        const ITEMS_PER_BLOCK: usize = 16;
+        let left = self.heap.len().saturating_sub(blocks * ITEMS_PER_BLOCK);
+        if !self.heap.is_empty() {
+            for entry in self.heap.drain(left..) {
+                self.items_heap -= item_bytes(entry.item.len());
+            }
+            self.hashes.truncate(left);
+            return false;
+        }
+        self.fingerprints.free_some(blocks) && self.counters.free_some(blocks)
+    }
+
+    /// Compares the counts with fresh ones, and the heap with its order. For tests and checks.
+    pub fn check(&self) {
+        self.counters.check();
+        self.fingerprints.check();
+        let items = self.heap.iter().map(|entry| item_bytes(entry.item.len()));
+        assert_eq!(self.items_heap, items.sum::<usize>());
+        assert_eq!(self.heap.len(), self.hashes.len());
+        for (at, entry) in self.heap.iter().enumerate().skip(1) {
+            assert!(self.heap[(at - 1) / 2].count <= entry.count);
+        }
+    }
+
     /// What is left of a count after so many attempts on it, and how many attempts remain once it is zero.
     ///
     /// One attempt lowers it by one with probability `decay^count`. A hundred thousand of them on a hundred rows
