@@ -3,12 +3,15 @@
 //! The one place that must know every type from both sides, so its matches name them all: a type that is added does
 //! not compile until it can leave and come back.
 
+use damselfly_json::Document;
 use damselfly_keyspace::values::zset::SortedSet;
 use damselfly_keyspace::{Collection, Expiry, List, Object, Value};
 use damselfly_protocol::number::Decimal;
 use damselfly_rdb::{Encoder, Target, dump};
 
 use crate::{CommandError, Cx};
+
+mod sketches;
 
 /// Strings up to this length are `embstr` to Redis: they fit one 64-byte allocation with their two headers.
 const EMBEDDED_LEN_MAX: usize = 44;
@@ -39,6 +42,11 @@ fn to_rdb(object: &Object) -> damselfly_rdb::Value {
             zset.for_each(|member, score| members.push((member.to_vec(), score)));
             damselfly_rdb::Value::ZSet(members)
         }
+        Object::Json(document) => damselfly_rdb::Value::Json(document.to_json()),
+        Object::Bloom(bloom) => sketches::bloom_to_rdb(bloom),
+        Object::Cuckoo(cuckoo) => sketches::cuckoo_to_rdb(cuckoo),
+        Object::CountMin(sketch) => sketches::count_min_to_rdb(sketch),
+        Object::TopK(sketch) => sketches::topk_to_rdb(sketch),
     }
 }
 
@@ -67,15 +75,26 @@ pub(crate) fn store(
             }
             store_collection(cx, key, zset, expiry)?;
         }
-        Rdb::Json(_)
-        | Rdb::Set(_)
-        | Rdb::Hash(_)
-        | Rdb::Stream(_)
-        | Rdb::Bloom(..)
-        | Rdb::CountMin { .. }
-        | Rdb::TopK(..)
-        | Rdb::Cuckoo(..)
-        | Rdb::Module { .. } => return Err(CommandError::BadPayload),
+        Rdb::Json(text) => {
+            let document = Document::parse(&text).map_err(|_| CommandError::BadPayload)?;
+            store_collection(cx, key, document, expiry)?;
+        }
+        Rdb::Bloom(head, filters) => {
+            store_collection(cx, key, sketches::bloom_from_rdb(&head, filters)?, expiry)?;
+        }
+        Rdb::Cuckoo(head, filters) => {
+            store_collection(cx, key, sketches::cuckoo_from_rdb(&head, filters)?, expiry)?;
+        }
+        Rdb::CountMin { width, depth, count, counters } => {
+            let sketch = sketches::count_min_from_rdb(width, depth, count, &counters)?;
+            store_collection(cx, key, sketch, expiry)?;
+        }
+        Rdb::TopK(head, items, counters) => {
+            store_collection(cx, key, sketches::topk_from_rdb(&head, items, &counters)?, expiry)?;
+        }
+        Rdb::Set(_) | Rdb::Hash(_) | Rdb::Stream(_) | Rdb::Module { .. } => {
+            return Err(CommandError::BadPayload);
+        }
     }
     Ok(())
 }
@@ -109,5 +128,9 @@ pub fn encoding(value: Value<'_, Object>) -> &'static str {
         }
         Value::Object(Object::ZSet(SortedSet::Small(_))) => "listpack",
         Value::Object(Object::ZSet(SortedSet::Big(_))) => "skiplist",
+        // Redis knows no encodings of what modules hold.
+        Value::Object(
+            Object::Json(_) | Object::Bloom(_) | Object::Cuckoo(_) | Object::CountMin(_) | Object::TopK(_),
+        ) => "raw",
     }
 }

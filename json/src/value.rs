@@ -345,7 +345,9 @@ impl Value {
     /// What a clone of the document still has is not touched: letting go of it costs nothing.
     pub(crate) fn free_some(&mut self, budget: &mut usize, freed: &mut usize) -> bool {
         match &mut self.0 {
-            Repr::Array(elements) => free_children(elements, budget, freed, |element| element, Value::heap_bytes),
+            Repr::Array(elements) => {
+                free_children(elements, budget, freed, |element| element, Value::heap_bytes)
+            }
             Repr::Object(members) => {
                 free_children(members, budget, freed, |member| &mut member.value, Member::heap_bytes)
             }

@@ -4,6 +4,12 @@
 //! words, because the slab holds one for each collection. All collections can travel between threads: big ones are
 //! made of nodes that are shared by atomic counts and copied before a write.
 
+use damselfly_json::Document;
+use damselfly_sketches::bloom::Bloom;
+use damselfly_sketches::cms::CountMin;
+use damselfly_sketches::cuckoo::Cuckoo;
+use damselfly_sketches::topk::TopK;
+use damselfly_structures::alloc::good_size;
 use damselfly_structures::list::List;
 
 use crate::Collection;
@@ -18,18 +24,42 @@ pub enum Type {
     List,
     /// Sorted sets.
     ZSet,
+    /// JSON documents.
+    Json,
+    /// Bloom filters.
+    Bloom,
+    /// Cuckoo filters.
+    Cuckoo,
+    /// Count-min sketches.
+    CountMin,
+    /// Top-k sketches.
+    TopK,
 }
 
 impl Type {
     /// All of them, for tables indexed by type.
-    pub const ALL: &'static [Type] = &[Type::String, Type::List, Type::ZSet];
+    pub const ALL: &'static [Type] = &[
+        Type::String,
+        Type::List,
+        Type::ZSet,
+        Type::Json,
+        Type::Bloom,
+        Type::Cuckoo,
+        Type::CountMin,
+        Type::TopK,
+    ];
 
-    /// The word that TYPE and SCAN ... TYPE use.
+    /// The word that TYPE and SCAN ... TYPE use. For what are modules in Redis, the names that these gave their types.
     pub const fn name(self) -> &'static str {
         match self {
             Type::String => "string",
             Type::List => "list",
             Type::ZSet => "zset",
+            Type::Json => "ReJSON-RL",
+            Type::Bloom => "MBbloom--",
+            Type::Cuckoo => "MBbloomCF",
+            Type::CountMin => "CMSk-TYPE",
+            Type::TopK => "TopK-TYPE",
         }
     }
 }
@@ -41,10 +71,23 @@ pub enum Object {
     List(List),
     /// A sorted set.
     ZSet(SortedSet),
+    /// A JSON document.
+    Json(Box<Document>),
+    /// A Bloom filter.
+    Bloom(Box<Bloom>),
+    /// A cuckoo filter.
+    Cuckoo(Box<Cuckoo>),
+    /// A count-min sketch.
+    CountMin(Box<CountMin>),
+    /// A top-k sketch.
+    TopK(Box<TopK>),
 }
 
 /// Nodes freed in one step. A node is some kilobytes, so a step is tens of microseconds.
 const NODES_PER_STEP: usize = 64;
+
+/// Values of a JSON document freed in one step: mostly without an allocation of their own, 20 nanoseconds each else.
+const JSON_VALUES_PER_STEP: usize = 4096;
 
 /// Bytes above which a collection is freed in steps. Freeing runs at about 10 GB/s in big blocks and 1 GB/s in small
 /// ones, so this is at most 100 microseconds.
@@ -58,6 +101,11 @@ impl Object {
         match self {
             Object::List(_) => Type::List,
             Object::ZSet(_) => Type::ZSet,
+            Object::Json(_) => Type::Json,
+            Object::Bloom(_) => Type::Bloom,
+            Object::Cuckoo(_) => Type::Cuckoo,
+            Object::CountMin(_) => Type::CountMin,
+            Object::TopK(_) => Type::TopK,
         }
     }
 
@@ -66,6 +114,11 @@ impl Object {
         match self {
             Object::List(list) => list.heap_bytes(),
             Object::ZSet(zset) => zset.heap_bytes(),
+            Object::Json(document) => boxed(document) + document.heap_bytes(),
+            Object::Bloom(bloom) => boxed(bloom) + bloom.heap_bytes(),
+            Object::Cuckoo(cuckoo) => boxed(cuckoo) + cuckoo.heap_bytes(),
+            Object::CountMin(sketch) => boxed(sketch) + sketch.heap_bytes(),
+            Object::TopK(sketch) => boxed(sketch) + sketch.heap_bytes(),
         }
     }
 
@@ -79,6 +132,11 @@ impl Object {
         match self {
             Object::List(list) => list.free_some(NODES_PER_STEP),
             Object::ZSet(zset) => zset.free_some(NODES_PER_STEP),
+            Object::Json(document) => document.free_some(JSON_VALUES_PER_STEP),
+            Object::Bloom(bloom) => bloom.free_some(NODES_PER_STEP),
+            Object::Cuckoo(cuckoo) => cuckoo.free_some(NODES_PER_STEP),
+            Object::CountMin(sketch) => sketch.free_some(NODES_PER_STEP),
+            Object::TopK(sketch) => sketch.free_some(NODES_PER_STEP),
         }
     }
 
@@ -87,12 +145,54 @@ impl Object {
         match self {
             Object::List(list) => list.check(),
             Object::ZSet(zset) => zset.check(),
+            Object::Json(document) => document.check(),
+            Object::Bloom(bloom) => bloom.check(),
+            Object::Cuckoo(cuckoo) => cuckoo.check(),
+            Object::CountMin(sketch) => sketch.check(),
+            Object::TopK(sketch) => sketch.check(),
         }
     }
 }
 
-/// Writes the accessors of a collection type.
+/// Bytes of the box around a value.
+fn boxed<T>(_: &Box<T>) -> usize {
+    good_size(size_of::<T>())
+}
+
+/// Writes the accessors of a collection type. One that is boxed is never empty: its commands make it, and only the key
+/// goes.
 macro_rules! collection {
+    (boxed $name:ty, $variant:ident, begin: $begin:expr) => {
+        impl Collection for $name {
+            const TYPE: Type = Type::$variant;
+
+            fn begin(_: u64) -> Self {
+                $begin
+            }
+
+            fn wrap(self) -> Object {
+                Object::$variant(Box::new(self))
+            }
+
+            fn of(object: &Object) -> Option<&Self> {
+                match object {
+                    Object::$variant(this) => Some(&**this),
+                    _ => None,
+                }
+            }
+
+            fn of_mut(object: &mut Object) -> Option<&mut Self> {
+                match object {
+                    Object::$variant(this) => Some(&mut **this),
+                    _ => None,
+                }
+            }
+
+            fn is_gone(&self) -> bool {
+                false
+            }
+        }
+    };
     ($name:ty, $variant:ident, begin: |$seed:ident| $begin:expr, gone: |$this:ident| $gone:expr) => {
         impl Collection for $name {
             const TYPE: Type = Type::$variant;
@@ -134,3 +234,8 @@ collection!(
     begin: |_seed| SortedSet::Small(Default::default()),
     gone: |zset| zset.is_empty()
 );
+collection!(boxed Document, Json, begin: Document::from_value(damselfly_json::Value::NULL));
+collection!(boxed Bloom, Bloom, begin: Bloom::default());
+collection!(boxed Cuckoo, Cuckoo, begin: Cuckoo::default());
+collection!(boxed CountMin, CountMin, begin: CountMin::by_dimensions(1, 1).expect("the smallest"));
+collection!(boxed TopK, TopK, begin: TopK::new(1, 1, 1, 1.0).expect("the smallest"));

@@ -7,6 +7,7 @@
 
 use damselfly_keyspace::{Db, Object, Value};
 use damselfly_protocol::number::{DOUBLE_LEN_MAX, Decimal, fmt_double_17};
+use damselfly_sketches::blocks::Blocks;
 
 use crate::sha1::{LEN, hex, sha1};
 
@@ -18,6 +19,7 @@ pub struct Digest([u8; LEN]);
 const STRING: u32 = 0;
 const LIST: u32 = 1;
 const ZSET: u32 = 3;
+const MODULE: u32 = 5;
 
 impl Digest {
     /// Adds bytes; the order of such additions does not matter.
@@ -64,9 +66,61 @@ impl Digest {
                     self.xor(&one.0);
                 });
             }
+            // Modules may add to the digest what they like, so from here on it is ours alone.
+            Value::Object(Object::Json(document)) => {
+                self.mix(&MODULE.to_be_bytes());
+                self.mix(&document.to_json());
+            }
+            Value::Object(Object::Bloom(bloom)) => {
+                let state = bloom.state();
+                self.mix_numbers(&[bloom.options(), state.grow_factor.to_bits(), state.error_rate.to_bits()]);
+                self.mix_numbers(&[state.prev_size, state.current_size, state.max_capacity]);
+                for filter in bloom.filters() {
+                    self.mix_numbers(&[u64::from(filter.hashes())]);
+                    self.mix_blocks(filter.bytes());
+                }
+            }
+            Value::Object(Object::Cuckoo(cuckoo)) => {
+                let state = cuckoo.state();
+                self.mix_numbers(&[
+                    state.bucket_size.into(),
+                    state.max_iterations.into(),
+                    state.expansion.into(),
+                ]);
+                self.mix_numbers(&[state.buckets, state.items, state.deletes]);
+                cuckoo.filters().iter().for_each(|slots| self.mix_blocks(slots));
+            }
+            Value::Object(Object::CountMin(sketch)) => {
+                self.mix_numbers(&[sketch.width().into(), sketch.depth().into(), sketch.total() as u64]);
+                self.mix_blocks(sketch.counters());
+            }
+            Value::Object(Object::TopK(sketch)) => {
+                self.mix_numbers(&[sketch.k().into(), sketch.width().into(), sketch.depth().into()]);
+                self.mix_numbers(&[sketch.decay().to_bits()]);
+                for entry in sketch.list() {
+                    self.mix(&entry.item);
+                    self.mix_numbers(&[entry.count.into()]);
+                }
+                self.mix_blocks(sketch.counters());
+            }
         }
         if expires {
             self.xor(b"!!expire!!");
+        }
+    }
+
+    /// Adds the numbers of a filter or a sketch.
+    fn mix_numbers(&mut self, numbers: &[u64]) {
+        self.mix(&MODULE.to_be_bytes());
+        numbers.iter().for_each(|number| self.mix(&number.to_be_bytes()));
+    }
+
+    /// Adds the cells of a filter or a sketch. What is zero may be there or not, and is left out.
+    fn mix_blocks(&mut self, blocks: &Blocks) {
+        self.mix_numbers(&[blocks.len() as u64]);
+        for (offset, bytes) in blocks.present().filter(|(_, bytes)| bytes.iter().any(|byte| *byte != 0)) {
+            self.mix_numbers(&[offset as u64]);
+            self.mix(bytes);
         }
     }
 

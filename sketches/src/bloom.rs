@@ -30,7 +30,7 @@ pub(crate) const SEED: u64 = 0xc6a4_a793_5bd1_e995;
 pub const ERROR_RATE_DEFAULT: f64 = 0.01;
 
 /// Growth of a filter that was reserved without EXPANSION.
-pub const GROW_FACTOR_DEFAULT: f64 = 2.0;
+pub const EXPANSION_DEFAULT: u32 = 2;
 
 /// The largest rate that a stored filter may carry, and the one above which a rate has no effect.
 const RATE_MAX: f64 = 0.5;
@@ -195,6 +195,14 @@ pub struct Bloom {
     scaling: bool,
     /// Sum of the filters' heap bytes.
     bits_heap: usize,
+}
+
+impl Default for Bloom {
+    /// What BF.ADD creates: as small as a filter can be, and it grows.
+    fn default() -> Bloom {
+        let filter = Bloom::new(ERROR_RATE_DEFAULT, 0, Some(EXPANSION_DEFAULT));
+        filter.expect("a small filter is within the limits")
+    }
 }
 
 impl Bloom {

@@ -126,6 +126,12 @@ fn alternate(fingerprint: u8, bucket: u64) -> u64 {
     bucket ^ (u64::from(fingerprint) * 0x5bd1_e995)
 }
 
+impl Default for Cuckoo {
+    fn default() -> Cuckoo {
+        Cuckoo::new(Options::default()).expect("the default is within the limits")
+    }
+}
+
 impl Cuckoo {
     /// An empty filter.
     pub fn new(options: Options) -> Result<Cuckoo, CuckooError> {
