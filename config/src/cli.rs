@@ -527,6 +527,13 @@ fn warn_without_effect(given: &Given, warnings: &mut Vec<String>) {
     for (index, row) in ROWS.iter().enumerate().filter(|(index, _)| given.set[*index]) {
         match row.effect {
             Effect::Used => {}
+            Effect::NotYet => {
+                let value = row.kind.print(&given.last[index]);
+                // An empty text, or what holds anyway, asks for nothing.
+                if !value.is_empty() && value != row.default {
+                    warnings.push(format!("--{} has no effect in this version", row.name));
+                }
+            }
             Effect::Ignored => {
                 warnings.push(format!("--{} is accepted for compatibility and has no effect", row.name));
             }

@@ -34,6 +34,7 @@ fn arg(row: &'static Row, full: bool) -> Arg {
     let kind = row.kind;
     let help = match row.effect {
         Effect::Used => row.help,
+        Effect::NotYet => "Accepted, without effect in this version.",
         Effect::Always => "Always as the default says; accepted for compatibility.",
         Effect::Ignored => "Accepted for compatibility, without effect.",
     };

@@ -2,7 +2,8 @@
 //!
 //! Columns: how CONFIG spells it (`-` as Redis does, `_` as Dragonfly does), name, `[aliases]`, kind,
 //! default, what CONFIG may do, effect, help. Defaults are Dragonfly's where Dragonfly has the name, else
-//! those of Redis 7.0. Deviations: proto_max_bulk_len is Redis' (Dragonfly: 2gb); protected_mode and
+//! those of Redis 7.0. Deviations: proto_max_bulk_len is Redis' (Dragonfly:
+//! 2gb); max_multi_bulk_len is 1048576, as 65536 refuses an MSET that Redis takes; protected_mode and
 //! stop_writes_on_bgsave_error are off, as the server does neither; logtostderr and force_epoll say what is
 //! always the case.
 //!
@@ -80,7 +81,7 @@ Network {
         "One more port for /metrics; a port that is served anyway gets HTTP switched on. 0: none.";
     - unixsocket Text, "" Fixed Used "Path of a Unix socket to listen on; empty: none.";
     - unixsocketperm Mode, "" Fixed Used "Permissions of the Unix socket, in octal.";
-    _ memcached_port Int(0, 65_535), "0" Fixed Used "Port for the memcached text protocol; 0: none.";
+    _ memcached_port Int(0, 65_535), "0" Fixed NotYet "Port for the memcached text protocol; 0: none.";
     - maxclients Int(1, U32), "64000" Settable Used "Most clients at a time.";
     - timeout Int(0, I32), "0" Settable Used "Close clients that were idle for this many seconds; 0: never.";
     _ send_timeout Int(0, I32), "0" Settable Used
@@ -91,21 +92,19 @@ Network {
         "Milliseconds sent data may stay unacknowledged before the connection is closed; 0: the kernel's.";
     - proto_max_bulk_len [max_bulk_len] Bytes(MIB, SIGNED_BYTES), "512mb" Settable Used
         "Longest argument of a command.";
-    _ max_multi_bulk_len Int(1, I32), "65536" Fixed Used "Most arguments of a command.";
+    _ max_multi_bulk_len Int(1, I32), "1048576" Fixed Used "Most arguments of a command.";
     - client_query_buffer_limit Bytes(MIB, SIGNED_BYTES), "1gb" Settable Used "Longest command as a whole.";
     - client_output_buffer_limit OutputLimits, "" Settable Used
         "Unsent output per class (normal, replica, pubsub): hard limit, soft limit, seconds above it.";
     _ pipeline_queue_limit Int(1, U32), "10000" Settable Used
-        "Pipelined commands of one client that may wait before its socket is no longer read.";
-    _ pipeline_buffer_limit Bytes(0, BYTES), "128mb" Settable Used
-        "Bytes of waiting pipelined commands, per thread, before sockets are no longer read.";
+        "Pipelined commands of one client that are taken in at once, at most 128.";
+    _ pipeline_buffer_limit Bytes(0, BYTES), "128mb" Settable Ignored "";
     _ restricted_commands Text, "" Fixed Used "Comma list of commands that only the admin ports may run.";
     _ command_alias Text, "" Fixed Used "Comma list of alias=command.";
     _ managed_service_info Bool, "false" Settable Used
         "Hide details of the host from INFO, but on admin ports.";
     _ availability_zone Text, "" Fixed Used "Name of the zone, shown in HELLO and INFO.";
-    _ pause_wait_timeout Int(0, I32), "1" Fixed Used
-        "Seconds CLIENT PAUSE waits for running commands before it gives up.";
+    _ pause_wait_timeout Int(0, I32), "1" Fixed Ignored "";
     _ tcp_nodelay Bool, "true" Hidden Always "";
     _ force_epoll Bool, "true" Hidden Always "";
     _ always_flush_pipeline Bool, "false" Settable Ignored "";
@@ -152,7 +151,7 @@ Network {
 Threads {
     _ proactor_threads Int(0, 1024), "0" Fixed Used
         "Threads, one per core; 0: as many as the CPU limit allows.";
-    _ num_shards Int(0, 1024), "0" Fixed Used "Partitions of the keyspace; 0: one per thread.";
+    _ num_shards Int(0, 1024), "0" Fixed Ignored "";
     - hz Int(1, 1000), "100" Settable Used "Background ticks per second: expiry, eviction, timeouts.";
     _ proactor_affinity_mode Text, "on" Hidden Ignored "";
     _ background_debug_jobs Bool, "false" Settable Ignored "";
@@ -170,13 +169,13 @@ Threads {
     - dynamic_hz YesNo, "yes" Settable Ignored "";
 }
 Memory {
-    - maxmemory Bytes(0, BYTES), "0" Settable Used
+    - maxmemory Bytes(0, BYTES), "0" Settable NotYet
         "Bytes of data to hold; 0 at start: 80 % of what is available.";
-    - maxmemory_policy Choice(POLICIES), "noeviction" Settable Used
+    - maxmemory_policy Choice(POLICIES), "noeviction" Settable NotYet
         "What is evicted when memory is full. With --cache_mode it starts as allkeys-lru.";
-    - maxmemory_samples Int(1, I32), "5" Settable Used "Keys compared for one eviction.";
-    _ cache_mode Bool, "false" Fixed Used "Evict instead of refusing writes when memory is full.";
-    _ rss_oom_deny_ratio Float, "1.25" Settable Used
+    - maxmemory_samples Int(1, I32), "5" Settable NotYet "Keys compared for one eviction.";
+    _ cache_mode Bool, "false" Fixed NotYet "Evict instead of refusing writes when memory is full.";
+    _ rss_oom_deny_ratio Float, "1.25" Settable NotYet
         "Refuse writes when the process is larger than maxmemory times this; negative: never.";
     - databases [dbnum] Int(1, 1024), "16" Fixed Used "Databases SELECT can choose from.";
     _ keys_output_limit Int(0, U32), "8192" Fixed Used "Most keys KEYS returns; 0: no limit.";
@@ -228,26 +227,24 @@ Memory {
     - maxmemory_eviction_tenacity Int(0, 100), "10" Settable Ignored "";
 }
 Encodings {
-    - hash_max_listpack_entries [hash_max_ziplist_entries] Int(0, I64), "512" Settable Used
+    - hash_max_listpack_entries [hash_max_ziplist_entries] Int(0, I64), "512" Settable NotYet
         "Most fields of a hash that is kept as one flat block.";
-    - hash_max_listpack_value [hash_max_ziplist_value] Bytes(0, SIGNED_BYTES), "64" Settable Used
+    - hash_max_listpack_value [hash_max_ziplist_value] Bytes(0, SIGNED_BYTES), "64" Settable NotYet
         "Longest field or value of such a hash.";
-    - set_max_intset_entries Int(0, I64), "512" Settable Used
+    - set_max_intset_entries Int(0, I64), "512" Settable NotYet
         "Most members of a set kept as sorted integers.";
-    - set_max_listpack_entries Int(0, I64), "128" Settable Used
+    - set_max_listpack_entries Int(0, I64), "128" Settable NotYet
         "Most members of a set kept as one flat block.";
-    - set_max_listpack_value Bytes(0, SIGNED_BYTES), "64" Settable Used "Longest member of such a set.";
+    - set_max_listpack_value Bytes(0, SIGNED_BYTES), "64" Settable NotYet "Longest member of such a set.";
     - zset_max_listpack_entries [zset_max_ziplist_entries] Int(0, I64), "128" Settable Used
         "Most members of a sorted set kept as one flat block.";
     - zset_max_listpack_value [zset_max_ziplist_value] Bytes(0, SIGNED_BYTES), "64" Settable Used
         "Longest member of such a sorted set.";
-    - list_max_listpack_size [list_max_ziplist_size] Int(-I32 - 1, I32), "-2" Settable Used
-        "Size of one node of a list: elements if positive, -1 to -5 for 4, 8, 16, 32, 64 KiB.";
-    - list_compress_depth Int(0, I32), "0" Settable Used
-        "Nodes at each end of a list that stay uncompressed; 0: all.";
-    - stream_node_max_bytes Bytes(0, SIGNED_BYTES), "4096" Settable Used
+    - list_max_listpack_size [list_max_ziplist_size] Int(-I32 - 1, I32), "-2" Settable Ignored "";
+    - list_compress_depth Int(0, I32), "0" Settable Ignored "";
+    - stream_node_max_bytes Bytes(0, SIGNED_BYTES), "4096" Settable NotYet
         "Bytes of one node of a stream; 0: no limit.";
-    - stream_node_max_entries Int(0, I64), "100" Settable Used
+    - stream_node_max_entries Int(0, I64), "100" Settable NotYet
         "Entries of one node of a stream; 0: no limit.";
     - hll_sparse_max_bytes Bytes(0, SIGNED_BYTES), "3000" Settable Used "Longest sparse HyperLogLog.";
     _ experimental_flat_json Bool, "false" Hidden Ignored "";
@@ -262,18 +259,18 @@ Encodings {
     _ use_oah_set Bool, "false" Hidden Ignored "";
 }
 Snapshots {
-    - dir Text, "" Fixed Used "Directory of snapshots; empty: the working directory.";
-    - dbfilename FileName, "dump-{timestamp}" Settable Used
+    - dir Text, "" Fixed NotYet "Directory of snapshots; empty: the working directory.";
+    - dbfilename FileName, "dump-{timestamp}" Settable NotYet
         "Name of a snapshot, with {timestamp}, {Y}, {m}, {d}. Empty: none at shutdown, none is loaded.";
-    _ snapshot_cron Cron, "" Settable Used "When to save: minute hour day month weekday; empty: never.";
-    _ save_schedule Text, "" Fixed Used "Old form of --snapshot_cron: HH:MM, each a pattern such as * or 0?.";
-    _ df_snapshot_format Bool, "true" Fixed Used "One file per shard and a summary; false: one rdb file.";
-    _ compression_mode Choice(COMPRESSIONS), "MULTI_ENTRY_LZ4" Fixed Used
+    _ snapshot_cron Cron, "" Settable NotYet "When to save: minute hour day month weekday; empty: never.";
+    _ save_schedule Text, "" Fixed NotYet "Old form of --snapshot_cron: HH:MM, each a pattern such as * or 0?.";
+    _ df_snapshot_format Bool, "true" Fixed NotYet "One file per shard and a summary; false: one rdb file.";
+    _ compression_mode Choice(COMPRESSIONS), "MULTI_ENTRY_LZ4" Fixed NotYet
         "Compression of snapshots and full syncs: 0 none, 1 lzf per entry, 2 zstd, 3 lz4.";
-    _ compression_level Int(-128, 22), "2" Fixed Used "Effort of zstd and lz4.";
-    _ serialization_max_chunk_size Bytes(0, BYTES), "65536" Settable Used
+    _ compression_level Int(-128, 22), "2" Fixed NotYet "Effort of zstd and lz4.";
+    _ serialization_max_chunk_size Bytes(0, BYTES), "65536" Settable NotYet
         "Larger values are written to snapshots and replicas in parts; 0: never.";
-    _ rdb_ignore_expiry Bool, "false" Fixed Used "Load keys without their expiry.";
+    _ rdb_ignore_expiry Bool, "false" Fixed NotYet "Load keys without their expiry.";
     _ background_snapshotting Bool, "false" Settable Ignored "";
     _ deserialize_hnsw_index Bool, "false" Hidden Ignored "";
     _ rdb_load_dry_run Bool, "false" Hidden Ignored "";
@@ -306,32 +303,32 @@ Snapshots {
     - stop_writes_on_bgsave_error YesNo, "no" Settable Ignored "";
 }
 Replication {
-    - replicaof [slaveof] HostPort, "" Fixed Used
+    - replicaof [slaveof] HostPort, "" Fixed NotYet
         "Start as a replica of host:port; no snapshot is loaded then.";
-    - masteruser Text, "" Settable Used "User a replica gives its master.";
-    - masterauth Secret, "" Settable Used "Password a replica gives its master.";
-    - replica_priority [slave_priority] Int(0, I32), "100" Settable Used
+    - masteruser Text, "" Settable NotYet "User a replica gives its master.";
+    - masterauth Secret, "" Settable NotYet "Password a replica gives its master.";
+    - replica_priority [slave_priority] Int(0, I32), "100" Settable NotYet
         "Rank in a failover by Sentinel; 0: never.";
-    - replica_announce_ip [slave_announce_ip] Text, "" Settable Used "Address a replica gives its master.";
-    _ announce_port [replica_announce_port slave_announce_port] Int(0, 65_535), "0" Settable Used
+    - replica_announce_ip [slave_announce_ip] Text, "" Settable NotYet "Address a replica gives its master.";
+    _ announce_port [replica_announce_port slave_announce_port] Int(0, 65_535), "0" Settable NotYet
         "Port a replica gives its master, and clients of a cluster see; 0: --port.";
-    _ break_replication_on_master_restart Bool, "false" Fixed Used
+    _ break_replication_on_master_restart Bool, "false" Fixed NotYet
         "Keep the data and stop following when the master comes back as another process.";
-    _ replica_partial_sync Bool, "true" Settable Used
+    _ replica_partial_sync Bool, "true" Settable NotYet
         "Continue where a broken link stopped, if the master still can.";
-    _ master_connect_timeout_ms Int(1, I32), "20000" Fixed Used "Time for connecting to the master.";
-    _ master_reconnect_timeout_ms Int(1, I32), "1000" Fixed Used "Pause before connecting again.";
-    _ replication_acks_interval Int(1, I32), "1000" Fixed Used
+    _ master_connect_timeout_ms Int(1, I32), "20000" Fixed NotYet "Time for connecting to the master.";
+    _ master_reconnect_timeout_ms Int(1, I32), "1000" Fixed NotYet "Pause before connecting again.";
+    _ replication_acks_interval Int(1, I32), "1000" Fixed NotYet
         "Milliseconds between a replica's acknowledgements.";
-    _ replication_timeout Int(0, I32), "30000" Settable Used
+    _ replication_timeout Int(0, I32), "30000" Settable NotYet
         "Milliseconds a replica may take nothing before its link is cut; 0: for ever.";
-    _ shard_repl_backlog_len Int(1, U32), "8192" Fixed Used
+    _ shard_repl_backlog_len Int(1, U32), "8192" Fixed NotYet
         "Journal entries each shard keeps for partial syncs.";
-    _ shard_repl_backlog_max_bytes Bytes(0, BYTES), "0" Fixed Used
+    _ shard_repl_backlog_max_bytes Bytes(0, BYTES), "0" Fixed NotYet
         "Bytes of journal each shard keeps; 0: 0.5 % of maxmemory over all shards.";
-    _ shard_repl_backlog_time_ms Int(0, I64), "5000" Fixed Used "Age of the journal each shard keeps.";
-    _ info_replication_valkey_compatible Bool, "true" Fixed Used "INFO says slave and online, as Redis does.";
-    _ tls_replication Bool, "false" Fixed Used "Connect to the master with TLS.";
+    _ shard_repl_backlog_time_ms Int(0, I64), "5000" Fixed NotYet "Age of the journal each shard keeps.";
+    _ info_replication_valkey_compatible Bool, "true" Fixed NotYet "INFO says slave and online, as Redis does.";
+    _ tls_replication Bool, "false" Fixed NotYet "Connect to the master with TLS.";
     _ replicaof_no_one_start_journal Bool, "true" Hidden Always "";
     _ experimental_cascaded_partial_sync Bool, "false" Hidden Ignored "";
     _ journal_omit_redundant_writes Bool, "true" Hidden Ignored "";
@@ -355,9 +352,9 @@ Replication {
     - replica_serve_stale_data [slave_serve_stale_data] YesNo, "yes" Settable Ignored "";
 }
 Cluster {
-    _ cluster_mode Choice(CLUSTER_MODES), "" Fixed Used "Empty, emulated (a cluster of one node) or yes.";
-    _ cluster_node_id Text, "" Fixed Used "Identity in a cluster; empty: the replication id.";
-    - cluster_announce_ip Text, "" Settable Used "Address clients of a cluster see.";
+    _ cluster_mode Choice(CLUSTER_MODES), "" Fixed NotYet "Empty, emulated (a cluster of one node) or yes.";
+    _ cluster_node_id Text, "" Fixed NotYet "Identity in a cluster; empty: the replication id.";
+    - cluster_announce_ip Text, "" Settable NotYet "Address clients of a cluster see.";
     _ cluster_coordinator_connect_timeout_ms Int(0, I64), "3000" Hidden Ignored "";
     _ cluster_coordinator_response_timeout_ms Int(0, I64), "3000" Hidden Ignored "";
     _ cluster_flush_decommit_memory Bool, "false" Hidden Ignored "";
@@ -376,14 +373,14 @@ Cluster {
 }
 Security {
     - requirepass Secret, "" Settable Used "Password of the user default; empty: none is asked for.";
-    - aclfile Text, "" Settable Used "File with the users and their rights.";
-    - acllog_max_len Int(0, I64), "32" Settable Used "Entries ACL LOG keeps.";
-    _ tls Bool, "false" Settable Used "TLS on every port. Set again at run time, it reads the files again.";
-    _ no_tls_on_admin_port Bool, "false" Fixed Used "No TLS on the admin ports.";
-    - tls_cert_file Text, "" Settable Used "The server's certificates, as PEM.";
-    - tls_key_file Text, "" Settable Used "The key of the first certificate, as PEM.";
-    - tls_ca_cert_file Text, "" Settable Used "Authorities whose certificates clients must show, as PEM.";
-    - tls_ca_cert_dir Text, "" Settable Used "A directory of such authorities.";
+    - aclfile Text, "" Settable NotYet "File with the users and their rights.";
+    - acllog_max_len Int(0, I64), "32" Settable NotYet "Entries ACL LOG keeps.";
+    _ tls Bool, "false" Settable NotYet "TLS on every port. Set again at run time, it reads the files again.";
+    _ no_tls_on_admin_port Bool, "false" Fixed NotYet "No TLS on the admin ports.";
+    - tls_cert_file Text, "" Settable NotYet "The server's certificates, as PEM.";
+    - tls_key_file Text, "" Settable NotYet "The key of the first certificate, as PEM.";
+    - tls_ca_cert_file Text, "" Settable NotYet "Authorities whose certificates clients must show, as PEM.";
+    - tls_ca_cert_dir Text, "" Settable NotYet "A directory of such authorities.";
     - tls_ciphers Text, "DEFAULT:!MEDIUM" Hidden Ignored "";
     _ tls_cipher_suites Text, "" Hidden Ignored "";
     - tls_prefer_server_ciphers Bool, "false" Hidden Ignored "";
@@ -397,15 +394,15 @@ Security {
     - enable_protected_configs Choice(&["no", "yes", "local"]), "no" Fixed Ignored "";
 }
 Scripts {
-    _ default_lua_flags Text, "" Fixed Used
+    _ default_lua_flags Text, "" Fixed NotYet
         "Flags every script starts with: allow-undeclared-keys, disable-atomicity, legacy-float.";
-    - busy_reply_threshold [lua_time_limit] Int(0, I64), "5000" Settable Used
+    - busy_reply_threshold [lua_time_limit] Int(0, I64), "5000" Settable NotYet
         "Milliseconds after which a running script may be killed and others are told BUSY.";
-    _ lua_undeclared_keys_shas Text, "" Settable Used
+    _ lua_undeclared_keys_shas Text, "" Settable NotYet
         "Comma list of scripts (SHA-1) that touch undeclared keys.";
-    _ lua_float_as_int_shas Text, "" Settable Used
+    _ lua_float_as_int_shas Text, "" Settable NotYet
         "Comma list of scripts (SHA-1) whose floats become integers.";
-    _ lua_resp2_legacy_float Bool, "false" Fixed Used "Floats that scripts return become integers in RESP2.";
+    _ lua_resp2_legacy_float Bool, "false" Fixed NotYet "Floats that scripts return become integers in RESP2.";
     _ interpreter_per_thread Int(0, I64), "10" Hidden Ignored "";
     _ lua_allow_undeclared_auto_correct Bool, "false" Hidden Ignored "";
     _ lua_auto_async Bool, "false" Hidden Ignored "";
@@ -426,7 +423,7 @@ Observation {
     - latency_tracking YesNo, "no" Settable Used "Keep a histogram of each command's latency.";
     - latency_tracking_info_percentiles Percentiles, "50 99 99.9" Settable Used
         "What INFO shows of the histograms.";
-    - notify_keyspace_events Events, "" Settable Used "Classes of key events to publish, in Redis' letters.";
+    - notify_keyspace_events Events, "" Settable NotYet "Classes of key events to publish, in Redis' letters.";
     _ keep_legacy_memory_metrics Bool, "false" Hidden Ignored "";
 }
 Logging {

@@ -85,6 +85,8 @@ pub enum Exposure {
 pub enum Effect {
     /// The server acts on it.
     Used,
+    /// The server does not have what this steers in this version. Setting it earns a warning.
+    NotYet,
     /// The server always does what the default says. Asking for that is fine; asking for another earns a
     /// warning.
     Always,

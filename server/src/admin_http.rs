@@ -1,5 +1,8 @@
 //! HTTP for operators: `/healthz` and `/metrics`, on a thread of its own.
 //!
+//! Connections come through ports for HTTP alone, or from a core that sees the first line of a connection on another
+//! port be HTTP: such a connection moves here with what was read of it, for the rest of its life.
+//!
 //! A thread, because neither a scrape nor a slow peer may take time from a core. It shares nothing with the cores but
 //! their mailboxes: for the metrics it posts each a question and waits for the answers.
 //!
@@ -12,7 +15,7 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::convert::Infallible;
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -26,11 +29,13 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::sync::{Mutex, oneshot};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::task::AbortHandle;
 
-use crate::connection::Listener;
-use crate::listen::Listening;
+use crate::connection::{ConnectionId, Listener, Stream};
+use crate::core::Core;
+use crate::listen::{Listening, TcpOptions};
 use crate::metrics;
 use crate::report::CoreReport;
 use crate::shared::Shared;
@@ -51,16 +56,28 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Bytes and number of header fields.
 const HEADER_LEN_MAX: usize = 8 * 1024;
 const HEADERS_MAX: usize = 64;
+/// Connections on their way from a core.
+const HANDED_MAX: usize = 64;
 /// The thread's stack. Pages that are not touched cost nothing, but some systems reserve them all.
 const STACK_LEN: usize = 512 * 1024;
+
+/// A connection that turned out to be HTTP, and what was read of it.
+pub struct Handed {
+    stream: TcpStream,
+    read: Vec<u8>,
+}
+
+/// Where cores hand such connections in.
+pub type HttpDoor = mpsc::Sender<Handed>;
 
 /// Listens on the configured ports and starts the thread. A port that is taken is a warning: the server serves its
 /// clients without it.
 pub fn start(shared: &Arc<Shared>) {
     let config = &shared.config;
+    let options = TcpOptions { backlog: BACKLOG, user_timeout_ms: 0 };
     let mut sockets = Vec::new();
     for &port in &config.http_ports {
-        match Listening::tcp(&config.bind, port, Listener::Admin, BACKLOG, 0) {
+        match Listening::tcp(&config.bind, port, Listener::Admin, options) {
             Ok(opened) => {
                 tracing::info!("listening on port {port} (HTTP)");
                 sockets.extend(opened.into_iter().filter_map(Listening::into_tcp));
@@ -68,13 +85,15 @@ pub fn start(shared: &Arc<Shared>) {
             Err(error) => tracing::warn!("no HTTP on port {port}: {error}"),
         }
     }
-    if sockets.is_empty() {
+    if sockets.is_empty() && !config.http_on_port && config.admin_ports.is_empty() {
         return;
     }
+    let (door, handed) = mpsc::channel(HANDED_MAX);
+    assert!(shared.http.set(door).is_ok(), "HTTP starts once");
     let shared = shared.clone();
     let thread = std::thread::Builder::new().name("admin-http".to_string()).stack_size(STACK_LEN);
     let started = thread.spawn(move || {
-        if let Err(error) = run(shared, sockets) {
+        if let Err(error) = run(shared, sockets, handed) {
             tracing::error!("HTTP ended: {error}");
         }
     });
@@ -83,25 +102,34 @@ pub fn start(shared: &Arc<Shared>) {
     }
 }
 
-fn run(shared: Arc<Shared>, sockets: Vec<TcpListener>) -> std::io::Result<()> {
+fn run(
+    shared: Arc<Shared>,
+    sockets: Vec<TcpListener>,
+    mut handed: mpsc::Receiver<Handed>,
+) -> std::io::Result<()> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default())?;
     let pages = Rc::new(Pages { shared, unanswered: Mutex::new(Vec::new()) });
-    let open = Rc::new(RefCell::new(VecDeque::new()));
+    let open = Open::default();
     runtime.block_on(async {
-        let mut tasks = Vec::new();
         for socket in sockets {
             let socket = tokio::net::TcpListener::from_std(socket)?;
-            tasks.push(tokio::task::spawn_local(accept(socket, pages.clone(), open.clone())));
+            tokio::task::spawn_local(accept(socket, pages.clone(), open.clone()));
         }
-        for task in tasks {
-            task.await?;
+        while let Some(Handed { stream, read }) = handed.recv().await {
+            match tokio::net::TcpStream::from_std(stream) {
+                Ok(stream) => serve(stream, read, &pages, &open),
+                Err(error) => tracing::warn!(%error, "an HTTP connection could not be taken over"),
+            }
         }
         Ok(())
     })
 }
 
-async fn accept(socket: tokio::net::TcpListener, pages: Rc<Pages>, open: Rc<RefCell<VecDeque<AbortHandle>>>) {
+/// The connections there are, oldest first.
+type Open = Rc<RefCell<VecDeque<AbortHandle>>>;
+
+async fn accept(socket: tokio::net::TcpListener, pages: Rc<Pages>, open: Open) {
     loop {
         let stream = match socket.accept().await {
             Ok((stream, _)) => stream,
@@ -111,35 +139,84 @@ async fn accept(socket: tokio::net::TcpListener, pages: Rc<Pages>, open: Rc<RefC
                 continue;
             }
         };
-        // Without it a peer that stops reading keeps its connection until 64 others came. Where the option is
-        // missing, it does.
-        let _ = socket2::SockRef::from(&stream).set_tcp_user_timeout(Some(WRITE_TIMEOUT));
+        serve(stream, Vec::new(), &pages, &open);
+    }
+}
+
+/// Serves one connection, of which some bytes may have been read, until its end.
+fn serve(stream: tokio::net::TcpStream, read: Vec<u8>, pages: &Rc<Pages>, open: &Open) {
+    // Without it a peer that stops reading keeps its connection until 64 others came. Where the option is missing, it
+    // does.
+    let _ = socket2::SockRef::from(&stream).set_tcp_user_timeout(Some(WRITE_TIMEOUT));
+    let (from, to) = stream.into_split();
+    let io = tokio::io::join(std::io::Cursor::new(read).chain(from), to);
+    let connection = tokio::task::spawn_local(answer_all(io, pages.clone()));
+    let mut open = open.borrow_mut();
+    open.retain(|connection| !connection.is_finished());
+    if open.len() == CONNECTIONS_MAX
+        && let Some(oldest) = open.pop_front()
+    {
+        oldest.abort();
+    }
+    open.push_back(connection.abort_handle());
+}
+
+async fn answer_all(io: impl AsyncRead + AsyncWrite + Unpin, pages: Rc<Pages>) {
+    let service = service_fn(move |request| {
         let pages = pages.clone();
-        let connection = tokio::task::spawn_local(async move {
-            let service = service_fn(move |request| {
-                let pages = pages.clone();
-                async move { Ok::<_, Infallible>(pages.answer(&request).await) }
-            });
-            let served = http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(READ_TIMEOUT)
-                .max_headers(HEADERS_MAX)
-                .max_header_size(HEADER_LEN_MAX)
-                .max_buf_size(2 * HEADER_LEN_MAX)
-                .serve_connection(TokioIo::new(stream), service)
-                .await;
-            if let Err(error) = served {
-                tracing::debug!(%error, "an HTTP connection ended");
-            }
-        });
-        let mut open = open.borrow_mut();
-        open.retain(|connection| !connection.is_finished());
-        if open.len() == CONNECTIONS_MAX
-            && let Some(oldest) = open.pop_front()
-        {
-            oldest.abort();
+        async move { Ok::<_, Infallible>(pages.answer(&request).await) }
+    });
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(READ_TIMEOUT)
+        .max_headers(HEADERS_MAX)
+        .max_header_size(HEADER_LEN_MAX)
+        .max_buf_size(2 * HEADER_LEN_MAX)
+        .serve_connection(TokioIo::new(io), service)
+        .await;
+    if let Err(error) = served {
+        tracing::debug!(%error, "an HTTP connection ended");
+    }
+}
+
+/// Whether the first line of a connection is HTTP; None as long as it may become so.
+fn begins_as_http(bytes: &[u8]) -> Option<bool> {
+    /// Longer than any line that asks for one of our pages.
+    const LINE_LEN_MAX: usize = 1024;
+    let methods: [&[u8]; 2] = [b"GET ", b"POST "];
+    let begins = |method: &[u8]| bytes.starts_with(method) || method.starts_with(bytes);
+    if !methods.into_iter().any(begins) {
+        return Some(false);
+    }
+    match bytes.iter().take(LINE_LEN_MAX).position(|byte| *byte == b'\n') {
+        Some(end) => Some(bytes[..end].ends_with(b" HTTP/1.1\r")),
+        None if bytes.len() >= LINE_LEN_MAX => Some(false),
+        None => None,
+    }
+}
+
+impl Core {
+    /// Looks at the first bytes of a connection; true if they are HTTP and the connection is gone to the HTTP thread.
+    #[cold]
+    pub(crate) fn is_http(&mut self, id: ConnectionId, bytes: &[u8]) -> bool {
+        let Some(is_http) = begins_as_http(bytes) else { return false };
+        let Some(connection) = self.connection(id) else { return false };
+        connection.fresh = false;
+        let answered = match connection.client.listener {
+            Listener::Main => self.shared.config.http_on_port,
+            Listener::Admin => true,
+            Listener::Unix => false,
+        };
+        if !is_http || !answered {
+            return false;
         }
-        open.push_back(connection.abort_handle());
+        let Some(door) = self.shared.http.get().cloned() else { return false };
+        if let Some(Stream::Tcp(stream)) = self.give_away(id)
+            && door.try_send(Handed { stream, read: bytes.to_vec() }).is_err()
+        {
+            tracing::warn!("an HTTP connection was closed: too many wait");
+        }
+        true
     }
 }
 

@@ -18,6 +18,7 @@ use damselfly_protocol::{Argv, Proto, ProtocolError, Requests, Scanner};
 use rustix::net::{RecvFlags, SendFlags};
 
 use crate::server_commands::subcommands::Subcommand;
+use crate::slow_peers::Slowness;
 
 /// A connection on its core: a place and the generation of the place's use, so that a late answer for a closed
 /// connection does not reach its successor.
@@ -142,6 +143,8 @@ pub struct Client {
     pub no_evict: bool,
     /// MONITOR.
     pub monitor: bool,
+    /// How long it has not taken its replies.
+    pub slowness: Slowness,
 }
 
 /// See the module's head.
@@ -161,6 +164,8 @@ pub struct Connection {
     holes: Vec<Hole>,
     fills: Vec<u8>,
     unfilled: u32,
+    /// Nothing of what was received has been understood yet: it may turn out to be HTTP.
+    pub fresh: bool,
     /// The socket may have more to read.
     pub readable: bool,
     /// The peer has closed its side, but not all it sent was read.
@@ -227,6 +232,7 @@ impl Connection {
             holes: Vec::new(),
             fills: Vec::new(),
             unfilled: 0,
+            fresh: true,
             readable: false,
             hung_up: false,
             ended: false,
@@ -247,6 +253,11 @@ impl Connection {
             last_subcommand: None,
             client: Box::new(client),
         }
+    }
+
+    /// The socket alone, for whoever goes on with it.
+    pub fn into_stream(self) -> Stream {
+        self.stream
     }
 
     /// The socket.

@@ -35,6 +35,7 @@ use crate::mailbox::{Job, Message};
 use crate::pause::Pause;
 use crate::poll::{Poll, Ready, Token};
 use crate::shared::Shared;
+use crate::slow_peers::{PeerLimits, Slowness};
 use crate::stats::CoreStats;
 
 /// Bytes read from a socket at once. A pipeline of 32 small commands is 2 KB; 64 KiB lets 4 KiB values at pipeline 8
@@ -93,6 +94,10 @@ pub struct Core {
     pub env: Env,
     /// Limits for the scanner.
     pub limits: Limits,
+    /// How much may wait for a client, and how long.
+    pub(crate) peer_limits: PeerLimits,
+    /// Most requests of one connection that are taken in at once.
+    pub(crate) pipeline_max: usize,
     /// Counters.
     pub stats: CoreStats,
     /// Key locks of the shard.
@@ -129,6 +134,8 @@ pub struct Core {
     /// `timeout` setting, in milliseconds; 0 is none.
     idle_timeout_ms: u64,
     next_idle_check_ms: u64,
+    /// Between two ticks (`hz`).
+    tick_period: Duration,
     stopped: bool,
     /// DEBUG SET-ACTIVE-EXPIRE.
     pub active_expire: bool,
@@ -158,7 +165,9 @@ impl Core {
             id,
             ks,
             env: Env::default(),
-            limits: Limits::default(),
+            limits: Limits { max_multibulk_len: shared.config.max_multi_bulk_len, ..Limits::default() },
+            peer_limits: PeerLimits::default(),
+            pipeline_max: usize::MAX,
             stats: CoreStats::default(),
             locks: Locks::default(),
             parked: HashMap::new(),
@@ -183,6 +192,7 @@ impl Core {
             generation_seen: u64::MAX,
             idle_timeout_ms: 0,
             next_idle_check_ms: 0,
+            tick_period: Duration::from_millis(10),
             stopped: false,
             active_expire: true,
             monitors: Vec::new(),
@@ -197,8 +207,7 @@ impl Core {
     /// Runs until the process stops.
     pub async fn run(mut self) -> io::Result<()> {
         let watched = self.poll.watched()?;
-        let period = Duration::from_millis(u64::from(1000 / self.shared.settings.hz().clamp(1, 1000)).max(1));
-        let mut tick = tokio::time::interval(period);
+        let mut tick = tokio::time::interval(self.tick_period);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut ready = Vec::new();
         let mut turns = 0u32;
@@ -206,6 +215,10 @@ impl Core {
         while !self.stopped {
             let more = self.turn(&mut ready, ticked)?;
             ticked = false;
+            if tick.period() != self.tick_period {
+                tick = tokio::time::interval(self.tick_period);
+                tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            }
             turns = turns.wrapping_add(1);
             if more {
                 if turns.is_multiple_of(TURNS_PER_YIELD) {
@@ -327,9 +340,10 @@ impl Core {
 
     /// Takes new connections and hands them to the least busy cores.
     fn accept(&mut self, listener: usize) {
+        let keepalive = self.shared.settings.tcp_keepalive();
         // A bound, so that a flood of connections does not stop the clients that are already there.
         for _ in 0..ACCEPTS_PER_TURN {
-            match self.listeners[listener].accept() {
+            match self.listeners[listener].accept(keepalive) {
                 Ok(Some((stream, addr, laddr))) => {
                     self.shared.accepted.fetch_add(1, Ordering::Relaxed);
                     let kind = self.listeners[listener].kind;
@@ -389,6 +403,7 @@ impl Core {
             created_ms: self.ks.now,
             no_evict: false,
             monitor: false,
+            slowness: Slowness::default(),
         };
         self.shared.clients.insert(client.id, (self.id, id));
         let open = self.shared.settings.requirepass().is_empty()
@@ -422,6 +437,11 @@ impl Core {
         Some((place.connection.as_deref_mut()?, &mut self.ks, &self.env))
     }
 
+    /// All connections of this core, for changes.
+    pub(crate) fn connections_mut(&mut self) -> impl Iterator<Item = &mut Connection> {
+        self.places.iter_mut().filter_map(|place| place.connection.as_deref_mut())
+    }
+
     /// All connections of this core.
     pub fn connections(&self) -> impl Iterator<Item = &Connection> {
         self.places.iter().filter_map(|place| place.connection.as_deref())
@@ -429,11 +449,16 @@ impl Core {
 
     /// Closes a connection now.
     pub fn close(&mut self, id: ConnectionId) {
-        let Some(place) = self.places.get_mut(id.index as usize) else { return };
+        drop(self.release(id));
+    }
+
+    /// Forgets a connection; its socket is closed when what is returned is dropped.
+    fn release(&mut self, id: ConnectionId) -> Option<Box<Connection>> {
+        let place = self.places.get_mut(id.index as usize)?;
         if place.generation != id.generation {
-            return;
+            return None;
         }
-        let Some(connection) = place.connection.take() else { return };
+        let connection = place.connection.take()?;
         place.generation = place.generation.wrapping_add(1);
         self.free_places.push(id.index);
         self.shared.clients.remove(&connection.client.id);
@@ -447,6 +472,14 @@ impl Core {
             self.stats.processed_other = self.stats.processed_other.wrapping_add(connection.commands);
         }
         self.count_out();
+        Some(connection)
+    }
+
+    /// Forgets a connection whose socket another thread goes on with.
+    pub(crate) fn give_away(&mut self, id: ConnectionId) -> Option<Stream> {
+        let stream = self.release(id)?.into_stream();
+        self.poll.unwatch(stream.as_fd()).ok()?;
+        Some(stream)
     }
 
     /// Runs a connection's requests as far as possible, reading more as they are used up, and sends the replies.
@@ -526,6 +559,10 @@ impl Core {
             self.close(id);
             return;
         }
+        if connection.pending_output() > 0 && self.close_if_over_limit(id) {
+            return;
+        }
+        let Some(connection) = self.connection(id) else { return };
         let drained = connection.pending_output() == 0 && !connection.has_holes() && !connection.waiting;
         if drained && (connection.closing || connection.ended) {
             let more = connection.ended && !connection.closing && connection.queued.is_some();
@@ -735,9 +772,10 @@ impl Core {
         }
         // While clients are paused nothing changes, not even by itself.
         self.ks.active_expire = self.active_expire && self.pause.is_none();
-        // At most a quarter of the time between ticks goes to expiry.
+        // As in Redis, a quarter of the time between ticks may go to expiry, and more with more effort.
         let started = std::time::Instant::now();
-        let budget = Duration::from_micros(250_000 / u64::from(self.shared.settings.hz().clamp(1, 1000)));
+        let effort = self.shared.settings.active_expire_effort().clamp(1, 10);
+        let budget = self.tick_period * (25 + 2 * (effort - 1)) / 100;
         while started.elapsed() < budget {
             let step = self.ks.expire_some(64);
             self.after_command();
@@ -748,8 +786,16 @@ impl Core {
         self.stats.note_event("expire-cycle", started.elapsed().as_nanos() as u64, self.ks.now);
         self.stats.sample(self.ks.now);
         self.note_data_bytes();
-        if self.idle_timeout_ms > 0 && self.ks.now >= self.next_idle_check_ms {
+        if self.ks.now >= self.next_idle_check_ms {
             self.next_idle_check_ms = self.ks.now + 1000;
+            self.close_idle_peers();
+            self.close_slow_peers();
+        }
+    }
+
+    /// Closes clients that have sent nothing for longer than `timeout`.
+    fn close_idle_peers(&mut self) {
+        if self.idle_timeout_ms > 0 {
             let (now, limit) = (self.ks.now, self.idle_timeout_ms);
             let idle: Vec<ConnectionId> = self
                 .connections()
@@ -776,8 +822,13 @@ impl Core {
         }
         self.generation_seen = generation;
         self.idle_timeout_ms = u64::from(settings.timeout()) * 1000;
+        self.tick_period = Duration::from_millis(u64::from(1000 / settings.hz().clamp(1, 1000)));
+        self.peer_limits = PeerLimits::new(settings.client_output_buffer_limit(), settings.send_timeout());
+        self.pipeline_max = settings.pipeline_queue_limit() as usize;
         self.env.string_len_max = settings.proto_max_bulk_len() as usize;
         self.env.hll_sparse_max = settings.hll_sparse_max_bytes() as usize;
+        self.env.zset_pack.entries_max = settings.zset_max_listpack_entries() as usize;
+        self.env.zset_pack.len_max = settings.zset_max_listpack_value() as usize;
         self.limits.max_bulk_len = u32::try_from(settings.proto_max_bulk_len()).unwrap_or(u32::MAX);
         self.limits.max_request_len = u32::try_from(settings.client_query_buffer_limit()).unwrap_or(u32::MAX);
         self.stats.slow_from_us = settings.slowlog_log_slower_than();

@@ -14,7 +14,7 @@ use damselfly_keyspace::Keyspace;
 use damselfly_protocol::{Argv, Proto, ProtocolError, ReplyWriter, Requests};
 
 use crate::batch::{Batch, Entry};
-use crate::connection::{ConnectionId, Queued, ReplyMode};
+use crate::connection::{ConnectionId, Listener, Queued, ReplyMode};
 use crate::core::{Core, OUTPUT_RUN_MAX};
 use crate::locks::{Scope, lock_number};
 use crate::mailbox::Message;
@@ -80,7 +80,11 @@ pub enum Flow {
 impl Core {
     /// Runs the requests in `bytes` as far as the connection may go on; returns how many bytes are used up.
     pub(crate) fn run_bytes(&mut self, id: ConnectionId, bytes: &[u8]) -> usize {
+        if self.connection(id).is_some_and(|connection| connection.fresh) && self.is_http(id, bytes) {
+            return bytes.len();
+        }
         let limits = self.limits;
+        let at_once = REQUESTS_PER_SCAN.min(self.pipeline_max);
         let mut at = 0;
         loop {
             let mut requests = std::mem::take(&mut self.requests);
@@ -91,9 +95,9 @@ impl Core {
             }
             let authenticated = connection.authenticated;
             let rest = &bytes[at..];
-            let scan =
-                connection.scanner.scan(rest, &mut requests, REQUESTS_PER_SCAN, &limits, authenticated);
+            let scan = connection.scanner.scan(rest, &mut requests, at_once, &limits, authenticated);
             at += scan.consumed;
+            connection.fresh &= at == 0;
             let found = requests.len();
             let flow = if found == 0 { Flow::Next } else { self.run_requests(id, &requests, rest) };
             requests.clear();
@@ -207,7 +211,7 @@ impl Core {
 
     #[inline]
     fn prepare(&mut self, argv: &Argv<'_>) -> Prepared {
-        let found = lookup(&argv[0]);
+        let found = lookup(&argv[0]).or_else(|| self.shared.gates.alias(&argv[0]));
         let here = Prepared { found, route: Route::Here, hash: 0 };
         let Some(Found { command, .. }) = found else { return here };
         if !command.arity.allows(argv.len()) || !matches!(command.run, Run::Shard(_)) {
@@ -298,6 +302,12 @@ impl Core {
         if !connection.authenticated && !command.flags.has(Flags::NO_AUTH) {
             self.stats.commands[index].rejected += 1;
             self.answer_error(id, "NOAUTH Authentication required.");
+            return Flow::Next;
+        }
+        let is_admin = connection.client.listener == Listener::Admin;
+        if !is_admin && self.shared.gates.restricts(index) {
+            self.stats.commands[index].rejected += 1;
+            self.answer_error(id, crate::gates::RESTRICTED);
             return Flow::Next;
         }
         if self.pause.is_some() && self.hold_if_paused(id, command) == Flow::Hold {

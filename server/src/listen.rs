@@ -18,12 +18,21 @@ enum Socketed {
     Unix(UnixListener, String),
 }
 
+/// What a TCP port is opened with.
+#[derive(Clone, Copy, Debug)]
+pub struct TcpOptions {
+    /// Connections the kernel may queue.
+    pub backlog: u32,
+    /// How long what was sent may stay unacknowledged, in milliseconds; 0: as the kernel thinks.
+    pub user_timeout_ms: u32,
+}
+
 /// One listening socket.
 pub struct Listening {
     socket: Socketed,
     /// What its clients may do.
     pub kind: Listener,
-    keepalive: Option<TcpKeepalive>,
+    user_timeout_ms: u32,
 }
 
 impl AsFd for Listening {
@@ -37,16 +46,10 @@ impl AsFd for Listening {
 
 impl Listening {
     /// Listens on a TCP port: on all addresses of both families if `bind` is empty.
-    pub fn tcp(
-        bind: &[String],
-        port: u16,
-        kind: Listener,
-        backlog: u32,
-        keepalive_s: u32,
-    ) -> io::Result<Vec<Self>> {
+    pub fn tcp(bind: &[String], port: u16, kind: Listener, options: TcpOptions) -> io::Result<Vec<Self>> {
         let addresses: Vec<SocketAddr> = if bind.is_empty() {
             // One socket for both families where there is IPv6, else IPv4 alone.
-            match Self::open((Ipv6Addr::UNSPECIFIED, port).into(), kind, backlog, keepalive_s, false) {
+            match Self::open((Ipv6Addr::UNSPECIFIED, port).into(), kind, options, false) {
                 Ok(both) => return Ok(vec![both]),
                 Err(error) if error.kind() == io::ErrorKind::AddrInUse => return Err(error),
                 Err(_) => vec![(Ipv4Addr::UNSPECIFIED, port).into()],
@@ -75,7 +78,7 @@ impl Listening {
             let optional = bind
                 .iter()
                 .any(|name| name.strip_prefix('-').is_some_and(|ip| ip == address.ip().to_string()));
-            match Self::open(address, kind, backlog, keepalive_s, true) {
+            match Self::open(address, kind, options, true) {
                 Ok(socket) => {
                     port = socket.port().unwrap_or(port);
                     sockets.push(socket);
@@ -87,13 +90,7 @@ impl Listening {
         Ok(sockets)
     }
 
-    fn open(
-        address: SocketAddr,
-        kind: Listener,
-        backlog: u32,
-        keepalive_s: u32,
-        only_v6: bool,
-    ) -> io::Result<Self> {
+    fn open(address: SocketAddr, kind: Listener, options: TcpOptions, only_v6: bool) -> io::Result<Self> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         if address.is_ipv6() {
             socket.set_only_v6(only_v6)?;
@@ -101,15 +98,8 @@ impl Listening {
         socket.set_reuse_address(true)?;
         socket.set_nonblocking(true)?;
         socket.bind(&address.into())?;
-        socket.listen(backlog.clamp(16, 65_535) as i32)?;
-        let keepalive = (keepalive_s > 0).then(|| {
-            // Three probes within the interval, as Redis does.
-            TcpKeepalive::new()
-                .with_time(Duration::from_secs(u64::from(keepalive_s)))
-                .with_interval(Duration::from_secs(u64::from(keepalive_s / 3).max(1)))
-                .with_retries(3)
-        });
-        Ok(Listening { socket: Socketed::Tcp(socket.into()), kind, keepalive })
+        socket.listen(options.backlog.clamp(16, 65_535) as i32)?;
+        Ok(Listening { socket: Socketed::Tcp(socket.into()), kind, user_timeout_ms: options.user_timeout_ms })
     }
 
     /// The bare TCP socket, for a thread that accepts in its own way.
@@ -133,7 +123,7 @@ impl Listening {
         Ok(Listening {
             socket: Socketed::Unix(socket, path.display().to_string()),
             kind: Listener::Unix,
-            keepalive: None,
+            user_timeout_ms: 0,
         })
     }
 
@@ -146,7 +136,9 @@ impl Listening {
     }
 
     /// Takes one connection: the stream and both addresses as CLIENT LIST shows them. None if there is none.
-    pub fn accept(&self) -> io::Result<Option<(Stream, String, String)>> {
+    ///
+    /// After `keepalive_s` seconds of silence the kernel asks whether the peer is still there; 0: it never does.
+    pub fn accept(&self, keepalive_s: u32) -> io::Result<Option<(Stream, String, String)>> {
         loop {
             let accepted = match &self.socket {
                 Socketed::Tcp(socket) => socket.accept().map(|(stream, addr)| {
@@ -164,8 +156,13 @@ impl Listening {
                         Stream::Tcp(tcp) => {
                             let _ = tcp.set_nonblocking(true);
                             let _ = tcp.set_nodelay(true);
-                            if let Some(keepalive) = &self.keepalive {
-                                let _ = socket2::SockRef::from(tcp).set_tcp_keepalive(keepalive);
+                            let socket = socket2::SockRef::from(tcp);
+                            if keepalive_s > 0 {
+                                let _ = socket.set_tcp_keepalive(&keepalive(keepalive_s));
+                            }
+                            if self.user_timeout_ms > 0 {
+                                let patience = Duration::from_millis(u64::from(self.user_timeout_ms));
+                                let _ = socket.set_tcp_user_timeout(Some(patience));
                             }
                         }
                         Stream::Unix(unix) => {
@@ -185,4 +182,12 @@ impl Listening {
             }
         }
     }
+}
+
+/// Three probes within the interval, as Redis does.
+fn keepalive(seconds: u32) -> TcpKeepalive {
+    TcpKeepalive::new()
+        .with_time(Duration::from_secs(u64::from(seconds)))
+        .with_interval(Duration::from_secs(u64::from(seconds / 3).max(1)))
+        .with_retries(3)
 }

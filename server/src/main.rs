@@ -10,6 +10,7 @@ mod coordinate;
 mod core;
 mod digest;
 mod execute;
+mod gates;
 mod latency;
 mod listen;
 mod locks;
@@ -23,21 +24,29 @@ mod server_commands;
 mod sha1;
 mod shared;
 mod slot;
+mod slow_peers;
 mod stats;
 
+use std::io::IsTerminal;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Instant, SystemTime};
 
 use crossbeam::utils::CachePadded;
-use damselfly_config::{Action, Config, Port, Settings, machine::Machine};
+use damselfly_config::{Action, Config, LogLevel, Port, Settings, machine::Machine};
 use dashmap::DashMap;
 use tokio::sync::mpsc;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::reload;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::connection::Listener;
 use crate::core::Core;
-use crate::listen::Listening;
+use crate::gates::Gates;
+use crate::listen::{Listening, TcpOptions};
 use crate::mailbox::Mailbox;
 use crate::shared::{MemoryLimit, Peer, Shared, Stop};
 
@@ -67,7 +76,7 @@ fn main() -> ExitCode {
         }
         Action::Run => {}
     }
-    tracing_subscriber::fmt().with_writer(std::io::stderr).with_target(false).init();
+    let set_log_level = start_log(Settings::new(&parsed.config.initial).loglevel());
     for warning in &parsed.warnings {
         tracing::warn!("{warning}");
     }
@@ -75,7 +84,7 @@ fn main() -> ExitCode {
         let (command, shard) = execute::running();
         eprintln!("damselfly: broken invariant while running {command} on shard {shard}: {panic}");
     }));
-    match serve(parsed.config) {
+    match serve(parsed.config, set_log_level) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error}");
@@ -84,9 +93,70 @@ fn main() -> ExitCode {
     }
 }
 
+/// Begins to write lines to the standard error, in colour if somebody looks at it. What is returned changes how many.
+fn start_log(level: LogLevel) -> Box<dyn Fn(LogLevel) + Send + Sync> {
+    let filter = |level| match level {
+        LogLevel::Debug => LevelFilter::TRACE,
+        LogLevel::Verbose => LevelFilter::DEBUG,
+        LogLevel::Notice => LevelFilter::INFO,
+        LogLevel::Warning => LevelFilter::WARN,
+    };
+    let (only, handle) = reload::Layer::new(filter(level));
+    let lines = tracing_subscriber::fmt::layer()
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false);
+    tracing_subscriber::registry().with(only).with(lines).init();
+    Box::new(move |level| {
+        if let Err(error) = handle.reload(filter(level)) {
+            tracing::warn!("loglevel: {error}");
+        }
+    })
+}
+
+/// Asks for as many descriptors as `--maxclients` may need, as far as the system lets us.
+fn raise_descriptor_limit(maxclients: u32) {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    /// For listeners, files, epoll instances and bells.
+    const OTHERS: u64 = 128;
+    let wanted = u64::from(maxclients) + OTHERS;
+    let limit = getrlimit(Resource::Nofile);
+    let Some(current) = limit.current.filter(|current| *current < wanted) else { return };
+    let reachable = limit.maximum.map_or(wanted, |maximum| wanted.min(maximum));
+    let raised = Rlimit { current: Some(reachable), maximum: limit.maximum };
+    let got = if setrlimit(Resource::Nofile, raised).is_ok() { reachable } else { current };
+    if got < wanted {
+        let clients = got.saturating_sub(OTHERS);
+        tracing::warn!("--maxclients={maxclients}, but the limit on open files leaves room for {clients}");
+    }
+}
+
+/// A file with the process id, for as long as this lives.
+struct Pidfile(PathBuf);
+
+impl Pidfile {
+    /// As in Redis, a file that cannot be written is no reason not to serve.
+    fn write(path: PathBuf) -> Option<Pidfile> {
+        match std::fs::write(&path, format!("{}\n", std::process::id())) {
+            Ok(()) => Some(Pidfile(path)),
+            Err(error) => {
+                tracing::warn!("--pidfile={}: {error}", path.display());
+                None
+            }
+        }
+    }
+}
+
+impl Drop for Pidfile {
+    fn drop(&mut self) {
+        // Somebody else may have removed it, which is what is wanted.
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
 /// Opens all listening sockets.
 fn listeners(config: &Config, settings: &Settings) -> Result<Vec<Listening>, String> {
-    let keepalive = settings.tcp_keepalive();
+    let options = TcpOptions { backlog: config.tcp_backlog, user_timeout_ms: config.tcp_user_timeout_ms };
     let mut all = Vec::new();
     let port = match config.port {
         Port::Off => None,
@@ -94,7 +164,7 @@ fn listeners(config: &Config, settings: &Settings) -> Result<Vec<Listening>, Str
         Port::Fixed(port) => Some(port),
     };
     if let Some(port) = port {
-        let sockets = Listening::tcp(&config.bind, port, Listener::Main, config.tcp_backlog, keepalive)
+        let sockets = Listening::tcp(&config.bind, port, Listener::Main, options)
             .map_err(|error| format!("cannot listen on port {port}: {error}"))?;
         if let Some(bound) = sockets.first().and_then(Listening::port) {
             settings.set_port(bound);
@@ -102,7 +172,7 @@ fn listeners(config: &Config, settings: &Settings) -> Result<Vec<Listening>, Str
         all.extend(sockets);
     }
     for &port in &config.admin_ports {
-        match Listening::tcp(&config.admin_bind, port, Listener::Admin, config.tcp_backlog, keepalive) {
+        match Listening::tcp(&config.admin_bind, port, Listener::Admin, options) {
             Ok(sockets) => all.extend(sockets),
             Err(error) => tracing::error!("cannot listen on admin port {port}: {error}"),
         }
@@ -132,9 +202,15 @@ pub(crate) fn random_id() -> String {
     (0..5).map(|_| format!("{:08x}", random_u64() as u32)).collect()
 }
 
-fn serve(config: Config) -> Result<(), String> {
+fn serve(config: Config, set_log_level: Box<dyn Fn(LogLevel) + Send + Sync>) -> Result<(), String> {
     let machine = Machine::here();
     let settings = Settings::new(&config.initial);
+    if settings.tls() || config.tls_replication {
+        // To start without it would be to promise a secrecy that is not kept.
+        return Err("there is no TLS in this version: start without --tls and --tls_replication".to_string());
+    }
+    let gates = Gates::new(&config)?;
+    raise_descriptor_limit(settings.maxclients());
     let threads = if config.threads > 0 { config.threads as usize } else { machine.cpus.value };
     let threads = threads.clamp(1, 1 << 10);
     let sockets = listeners(&config, &settings)?;
@@ -159,7 +235,11 @@ fn serve(config: Config) -> Result<(), String> {
         .collect::<std::io::Result<Vec<Peer>>>()
         .map_err(|error| format!("cannot make mailboxes: {error}"))?;
     let (stop, stopped) = mpsc::unbounded_channel();
+    let pidfile = config.pidfile.clone().and_then(Pidfile::write);
     let shared = Arc::new(Shared {
+        gates,
+        set_log_level,
+        http: OnceLock::new(),
         settings,
         peers,
         clients: DashMap::with_shard_amount(16),
@@ -191,6 +271,7 @@ fn serve(config: Config) -> Result<(), String> {
     for core in cores {
         core.join().map_err(|_| "a core ended with a panic".to_string())?;
     }
+    drop(pidfile);
     tracing::info!("bye");
     Ok(())
 }

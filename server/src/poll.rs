@@ -57,6 +57,11 @@ impl Poll {
         Ok(epoll::add(&self.epoll, fd, epoll::EventData::new_u64(token.0), flags)?)
     }
 
+    /// Looks away from a stream that goes to another thread; a closed one is forgotten by itself.
+    pub fn unwatch(&self, fd: impl AsFd) -> io::Result<()> {
+        Ok(epoll::delete(&self.epoll, fd)?)
+    }
+
     /// Watches something that is only read (a listener, a bell).
     pub fn watch_reads(&self, fd: impl AsFd, token: Token) -> io::Result<()> {
         let flags = epoll::EventFlags::IN | epoll::EventFlags::ET;

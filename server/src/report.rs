@@ -144,6 +144,8 @@ pub struct CoreReport {
     pub sent: u64,
     /// Connections closed for idleness.
     pub timed_out: u64,
+    /// Clients closed because they did not take their replies.
+    pub output_limited: u64,
     /// Commands refused for memory.
     pub oom: u64,
 }
@@ -173,6 +175,7 @@ impl CoreReport {
             received: stats.received,
             sent: stats.sent,
             timed_out: stats.timed_out,
+            output_limited: stats.output_limited,
             oom: stats.oom,
             ..CoreReport::default()
         };
@@ -236,6 +239,7 @@ impl CoreReport {
             received,
             sent,
             timed_out,
+            output_limited,
             oom,
         } = other;
         for (db, other) in self.dbs.iter_mut().zip(&dbs) {
@@ -283,6 +287,7 @@ impl CoreReport {
             (&mut self.received, received),
             (&mut self.sent, sent),
             (&mut self.timed_out, timed_out),
+            (&mut self.output_limited, output_limited),
             (&mut self.oom, oom),
         ] {
             *to = to.wrapping_add(from);

@@ -1,14 +1,16 @@
 //! What all threads see: the configuration, each other's mailboxes, and a few counters.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Instant, SystemTime};
 
 use crossbeam::utils::CachePadded;
-use damselfly_config::{Config, Settings};
+use damselfly_config::{Config, LogLevel, Settings};
 use dashmap::DashMap;
 
+use crate::admin_http::HttpDoor;
 use crate::connection::ConnectionId;
+use crate::gates::Gates;
 use crate::mailbox::Mailbox;
 
 /// One core as the others see it.
@@ -25,6 +27,12 @@ pub struct Peer {
 pub struct Shared {
     /// Start-up configuration.
     pub config: Config,
+    /// Commands that are restricted or have another name.
+    pub gates: Gates,
+    /// Makes the log as talkative as it is told.
+    pub set_log_level: Box<dyn Fn(LogLevel) + Send + Sync>,
+    /// Takes connections that turned out to be HTTP; unset if nothing answers them.
+    pub http: OnceLock<HttpDoor>,
     /// Run-time settings.
     pub settings: Arc<Settings>,
     /// All cores, by number.

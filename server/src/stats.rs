@@ -61,6 +61,8 @@ pub struct CoreStats {
     pub pipelined: u64,
     /// Connections closed for idleness.
     pub timed_out: u64,
+    /// Clients closed because they did not take their replies.
+    pub output_limited: u64,
     /// Error replies.
     pub error_replies: u64,
     /// Error replies by their first word.
@@ -99,6 +101,7 @@ impl Default for CoreStats {
             forwarded: 0,
             pipelined: 0,
             timed_out: 0,
+            output_limited: 0,
             error_replies: 0,
             errors: std::collections::BTreeMap::new(),
             oom: 0,

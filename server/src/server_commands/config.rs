@@ -1,6 +1,7 @@
 //! CONFIG: the settings of the configuration table, at run time.
 
 use damselfly_commands::{Args, CommandError};
+use damselfly_config::SetError;
 
 use super::{Outcome, exactly, help, reply, wait};
 use crate::connection::ConnectionId;
@@ -31,10 +32,18 @@ pub fn config(core: &mut Core, id: ConnectionId, mut args: Args<'_>) -> Outcome 
         }
         let all: Vec<&[u8]> = args.rest().collect();
         let pairs: Vec<(&[u8], &[u8])> = all.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect();
-        for changed in
-            core.shared.settings.set(&pairs).map_err(|error| CommandError::owned(error.to_string()))?
-        {
+        let refused = |error: SetError| CommandError::owned(error.to_string());
+        let settings = &core.shared.settings;
+        let change = settings.check(&pairs).map_err(refused)?;
+        if change.iter().any(|(name, value)| name == "tls" && value == "true") {
+            // To go on without it would be to promise a secrecy that is not kept.
+            return Err(refused(SetError::failed("tls", "there is no TLS in this version")));
+        }
+        for changed in settings.commit(change) {
             tracing::info!(setting = changed.name, "changed by CONFIG SET");
+            if changed.name == "loglevel" {
+                (core.shared.set_log_level)(settings.loglevel());
+            }
         }
         core.read_settings();
         return reply(core, id, |out| out.ok());

@@ -233,6 +233,7 @@ fn stats(out: &mut Fields<'_>) {
     out.put("total_net_input_bytes", report.received);
     out.put("total_net_output_bytes", report.sent);
     out.put("rejected_connections", shared.rejected.load(Ordering::Relaxed));
+    out.put("client_output_buffer_limit_disconnections", report.output_limited);
     out.put("expired_keys", report.keyspace.expired);
     out.put("total_heartbeat_expired_keys", report.keyspace.expired_in_background);
     out.put("evicted_keys", report.keyspace.evicted);

@@ -94,7 +94,10 @@ fn on_all_shards(
 pub fn keys(core: &mut Core, id: ConnectionId, mut args: Args<'_>) -> Outcome {
     let pattern = Pattern::new(args.take()?);
     let db = usize::from(client_of(core, id)?.db);
-    let limit = core.shared.config.keys_output_limit as usize;
+    let limit = match core.shared.config.keys_output_limit {
+        0 => usize::MAX,
+        limit => limit as usize,
+    };
     core.ask_all(
         move |core| {
             let mut found = Vec::new();
