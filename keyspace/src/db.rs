@@ -373,7 +373,26 @@ impl Db {
 
 #[cfg(test)]
 mod tests {
-    use super::canonical_int;
+    use super::{Db, canonical_int};
+    use damselfly_structures::keytable::{Expiry, Value};
+
+    /// A segment that must split takes the new key afterwards with its value. It once forgot the value on the way, and
+    /// two keys in a thousand were the empty string.
+    #[test]
+    fn values_survive_splits() {
+        let mut db = Db::new(7);
+        let value = |i: usize| format!("value {i} {}", "x".repeat(i % 300)).into_bytes();
+        for i in 0..20_000 {
+            let key = format!("key:{i}").into_bytes();
+            db.set_string(db.table.hash(&key), &key, &value(i), Expiry::Never);
+        }
+        for i in 0..20_000 {
+            let key = format!("key:{i}").into_bytes();
+            let loc = db.find(db.table.hash(&key), &key).expect("stored");
+            assert!(matches!(db.value(loc), Value::Str(found) if found == value(i)), "{i}");
+        }
+        db.check();
+    }
 
     /// Only text that printing the number would give back is taken for a number.
     #[test]

@@ -414,29 +414,19 @@ impl<O> KeyTable<O> {
     }
 
     /// Adds a key that is not in the table. `hash` is its hash.
-    pub fn insert(
+    /// When the segment is full nothing has changed, and the value comes back for the next attempt.
+    pub fn insert<'v>(
         &mut self,
         hash: u64,
         key: &[u8],
-        value: NewValue<'_, O>,
+        value: NewValue<'v, O>,
         expire_at: Option<u64>,
-    ) -> Result<Loc, (Full, NewValue<'static, O>)>
-    where
-        O: Sized,
-    {
+    ) -> Result<Loc, (Full, NewValue<'v, O>)> {
         let draft = Draft::new(key, &value, expire_at, false, 0);
         let placed = self.table.insert(hash, draft.len, |entry| draft.write_head(entry, key));
         let loc = match placed {
             Ok(loc) => loc,
-            Err(full) => {
-                // Strings are borrowed by the caller, who still has them; a collection is handed back.
-                let back = match value {
-                    NewValue::Object(object) => NewValue::Object(object),
-                    NewValue::Int(n) => NewValue::Int(n),
-                    NewValue::Str(_) => NewValue::Str(&[]),
-                };
-                return Err((full, back));
-            }
+            Err(full) => return Err((full, value)),
         };
         if draft.tag & KEY_OUT != 0 {
             self.outside_bytes += good_size(key.len());
