@@ -22,7 +22,8 @@ const CREATES: &str = "append bf.add bf.madd bf.reserve bf.insert bitfield cf.re
 /// Commands that take a key of any type.
 const ANY_TYPE: &str = "copy debug del dump exists expire expireat expiretime mget move mset msetnx object \
     object|encoding object|freq object|idletime object|refcount memory memory|usage persist pexpire pexpireat \
-    pexpiretime psetex pttl rename renamenx restore set setex setnx shrink stick touch ttl type unlink watch";
+    pexpiretime psetex pttl rename renamenx restore set setex setnx shrink spublish ssubscribe stick sunsubscribe touch \
+    ttl type unlink watch";
 
 /// Commands that refuse other types with a text of their own.
 const OTHER_ERROR: &str = "lcs migrate";

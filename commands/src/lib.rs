@@ -24,6 +24,7 @@ mod lcs;
 mod lifetime;
 mod list;
 mod lookup;
+mod pubsub;
 mod server;
 mod spread;
 mod string;
@@ -162,6 +163,8 @@ pub enum Group {
     HyperLogLog,
     /// Lists.
     List,
+    /// Publish and subscribe.
+    PubSub,
     /// Sorted sets.
     SortedSet,
     /// Strings.
@@ -179,6 +182,7 @@ impl Group {
             Group::Generic => "generic",
             Group::HyperLogLog => "hyperloglog",
             Group::List => "list",
+            Group::PubSub => "pubsub",
             Group::SortedSet => "sorted-set",
             Group::String => "string",
             Group::Server => "server",
@@ -195,7 +199,7 @@ impl Group {
             Group::List => Some("list"),
             Group::SortedSet => Some("sortedset"),
             Group::String => Some("string"),
-            Group::Server => None,
+            Group::PubSub | Group::Server => None,
         }
     }
 }
@@ -247,8 +251,16 @@ pub enum ServerCommand {
     Module,
     /// MONITOR
     Monitor,
-    /// MOVE
+    /// PING
     Ping,
+    /// PSUBSCRIBE
+    PSubscribe,
+    /// PUBLISH
+    Publish,
+    /// PUBSUB
+    PubSub,
+    /// PUNSUBSCRIBE
+    PUnsubscribe,
     /// QUIT
     Quit,
     /// RANDOMKEY
@@ -267,10 +279,20 @@ pub enum ServerCommand {
     Shutdown,
     /// SLOWLOG
     Slowlog,
+    /// SPUBLISH
+    SPublish,
+    /// SSUBSCRIBE
+    SSubscribe,
+    /// SUBSCRIBE
+    Subscribe,
+    /// SUNSUBSCRIBE
+    SUnsubscribe,
     /// SWAPDB
     SwapDb,
     /// TIME
     Time,
+    /// UNSUBSCRIBE
+    Unsubscribe,
     /// DBSIZE
     DbSize,
 }
@@ -349,6 +371,7 @@ pub const FAMILIES: &[&[&Command]] = &[
     generic::COMMANDS,
     hyperloglog::COMMANDS,
     list::COMMANDS,
+    pubsub::COMMANDS,
     server::COMMANDS,
     string::COMMANDS,
     zset::COMMANDS,

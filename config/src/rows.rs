@@ -131,7 +131,8 @@ Network {
     _ pipeline_squash Int(0, I64), "1" Settable Ignored "";
     _ pipeline_squash_limit Bytes(0, BYTES), "1073741824" Settable Ignored "";
     _ pipeline_wait_batch_usec Int(0, I64), "0" Settable Ignored "";
-    _ publish_buffer_limit Bytes(0, BYTES), "196mb" Hidden Ignored "";
+    _ publish_buffer_limit Bytes(0, BYTES), "196mb" Settable Used
+        "Most bytes of messages that subscribers have not taken, per thread; then the slowest is cut. 0: any.";
     _ pubsub_slow_subscriber_timeout_ms Int(0, I64), "0" Hidden Ignored "";
     _ registered_buffer_size Bytes(0, BYTES), "524288" Hidden Ignored "";
     _ request_cache_limit Bytes(0, BYTES), "64mb" Hidden Ignored "";
@@ -146,7 +147,8 @@ Network {
     - maxmemory_clients Text, "0" Settable Ignored "";
     - protected_mode YesNo, "no" Settable Ignored "";
     - socket_mark_id Int(0, U32), "0" Fixed Ignored "";
-    - tracking_table_max_keys Int(0, I64), "1000000" Settable Ignored "";
+    - tracking_table_max_keys Int(0, I64), "1000000" Settable Used
+        "Keys remembered for client-side caching; above, clients are told to forget some. 0: any number.";
 }
 Threads {
     _ proactor_threads Int(0, 1024), "0" Fixed Used

@@ -432,6 +432,10 @@ getters! {
     lua_undeclared_keys_shas: text;
     /// Scripts whose floats become integers, as comma list of SHA-1.
     lua_float_as_int_shas: text;
+    /// Bytes of messages that the subscribers of a thread may leave unread; 0: any.
+    publish_buffer_limit: u64;
+    /// Keys remembered for client-side caching; 0: any number.
+    tracking_table_max_keys: u64;
     /// Microseconds from which a command is slow; -1: none is.
     slowlog_log_slower_than: i64;
     /// Entries the slow log keeps.

@@ -17,6 +17,7 @@ use damselfly_commands::Command;
 use damselfly_protocol::{Argv, Proto, ProtocolError, Requests, Scanner};
 use rustix::net::{RecvFlags, SendFlags};
 
+use crate::modes::Modes;
 use crate::server_commands::subcommands::Subcommand;
 use crate::slow_peers::Slowness;
 
@@ -188,6 +189,8 @@ pub struct Connection {
     pub refused: Option<ProtocolError>,
     /// CLIENT NO-TOUCH.
     pub no_touch: bool,
+    /// What is unusual about it.
+    pub modes: Modes,
     /// Database.
     pub db: u16,
     /// When it last sent something.
@@ -244,6 +247,7 @@ impl Connection {
             muted: false,
             refused: None,
             no_touch: false,
+            modes: Modes::default(),
             db: 0,
             active_ms: client.created_ms,
             commands: 0,
@@ -318,6 +322,39 @@ impl Connection {
         self.output.clear();
         self.sent = 0;
         true
+    }
+
+    /// Whether nothing waits to be sent, so that bytes may go to the socket directly.
+    #[inline]
+    pub fn is_drained(&self) -> bool {
+        self.output.is_empty() && self.unfilled == 0
+    }
+
+    /// Sends bytes past the output, which must be drained; returns how many were taken, or None if the connection is
+    /// broken.
+    pub fn send_now(&mut self, bytes: &[u8]) -> Option<usize> {
+        let mut sent = 0;
+        while sent < bytes.len() {
+            match self.stream.write(&bytes[sent..]) {
+                Ok(0) => return None,
+                Ok(len) => sent += len,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return None,
+            }
+        }
+        self.sent_total += sent as u64;
+        Some(sent)
+    }
+
+    /// Drops what was sent from the output. Replies drain it now and then, but a subscriber that is always a little
+    /// behind never does.
+    pub fn compact(&mut self) {
+        const WORTH_IT: usize = 64 * 1024;
+        if self.sent >= WORTH_IT && self.sent >= self.output.len() / 2 && self.holes.is_empty() {
+            self.output.drain(..self.sent);
+            self.sent = 0;
+        }
     }
 
     /// Gives the output buffer's memory away when all was sent, for the core to lend to the next connection.

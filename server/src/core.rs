@@ -32,8 +32,10 @@ use crate::execute::Prepared;
 use crate::listen::Listening;
 use crate::locks::Locks;
 use crate::mailbox::{Job, Message};
+use crate::modes::Modes;
 use crate::pause::Pause;
 use crate::poll::{Poll, Ready, Token};
+use crate::pubsub::PubSub;
 use crate::shared::Shared;
 use crate::slow_peers::{PeerLimits, Slowness};
 use crate::stats::CoreStats;
@@ -141,6 +143,8 @@ pub struct Core {
     pub active_expire: bool,
     /// Clients of this core that run MONITOR.
     pub monitors: Vec<ConnectionId>,
+    /// Subscribers and what is published to them.
+    pub pubsub: PubSub,
     /// CLIENT PAUSE.
     pub pause: Option<Pause>,
     /// Connections that wait for its end.
@@ -196,6 +200,7 @@ impl Core {
             stopped: false,
             active_expire: true,
             monitors: Vec::new(),
+            pubsub: PubSub::new(shared.peers.len()),
             pause: None,
             held: Vec::new(),
             shared,
@@ -286,6 +291,7 @@ impl Core {
         if self.ks.has_doomed() {
             more |= self.free_for_a_while();
         }
+        self.deliver_published();
         self.send_batches();
         more |= !self.again.is_empty() || !self.later.is_empty() || !self.accept_again.is_empty();
         more |= !self.next_turn.is_empty();
@@ -459,6 +465,10 @@ impl Core {
             return None;
         }
         let connection = place.connection.take()?;
+        if connection.modes.any() {
+            self.leave_modes(id, connection.modes);
+        }
+        let place = &mut self.places[id.index as usize];
         place.generation = place.generation.wrapping_add(1);
         self.free_places.push(id.index);
         self.shared.clients.remove(&connection.client.id);
@@ -554,6 +564,7 @@ impl Core {
 
     /// Sends what there is and sees whether the connection goes on.
     pub fn finish(&mut self, id: ConnectionId) {
+        self.send_published();
         let Some(connection) = self.connection(id) else { return };
         if connection.pending_output() > 0 && !connection.flush() {
             self.close(id);
@@ -573,14 +584,19 @@ impl Core {
         }
         let runnable =
             connection.may_run(OUTPUT_RUN_MAX) && (connection.readable || connection.queued.is_some());
-        if let Some(output) = connection.take_idle_output()
-            && self.spare_outputs.len() < SPARE_OUTPUTS_MAX
-            && output.capacity() <= SPARE_OUTPUT_LEN_MAX
-        {
-            self.spare_outputs.push(output);
+        if let Some(output) = connection.take_idle_output() {
+            self.spare_output(output);
         }
         if runnable {
             self.again.push_back(id);
+        }
+    }
+
+    /// Keeps an output buffer for the next connection that needs one.
+    #[inline]
+    pub(crate) fn spare_output(&mut self, output: Vec<u8>) {
+        if self.spare_outputs.len() < SPARE_OUTPUTS_MAX && output.capacity() <= SPARE_OUTPUT_LEN_MAX {
+            self.spare_outputs.push(output);
         }
     }
 
@@ -649,6 +665,10 @@ impl Core {
     fn send_batches(&mut self) {
         for peer in 0..self.outboxes.len() {
             self.send_batch(peer);
+        }
+        // Behind the requests to all cores: who gets a message and asks for what was written before it finds it.
+        self.send_published();
+        for peer in 0..self.outboxes.len() {
             let outbox = &mut self.outboxes[peer];
             while let Some(message) = outbox.refused.pop_front() {
                 if let Err(message) = self.shared.peers[peer].mailbox.push(message) {
@@ -786,6 +806,7 @@ impl Core {
         self.stats.note_event("expire-cycle", started.elapsed().as_nanos() as u64, self.ks.now);
         self.stats.sample(self.ks.now);
         self.note_data_bytes();
+        self.tick_backlog();
         if self.ks.now >= self.next_idle_check_ms {
             self.next_idle_check_ms = self.ks.now + 1000;
             self.close_idle_peers();
@@ -802,6 +823,7 @@ impl Core {
                 .filter(|connection| {
                     !connection.waiting
                         && !connection.client.monitor
+                        && !connection.modes.has(Modes::SUBSCRIBED)
                         && now.saturating_sub(connection.active_ms) > limit
                 })
                 .map(|connection| connection.id)
@@ -835,6 +857,8 @@ impl Core {
         self.stats.slow_len_max = settings.slowlog_max_len() as usize;
         self.stats.event_from_ms = settings.latency_monitor_threshold();
         self.stats.tracking = settings.latency_tracking();
+        let limit = settings.client_output_buffer_limit().pubsub;
+        self.pubsub.backlog.set_limits(limit, settings.publish_buffer_limit());
     }
 
     /// Frees removed memory for at most a millisecond; true if there is more.

@@ -299,6 +299,11 @@ impl Core {
             return Flow::Next;
         }
         let Some(connection) = self.connection(id) else { return Flow::Pause };
+        if connection.modes.any() && self.is_refused_in_mode(id, command, argv) {
+            self.stats.commands[index].rejected += 1;
+            return Flow::Next;
+        }
+        let Some(connection) = self.connection(id) else { return Flow::Pause };
         if !connection.authenticated && !command.flags.has(Flags::NO_AUTH) {
             self.stats.commands[index].rejected += 1;
             self.answer_error(id, "NOAUTH Authentication required.");

@@ -16,9 +16,11 @@ mod listen;
 mod locks;
 mod mailbox;
 mod metrics;
+mod modes;
 mod pause;
 mod poll;
 mod process;
+mod pubsub;
 mod report;
 mod server_commands;
 mod sha1;
@@ -243,6 +245,7 @@ fn serve(config: Config, set_log_level: Box<dyn Fn(LogLevel) + Send + Sync>) -> 
         settings,
         peers,
         clients: DashMap::with_shard_amount(16),
+        registry: pubsub::Registry::new(),
         next_client: AtomicU64::new(1),
         next_slow: AtomicU64::new(0),
         connected: AtomicUsize::new(0),

@@ -92,6 +92,18 @@ fn memory(families: &mut Families, shared: &Shared, report: &CoreReport) {
 }
 
 fn traffic(families: &mut Families, shared: &Shared, report: &CoreReport) {
+    let cut = report.backpressure;
+    families.counters(
+        "pubsub_backpressure_events_total",
+        "Subscribers that were cut, by the limit they passed, and messages that did not fit",
+        "event",
+        [
+            ("soft_limit", cut.soft_limit as f64),
+            ("hard_limit", cut.hard_limit as f64),
+            ("forced_disconnect", cut.forced_disconnect as f64),
+            ("messages_discarded", cut.messages_discarded as f64),
+        ],
+    );
     let accepted = shared.accepted.load(Ordering::Relaxed);
     families.counter("connections_received_total", "Connections accepted", accepted);
     families.counters(

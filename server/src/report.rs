@@ -14,6 +14,7 @@ use damselfly_keyspace::{Cursor, Db, Stats};
 use crate::connection::Listener;
 use crate::core::Core;
 use crate::latency::Histogram;
+use crate::pubsub::backlog::Counts;
 use crate::stats::CommandStat;
 
 /// Distinct client libraries counted by name, per core and in the sum; clients choose these names, so there must be a
@@ -148,6 +149,10 @@ pub struct CoreReport {
     pub output_limited: u64,
     /// Commands refused for memory.
     pub oom: u64,
+    /// Clients that are subscribed.
+    pub pubsub_clients: u64,
+    /// What was done about slow subscribers.
+    pub backpressure: Counts,
 }
 
 impl CoreReport {
@@ -177,6 +182,8 @@ impl CoreReport {
             timed_out: stats.timed_out,
             output_limited: stats.output_limited,
             oom: stats.oom,
+            pubsub_clients: core.pubsub.clients() as u64,
+            backpressure: core.pubsub.backlog.counts,
             ..CoreReport::default()
         };
         for connection in core.connections() {
@@ -241,7 +248,11 @@ impl CoreReport {
             timed_out,
             output_limited,
             oom,
+            pubsub_clients,
+            backpressure,
         } = other;
+        let Counts { soft_limit, hard_limit, forced_disconnect, messages_discarded } = backpressure;
+        let sums = &mut self.backpressure;
         for (db, other) in self.dbs.iter_mut().zip(&dbs) {
             db.add(other);
         }
@@ -289,6 +300,11 @@ impl CoreReport {
             (&mut self.timed_out, timed_out),
             (&mut self.output_limited, output_limited),
             (&mut self.oom, oom),
+            (&mut self.pubsub_clients, pubsub_clients),
+            (&mut sums.soft_limit, soft_limit),
+            (&mut sums.hard_limit, hard_limit),
+            (&mut sums.forced_disconnect, forced_disconnect),
+            (&mut sums.messages_discarded, messages_discarded),
         ] {
             *to = to.wrapping_add(from);
         }
@@ -330,6 +346,7 @@ pub fn reset(core: &mut Core) {
     core.stats.mutations_before_reset += core.ks.stats.mutations;
     core.ks.stats = Stats::default();
     core.stats.reset();
+    core.pubsub.backlog.counts = Counts::default();
     // Open connections go on counting for CLIENT LIST; what they have counted so far is taken out of the totals.
     let (mut received, mut sent, mut other) = (0u64, 0u64, 0u64);
     for connection in core.connections() {

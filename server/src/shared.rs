@@ -12,6 +12,7 @@ use crate::admin_http::HttpDoor;
 use crate::connection::ConnectionId;
 use crate::gates::Gates;
 use crate::mailbox::Mailbox;
+use crate::pubsub::Registry;
 
 /// One core as the others see it.
 pub struct Peer {
@@ -39,6 +40,8 @@ pub struct Shared {
     pub peers: Vec<Peer>,
     /// Which core a client is on, by client id: for CLIENT KILL, UNBLOCK and redirections.
     pub clients: DashMap<u64, (usize, ConnectionId)>,
+    /// Who listens to what.
+    pub registry: Registry,
     /// Next client id.
     pub next_client: AtomicU64,
     /// Next number in the slow log.

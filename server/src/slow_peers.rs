@@ -8,6 +8,7 @@ use damselfly_config::{OutputLimit, OutputLimits};
 
 use crate::connection::{Connection, ConnectionId};
 use crate::core::Core;
+use crate::modes::Modes;
 
 /// How long a client has been slow.
 #[derive(Clone, Copy, Debug, Default)]
@@ -40,9 +41,16 @@ impl PeerLimits {
         PeerLimits { output, send_timeout_ms: u64::from(send_timeout_s) * 1000 }
     }
 
-    /// The class of a connection, as Redis has it: who monitors counts as a replica.
+    /// The class of a connection, as Redis has it: who monitors counts as a replica. Subscribers have limits that are
+    /// looked at with each message, see `pubsub/backlog.rs`.
     fn of(&self, connection: &Connection) -> OutputLimit {
-        if connection.client.monitor { self.output.replica } else { self.output.normal }
+        if connection.modes.has(Modes::SUBSCRIBED) {
+            OutputLimit { hard_bytes: 0, soft_bytes: 0, soft_secs: 0 }
+        } else if connection.client.monitor {
+            self.output.replica
+        } else {
+            self.output.normal
+        }
     }
 
     /// Whether more waits for the connection than may ever wait.

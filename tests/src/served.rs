@@ -34,7 +34,6 @@ const GROUPS: &[(&str, &str)] = &[
          ltrim rpop rpoplpush rpush rpushx",
     ),
     ("persistence", "bgsave lastsave save"),
-    ("pubsub", "psubscribe publish pubsub punsubscribe subscribe unsubscribe"),
     ("replication", "replconf replicaof slaveof wait"),
     (
         "set",
@@ -52,7 +51,7 @@ const GROUPS: &[(&str, &str)] = &[
 ];
 
 /// Groups whose commands change a connection: nothing that follows in a script is the same without them.
-const CHANGE_CONNECTIONS: &[&str] = &["pubsub", "transactions"];
+const CHANGE_CONNECTIONS: &[&str] = &["transactions"];
 
 /// Groups whose commands leave no key behind.
 const LEAVE_NO_KEY: &[&str] = &["persistence", "replication"];

@@ -10,6 +10,8 @@ use damselfly_protocol::number::parse_i64;
 use super::{Outcome, client_of, reply, wait};
 use crate::connection::{Connection, ConnectionId, Listener};
 use crate::core::Core;
+use crate::modes::Modes;
+use crate::pubsub::Kind as Listens;
 
 /// What a connection is used for, as TYPE names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,8 +23,8 @@ enum Kind {
 }
 
 impl Kind {
-    fn of(_connection: &Connection) -> Kind {
-        Kind::Normal
+    fn of(connection: &Connection) -> Kind {
+        if connection.modes.has(Modes::SUBSCRIBED) { Kind::PubSub } else { Kind::Normal }
     }
 
     fn parse(name: &[u8]) -> Result<Kind, CommandError> {
@@ -46,6 +48,7 @@ fn line(core: &Core, connection: &Connection) -> String {
     let mut flags = String::new();
     for (set, flag) in [
         (client.monitor, 'O'),
+        (connection.modes.has(Modes::SUBSCRIBED), 'P'),
         (connection.closing, 'c'),
         (client.listener == Listener::Unix, 'U'),
         (client.no_evict, 'e'),
@@ -65,8 +68,8 @@ fn line(core: &Core, connection: &Connection) -> String {
     };
     let output = connection.output.capacity();
     format!(
-        "id={id} addr={addr} laddr={laddr} fd={fd} name={name} age={age} idle={idle} flags={flags} db={db} sub=0 \
-         psub=0 ssub=0 multi=-1 qbuf={qbuf} qbuf-free={qbuf_free} argv-mem=0 multi-mem=0 rbs={output} rbp={output} \
+        "id={id} addr={addr} laddr={laddr} fd={fd} name={name} age={age} idle={idle} flags={flags} db={db} \
+         sub={sub} psub={psub} ssub={ssub} multi=-1 qbuf={qbuf} qbuf-free={qbuf_free} argv-mem=0 multi-mem=0 rbs={output} rbp={output} \
          obl={obl} oll=0 omem=0 tot-mem={total} events={events} cmd={command} user=default redir=-1 resp={resp} \
          lib-name={lib_name} lib-ver={lib_ver} tid={tid} tot-cmds={commands} tot-net-in={received} \
          tot-net-out={sent}",
@@ -78,6 +81,9 @@ fn line(core: &Core, connection: &Connection) -> String {
         age = now.saturating_sub(client.created_ms) / 1000,
         idle = now.saturating_sub(connection.active_ms) / 1000,
         db = connection.db,
+        sub = core.pubsub.count(connection.id, Listens::Channel),
+        psub = core.pubsub.count(connection.id, Listens::Pattern),
+        ssub = core.pubsub.count(connection.id, Listens::Shard),
         qbuf = connection.input.len(),
         qbuf_free = connection.input.capacity() - connection.input.len(),
         obl = connection.pending_output(),

@@ -8,6 +8,7 @@ use super::{Outcome, client_of, reply};
 use crate::connection::{ConnectionId, ReplyMode};
 use crate::core::Core;
 use crate::execute::Flow;
+use crate::modes::Modes;
 
 const WRONG_PASS: CommandError =
     CommandError::text("WRONGPASS invalid username-password pair or user is disabled.");
@@ -18,6 +19,15 @@ pub fn ping(core: &mut Core, id: ConnectionId, mut args: Args<'_>) -> Outcome {
         return Err(CommandError::arity("ping"));
     }
     let message = if args.is_empty() { None } else { Some(args.take()?) };
+    let connection = client_of(core, id)?;
+    if connection.modes.has(Modes::SUBSCRIBED) && connection.proto == Proto::Resp2 {
+        // In the shape of a message, which is all that such a client expects.
+        return reply(core, id, |out| {
+            out.array(2);
+            out.bulk(b"pong");
+            out.bulk(message.unwrap_or_default());
+        });
+    }
     reply(core, id, |out| match message {
         Some(message) => out.bulk(message),
         None => out.pong(),
@@ -57,6 +67,8 @@ pub fn quit(core: &mut Core, id: ConnectionId) -> Outcome {
 pub fn reset(core: &mut Core, id: ConnectionId) -> Outcome {
     let open = is_open(core, id);
     super::monitor::stop(core, id);
+    core.deliver_published();
+    core.unsubscribe_all(id);
     let connection = client_of(core, id)?;
     connection.db = 0;
     connection.proto = Proto::Resp2;

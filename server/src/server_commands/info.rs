@@ -16,6 +16,7 @@ use super::{Outcome, client_of, wait};
 use crate::connection::{ConnectionId, Listener};
 use crate::core::Core;
 use crate::process;
+use crate::pubsub::Kind;
 use crate::report::CoreReport;
 use crate::shared::Shared;
 
@@ -167,6 +168,7 @@ fn clients(out: &mut Fields<'_>) {
     out.put("client_read_buffer_bytes", report.input_bytes);
     out.put("client_write_buffer_bytes", report.output_bytes);
     out.put("blocked_clients", report.blocked);
+    out.put("pubsub_clients", report.pubsub_clients);
     out.put("timeout_disconnects", report.timed_out);
 }
 
@@ -233,7 +235,11 @@ fn stats(out: &mut Fields<'_>) {
     out.put("total_net_input_bytes", report.received);
     out.put("total_net_output_bytes", report.sent);
     out.put("rejected_connections", shared.rejected.load(Ordering::Relaxed));
-    out.put("client_output_buffer_limit_disconnections", report.output_limited);
+    let cut = report.backpressure;
+    out.put(
+        "client_output_buffer_limit_disconnections",
+        report.output_limited + cut.soft_limit + cut.hard_limit + cut.forced_disconnect,
+    );
     out.put("expired_keys", report.keyspace.expired);
     out.put("total_heartbeat_expired_keys", report.keyspace.expired_in_background);
     out.put("evicted_keys", report.keyspace.evicted);
@@ -242,6 +248,9 @@ fn stats(out: &mut Fields<'_>) {
     out.put("keyspace_misses", report.keyspace.misses);
     out.put("keyspace_mutations", report.keyspace.mutations);
     out.put("total_error_replies", report.error_replies);
+    out.put("pubsub_channels", shared.registry.count(Kind::Channel));
+    out.put("pubsub_patterns", shared.registry.count(Kind::Pattern));
+    out.put("pubsubshard_channels", shared.registry.count(Kind::Shard));
 }
 
 /// Orchestrators read this section line by line and take every line with `role` in it for the role: nothing else here

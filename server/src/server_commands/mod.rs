@@ -13,6 +13,7 @@ pub mod keys;
 mod latency;
 pub mod memory;
 pub mod monitor;
+pub mod pubsub;
 pub mod server;
 pub mod slowlog;
 pub mod subcommands;
@@ -23,6 +24,7 @@ use damselfly_protocol::{Argv, ReplyWriter};
 use crate::connection::{Connection, ConnectionId};
 use crate::core::Core;
 use crate::execute::Flow;
+use crate::pubsub::Kind;
 
 /// What a command of this folder returns: how the connection goes on, or the error to answer.
 pub type Outcome = Result<Flow, CommandError>;
@@ -48,6 +50,10 @@ pub fn run(core: &mut Core, id: ConnectionId, which: ServerCommand, argv: &Argv<
         ServerCommand::Memory => memory::memory(core, id, args),
         ServerCommand::Module => server::module(core, id, args),
         ServerCommand::Monitor => monitor::monitor(core, id),
+        ServerCommand::PSubscribe => pubsub::subscribe(core, id, args, Kind::Pattern),
+        ServerCommand::Publish => pubsub::publish(core, id, args, Kind::Channel),
+        ServerCommand::PubSub => pubsub::pubsub(core, id, args),
+        ServerCommand::PUnsubscribe => pubsub::unsubscribe(core, id, args, Kind::Pattern),
         ServerCommand::Ping => connection::ping(core, id, args),
         ServerCommand::Quit => connection::quit(core, id),
         ServerCommand::RandomKey => keys::random_key(core, id),
@@ -57,6 +63,11 @@ pub fn run(core: &mut Core, id: ConnectionId, which: ServerCommand, argv: &Argv<
         ServerCommand::Scan => keys::scan(core, id, args),
         ServerCommand::Select => connection::select(core, id, args),
         ServerCommand::Shutdown => server::shutdown(core, id, args),
+        ServerCommand::SPublish => pubsub::publish(core, id, args, Kind::Shard),
+        ServerCommand::SSubscribe => pubsub::subscribe(core, id, args, Kind::Shard),
+        ServerCommand::SUnsubscribe => pubsub::unsubscribe(core, id, args, Kind::Shard),
+        ServerCommand::Subscribe => pubsub::subscribe(core, id, args, Kind::Channel),
+        ServerCommand::Unsubscribe => pubsub::unsubscribe(core, id, args, Kind::Channel),
         ServerCommand::Slowlog => slowlog::slowlog(core, id, args),
         ServerCommand::SwapDb => keys::swap_db(core, id, args),
         ServerCommand::Time => server::time(core, id),
