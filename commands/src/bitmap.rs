@@ -458,7 +458,7 @@ fn edit<R>(
         None => {
             let mut bytes = vec![0; len];
             let result = change(&mut bytes);
-            ks.set_string(db, key, &bytes, Expiry::Never);
+            ks.set_edited(db, key, &bytes, Expiry::Never);
             result
         }
     }
@@ -499,7 +499,7 @@ fn bitop(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
         result.iter_mut().for_each(|byte| *byte = !*byte);
     }
     if !result.is_empty() {
-        cx.set_string(target, &result, Expiry::Never);
+        cx.set_edited(target, &result, Expiry::Never);
         cx.changed(target, Class::String, "set");
     } else if cx.ks.remove(cx.db, target) {
         cx.changed(target, Class::Generic, "del");

@@ -5,7 +5,7 @@
 
 use damselfly_json::Document;
 use damselfly_keyspace::values::zset::SortedSet;
-use damselfly_keyspace::{Collection, Expiry, List, Object, Value};
+use damselfly_keyspace::{Collection, Db, Expiry, List, Loc, Object, Value};
 use damselfly_protocol::number::Decimal;
 use damselfly_rdb::{Encoder, Target, dump};
 
@@ -113,8 +113,17 @@ fn store_collection<C: Collection>(
     Ok(())
 }
 
-/// What OBJECT ENCODING answers.
-pub fn encoding(value: Value<'_, Object>) -> &'static str {
+/// What OBJECT ENCODING answers for a key. Redis leaves a string that was edited in an allocation of its own, however
+/// short it is, until it is set anew.
+pub fn encoding_at(table: &Db, loc: Loc) -> &'static str {
+    match table.value(loc) {
+        Value::Str(_) if table.is_edited(loc) => "raw",
+        value => encoding(value),
+    }
+}
+
+/// The name for what a value is, whatever happened to it.
+fn encoding(value: Value<'_, Object>) -> &'static str {
     match value {
         Value::Int(_) => "int",
         Value::Str(bytes) if bytes.len() <= EMBEDDED_LEN_MAX => "embstr",

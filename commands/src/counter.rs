@@ -4,7 +4,6 @@ use damselfly_keyspace::{Class, Expiry};
 use damselfly_protocol::long_double::{IncrByFloatError, incr_by_float};
 use damselfly_protocol::number::Decimal;
 
-use crate::cx::Str;
 use crate::{Args, Arity, CmdResult, Command, CommandError, Cx, Flags, Group, Keys, Run, Spread};
 
 pub(crate) const COMMANDS: &[&Command] = &[&CL_THROTTLE, &DECR, &DECRBY, &INCR, &INCRBY, &INCRBYFLOAT];
@@ -36,10 +35,7 @@ fn throttle(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
         return Err(CommandError::NotInteger);
     }
     let full_at = match cx.find_string(key)? {
-        Some(loc) => match cx.string_at(loc)? {
-            Str::Int(full_at) => i128::from(full_at),
-            Str::Bytes(_) => return Err(CommandError::NotInteger),
-        },
+        Some(loc) => i128::from(cx.string_at(loc)?.number().ok_or(CommandError::NotInteger)?),
         None => 0,
     };
     // In 128 bits a unit, below 2^93, always fits; so do usual multiples of it.
@@ -134,13 +130,13 @@ fn incr(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
     add(cx, args.take()?, 1)
 }
 
-/// Adds to the number of a key. Text that is a number is stored as one, so what is stored as text is none.
+/// Adds to the number of a key.
 #[inline]
 fn add(cx: &mut Cx<'_>, key: &[u8], increment: i64) -> CmdResult {
     const OVERFLOW: CommandError = CommandError::text("ERR increment or decrement would overflow");
     let sum = match cx.find(key) {
         Some(loc) => {
-            let Str::Int(number) = cx.string_at(loc)? else { return Err(CommandError::NotInteger) };
+            let number = cx.string_at(loc)?.number().ok_or(CommandError::NotInteger)?;
             let sum = number.checked_add(increment).ok_or(OVERFLOW)?;
             cx.ks.table_mut(cx.db).set_int_at(loc, sum);
             sum
@@ -196,7 +192,7 @@ fn incrbyfloat(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
         IncrByFloatError::NotAFloat => CommandError::NotFloat,
         IncrByFloatError::NotFinite => CommandError::text("ERR increment would produce NaN or Infinity"),
     })?;
-    cx.set_string(key, sum.as_bytes(), Expiry::Keep);
+    cx.set_text(key, sum.as_bytes(), Expiry::Keep);
     cx.changed(key, Class::String, "incrbyfloat");
     cx.out.bulk(sum.as_bytes());
     Ok(())

@@ -2,7 +2,7 @@
 
 use damselfly_keyspace::values::PackLimits;
 use damselfly_keyspace::{Class, Expiry, Keyspace, Loc, Object, Value};
-use damselfly_protocol::number::Decimal;
+use damselfly_protocol::number::{Decimal, parse_i64};
 use damselfly_protocol::reply::ReplyWriter;
 use damselfly_sketches::hll;
 
@@ -15,6 +15,8 @@ pub struct Env {
     pub string_len_max: usize,
     /// Longest sparse HyperLogLog (`hll-sparse-max-bytes`).
     pub hll_sparse_max: usize,
+    /// Keys are evicted by how often they are used, not by how long they were not (`maxmemory-policy`).
+    pub lfu: bool,
     /// When a sorted set is small.
     pub zset_pack: PackLimits,
 }
@@ -24,6 +26,7 @@ impl Default for Env {
         Env {
             string_len_max: 512 * 1024 * 1024,
             hll_sparse_max: hll::SPARSE_MAX_BYTES,
+            lfu: false,
             zset_pack: PackLimits::default(),
         }
     }
@@ -46,7 +49,7 @@ pub struct Cx<'a> {
 pub enum Str<'a> {
     /// In canonical decimal form.
     Int(i64),
-    /// As bytes.
+    /// As bytes; after an edit these may be a number's, too.
     Bytes(&'a [u8]),
 }
 
@@ -57,6 +60,15 @@ impl<'a> Str<'a> {
         match self {
             Str::Bytes(bytes) => bytes.len(),
             Str::Int(number) => Decimal::new(number).as_bytes().len(),
+        }
+    }
+
+    /// The number that the bytes are in canonical form.
+    #[inline]
+    pub fn number(self) -> Option<i64> {
+        match self {
+            Str::Int(number) => Some(number),
+            Str::Bytes(bytes) => parse_i64(bytes),
         }
     }
 
@@ -126,6 +138,17 @@ impl<'a> Cx<'a> {
     #[inline]
     pub fn set_string(&mut self, key: &[u8], value: &[u8], expiry: Expiry) {
         self.ks.set_string(self.db, key, value, expiry);
+    }
+
+    /// Stores a string that stays text, even if it reads like a number. Announce it with [`Cx::changed`].
+    pub fn set_text(&mut self, key: &[u8], value: &[u8], expiry: Expiry) {
+        self.ks.set_text(self.db, key, value, expiry);
+    }
+
+    /// Stores a string made by an edit, which OBJECT ENCODING tells from one that was set. Announce it with
+    /// [`Cx::changed`].
+    pub fn set_edited(&mut self, key: &[u8], value: &[u8], expiry: Expiry) {
+        self.ks.set_edited(self.db, key, value, expiry);
     }
 
     /// Stores a collection. Announce it with [`Cx::changed`].

@@ -272,12 +272,16 @@ fn object(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
         "ERR An LFU maxmemory policy is not selected, access frequency not tracked. Please note that when \
          switching between policies at runtime LRU and LFU data will take some time to adjust.",
     );
+    const NO_IDLE_TIMES: CommandError = CommandError::text(
+        "ERR An LFU maxmemory policy is selected, idle time not tracked. Please note that when switching between \
+         policies at runtime LRU and LFU data will take some time to adjust.",
+    );
     const HELP: [&str; 11] = [
         "OBJECT <subcommand> [<arg>]. Subcommands are:",
         "ENCODING <key>",
         "    The form in which the value is kept.",
         "FREQ <key>",
-        "    Not counted: always an error.",
+        "    How often the key is used; not counted, so 0 with an LFU policy and an error without.",
         "IDLETIME <key>",
         "    Seconds since the key was used; not measured, so always 0.",
         "REFCOUNT <key>",
@@ -305,10 +309,11 @@ fn object(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
         return Ok(());
     };
     match name.as_slice() {
-        b"encoding" => cx.out.bulk(convert::encoding(cx.ks.value(cx.db, loc)).as_bytes()),
+        b"encoding" => cx.out.bulk(convert::encoding_at(cx.ks.table(cx.db), loc).as_bytes()),
         b"refcount" => cx.out.int(1),
-        b"idletime" => cx.out.int(0),
-        _ => return Err(NO_FREQUENCIES),
+        b"idletime" if cx.env.lfu => return Err(NO_IDLE_TIMES),
+        b"freq" if !cx.env.lfu => return Err(NO_FREQUENCIES),
+        _ => cx.out.int(0),
     }
     Ok(())
 }

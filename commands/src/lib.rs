@@ -31,7 +31,7 @@ mod string;
 mod zset;
 
 pub use args::Args;
-pub use convert::{encoding, serialized_len};
+pub use convert::{encoding_at, serialized_len};
 pub use cx::{Cx, Env};
 pub use error::{CmdResult, CommandError};
 pub use lookup::{Found, lookup};

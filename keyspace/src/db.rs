@@ -16,6 +16,9 @@ pub struct Db {
     scratch: Vec<u8>,
 }
 
+/// A key that must be seen to expire before something else takes its place.
+pub(crate) struct Due(pub Loc);
+
 /// Longest decimal form of an i64, sign included.
 const INT_LEN_MAX: usize = 20;
 
@@ -178,7 +181,8 @@ impl Db {
         self.table.find(hash, &key).expect("a split loses no key")
     }
 
-    /// Stores a string; `hash` is that of `key`.
+    /// Stores a string, as a number if its bytes are the canonical form of one; `hash` is that of `key`. What is due
+    /// at `now` is not overwritten: it must be seen to expire first.
     #[inline]
     pub(crate) fn set_string(
         &mut self,
@@ -186,32 +190,86 @@ impl Db {
         key: &[u8],
         value: &[u8],
         expiry: Expiry,
-    ) -> Removed<Object> {
+        now: u64,
+    ) -> Result<Removed<Object>, Due> {
         match canonical_int(value) {
-            Some(number) => self.set_int(hash, key, number, expiry),
-            None => loop {
-                let Some(loc) = self.table.find(hash, key) else {
-                    self.insert(hash, key, NewValue::Str(value), expiry);
-                    return Removed::String;
-                };
-                match self.table.set_string(loc, value, expiry) {
-                    Ok((_, removed)) => return self.count_out(removed),
-                    Err(_) => self.table.split(hash),
-                }
-            },
+            Some(number) => self.set_int(hash, key, number, expiry, now),
+            None => self.set_text(hash, key, value, expiry, now),
         }
     }
 
-    /// Stores a number.
+    /// As [`Db::set_string`], with the bytes stored as they are.
     #[inline]
-    pub(crate) fn set_int(&mut self, hash: u64, key: &[u8], value: i64, expiry: Expiry) -> Removed<Object> {
+    pub(crate) fn set_text(
+        &mut self,
+        hash: u64,
+        key: &[u8],
+        value: &[u8],
+        expiry: Expiry,
+        now: u64,
+    ) -> Result<Removed<Object>, Due> {
         loop {
-            let Some(loc) = self.table.find(hash, key) else {
+            let Some(loc) = self.find_not_due(hash, key, now)? else {
+                self.insert(hash, key, NewValue::Str(value), expiry);
+                return Ok(Removed::String);
+            };
+            match self.table.set_string(loc, value, expiry) {
+                Ok((_, removed)) => return Ok(self.count_out(removed)),
+                Err(_) => self.table.split(hash),
+            }
+        }
+    }
+
+    /// As [`Db::set_text`], for a string that came about by an edit.
+    pub(crate) fn set_edited(
+        &mut self,
+        hash: u64,
+        key: &[u8],
+        value: &[u8],
+        expiry: Expiry,
+        now: u64,
+    ) -> Result<Removed<Object>, Due> {
+        loop {
+            let Some(loc) = self.find_not_due(hash, key, now)? else {
+                self.insert(hash, key, NewValue::Edited(value), expiry);
+                return Ok(Removed::String);
+            };
+            match self.table.set_edited(loc, value, expiry) {
+                Ok((_, removed)) => return Ok(self.count_out(removed)),
+                Err(_) => self.table.split(hash),
+            }
+        }
+    }
+
+    #[inline]
+    fn find_not_due(&self, hash: u64, key: &[u8], now: u64) -> Result<Option<Loc>, Due> {
+        match self.table.find(hash, key) {
+            Some(loc) if self.table.expire_at(loc).is_some_and(|at| at <= now) => Err(Due(loc)),
+            found => Ok(found),
+        }
+    }
+
+    /// Whether a string was edited since it was set, or is so long that it makes no difference.
+    pub fn is_edited(&self, loc: Loc) -> bool {
+        self.table.is_edited(loc)
+    }
+
+    #[inline]
+    fn set_int(
+        &mut self,
+        hash: u64,
+        key: &[u8],
+        value: i64,
+        expiry: Expiry,
+        now: u64,
+    ) -> Result<Removed<Object>, Due> {
+        loop {
+            let Some(loc) = self.find_not_due(hash, key, now)? else {
                 self.insert(hash, key, NewValue::Int(value), expiry);
-                return Removed::String;
+                return Ok(Removed::String);
             };
             match self.table.set_int(loc, value, expiry) {
-                Ok((_, removed)) => return self.count_out(removed),
+                Ok((_, removed)) => return Ok(self.count_out(removed)),
                 Err(_) => self.table.split(hash),
             }
         }
@@ -287,7 +345,9 @@ impl Db {
             Edited::Store(result) => {
                 let key = self.table.key(loc).to_vec();
                 let hash = self.table.hash(&key);
-                self.set_string(hash, &key, &scratch, Expiry::Keep);
+                // Whoever found the key to edit it found it alive.
+                let stored = self.set_edited(hash, &key, &scratch, Expiry::Keep, 0);
+                assert!(stored.is_ok(), "nothing is due at the beginning of time");
                 result
             }
         };
@@ -384,7 +444,7 @@ mod tests {
         let value = |i: usize| format!("value {i} {}", "x".repeat(i % 300)).into_bytes();
         for i in 0..20_000 {
             let key = format!("key:{i}").into_bytes();
-            db.set_string(db.table.hash(&key), &key, &value(i), Expiry::Never);
+            assert!(db.set_string(db.table.hash(&key), &key, &value(i), Expiry::Never, 0).is_ok());
         }
         for i in 0..20_000 {
             let key = format!("key:{i}").into_bytes();

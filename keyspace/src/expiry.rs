@@ -108,6 +108,27 @@ mod tests {
         assert_eq!((keyspace.len(0), keyspace.stats.expired), (0, 1));
     }
 
+    /// Who overwrites a key that is due makes it expire first: it is counted and announced, and nothing of it is kept.
+    #[test]
+    fn overwritten_too_late() {
+        let mut keyspace = keyspace();
+        keyspace.observed = true;
+        for (value, expiry) in [(&b"12"[..], Expiry::Keep), (b"text", Expiry::Keep), (b"text", Expiry::Never)]
+        {
+            keyspace.set_string(0, b"k", b"old", Expiry::At(1_000_500));
+            keyspace.now = 1_000_500;
+            let before = keyspace.stats.expired;
+            keyspace.set_string(0, b"k", value, expiry);
+            assert_eq!(keyspace.stats.expired, before + 1);
+            let loc = keyspace.find(0, b"k").expect("stored");
+            assert_eq!(keyspace.table(0).expire_at(loc), None);
+            let events = keyspace.take_events();
+            assert_eq!(events.iter().map(|event| event.name).collect::<Vec<_>>(), ["expired"]);
+            keyspace.now = 1_000_000;
+        }
+        keyspace.check();
+    }
+
     /// One round of the walk removes exactly the due keys of all databases, however they are spread.
     #[test]
     fn in_the_background_completely() {

@@ -27,6 +27,8 @@ pub use value::{Object, Type};
 
 use std::collections::VecDeque;
 
+use db::Due;
+
 /// Milliseconds since 1970.
 pub type UnixMs = u64;
 
@@ -276,8 +278,45 @@ impl Keyspace {
     #[inline]
     pub fn set_string(&mut self, db: usize, key: &[u8], value: &[u8], expiry: Expiry) {
         let hash = self.hash(key);
-        if let Removed::Object(object) = self.db_mut(db).set_string(hash, key, value, expiry) {
-            self.discard(object);
+        let now = self.now;
+        let mut stored = self.db_mut(db).set_string(hash, key, value, expiry, now);
+        if let Err(Due(loc)) = stored {
+            self.expire(db, loc);
+            stored = self.db_mut(db).set_string(hash, key, value, expiry, now);
+        }
+        self.discard_replaced(stored);
+    }
+
+    /// Stores a string that is not to become a number, whatever its bytes are.
+    pub fn set_text(&mut self, db: usize, key: &[u8], value: &[u8], expiry: Expiry) {
+        let hash = self.hash(key);
+        let now = self.now;
+        let mut stored = self.db_mut(db).set_text(hash, key, value, expiry, now);
+        if let Err(Due(loc)) = stored {
+            self.expire(db, loc);
+            stored = self.db_mut(db).set_text(hash, key, value, expiry, now);
+        }
+        self.discard_replaced(stored);
+    }
+
+    /// Stores a string that came about by an edit ([`Db::is_edited`]).
+    pub fn set_edited(&mut self, db: usize, key: &[u8], value: &[u8], expiry: Expiry) {
+        let hash = self.hash(key);
+        let now = self.now;
+        let mut stored = self.db_mut(db).set_edited(hash, key, value, expiry, now);
+        if let Err(Due(loc)) = stored {
+            self.expire(db, loc);
+            stored = self.db_mut(db).set_edited(hash, key, value, expiry, now);
+        }
+        self.discard_replaced(stored);
+    }
+
+    #[inline]
+    fn discard_replaced(&mut self, stored: Result<Removed<Object>, Due>) {
+        match stored {
+            Ok(Removed::String) => {}
+            Ok(Removed::Object(object)) => self.discard(object),
+            Err(Due(_)) => unreachable!("what was due has just been removed"),
         }
     }
 

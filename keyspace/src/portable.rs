@@ -15,8 +15,15 @@ pub struct Portable {
 #[derive(Clone)]
 enum PortableValue {
     Int(i64),
-    Bytes(Vec<u8>),
+    Text(Vec<u8>),
+    Edited(Vec<u8>),
     Object(Object),
+}
+
+impl PortableValue {
+    fn of_bytes(bytes: &[u8], edited: bool) -> PortableValue {
+        if edited { PortableValue::Edited(bytes.to_vec()) } else { PortableValue::Text(bytes.to_vec()) }
+    }
 }
 
 impl Keyspace {
@@ -26,7 +33,7 @@ impl Keyspace {
         let table = self.table(db);
         let value = match table.value(loc) {
             Value::Int(number) => PortableValue::Int(number),
-            Value::Str(bytes) => PortableValue::Bytes(bytes.to_vec()),
+            Value::Str(bytes) => PortableValue::of_bytes(bytes, table.is_edited(loc)),
             Value::Object(object) => PortableValue::Object(object.clone()),
         };
         Some(Portable {
@@ -44,7 +51,7 @@ impl Keyspace {
         let (expire_at, sticky, mc_flags) = (table.expire_at(loc), table.is_sticky(loc), table.mc_flags(loc));
         let string = match table.value(loc) {
             Value::Int(number) => Some(PortableValue::Int(number)),
-            Value::Str(bytes) => Some(PortableValue::Bytes(bytes.to_vec())),
+            Value::Str(bytes) => Some(PortableValue::of_bytes(bytes, table.is_edited(loc))),
             Value::Object(_) => None,
         };
         let value = match table.remove(loc) {
@@ -63,7 +70,8 @@ impl Keyspace {
         let expiry = portable.expire_at.map_or(Expiry::Never, Expiry::At);
         match portable.value {
             PortableValue::Int(number) => self.set_string(db, key, number.to_string().as_bytes(), expiry),
-            PortableValue::Bytes(bytes) => self.set_string(db, key, &bytes, expiry),
+            PortableValue::Text(bytes) => self.set_text(db, key, &bytes, expiry),
+            PortableValue::Edited(bytes) => self.set_edited(db, key, &bytes, expiry),
             PortableValue::Object(object) => self.set_object(db, key, object, expiry),
         }
         // Looked up without regard to time: what is imported may expire this very millisecond.

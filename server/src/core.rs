@@ -23,6 +23,7 @@ use std::task::Poll as TaskPoll;
 use std::time::Duration;
 
 use damselfly_commands::Env;
+use damselfly_config::MaxmemoryPolicy;
 use damselfly_keyspace::{Keyspace, Options};
 use damselfly_protocol::{Limits, Requests};
 
@@ -849,6 +850,8 @@ impl Core {
         self.pipeline_max = settings.pipeline_queue_limit() as usize;
         self.env.string_len_max = settings.proto_max_bulk_len() as usize;
         self.env.hll_sparse_max = settings.hll_sparse_max_bytes() as usize;
+        self.env.lfu =
+            matches!(settings.maxmemory_policy(), MaxmemoryPolicy::AllkeysLfu | MaxmemoryPolicy::VolatileLfu);
         self.env.zset_pack.entries_max = settings.zset_max_listpack_entries() as usize;
         self.env.zset_pack.len_max = settings.zset_max_listpack_value() as usize;
         self.limits.max_bulk_len = u32::try_from(settings.proto_max_bulk_len()).unwrap_or(u32::MAX);

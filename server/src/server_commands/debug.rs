@@ -188,7 +188,8 @@ fn object(core: &mut Core, id: ConnectionId, key: &[u8]) -> Outcome {
             core.after_command();
             let table = core.ks.db(db)?;
             let loc = found?;
-            let (encoding, serialized) = described(table.value(loc));
+            let (encoding, serialized) =
+                (damselfly_commands::encoding_at(table, loc), serialized_len(table.value(loc)));
             Some(format!(
                 // Idle times are not measured: as in OBJECT IDLETIME, every key was used just now.
                 "Value at:{:p} refcount:1 encoding:{encoding} serializedlength:{serialized} lru:{} lru_seconds_idle:0",
@@ -208,14 +209,14 @@ fn object(core: &mut Core, id: ConnectionId, key: &[u8]) -> Outcome {
     wait(core, id)
 }
 
-/// Encoding, and bytes in an RDB file without compression.
-fn described(value: Value<'_, Object>) -> (&'static str, usize) {
+/// Bytes in an RDB file without compression.
+fn serialized_len(value: Value<'_, Object>) -> usize {
     let string = |len: usize| match len {
         0..64 => 1 + len,
         64..16_384 => 2 + len,
         _ => 5 + len,
     };
-    let len = match value {
+    match value {
         Value::Int(number) => match number {
             -0x80..=0x7F => 2,
             -0x8000..=0x7FFF => 3,
@@ -224,8 +225,7 @@ fn described(value: Value<'_, Object>) -> (&'static str, usize) {
         },
         Value::Str(bytes) => string(bytes.len()),
         Value::Object(_) => damselfly_commands::serialized_len(value),
-    };
-    (damselfly_commands::encoding(value), len)
+    }
 }
 
 /// DEBUG DIGEST: of one instant, so all shards are locked while each digests its keys.
@@ -469,7 +469,7 @@ fn populate_one(core: &mut Core, population: &Population, key: &[u8], value: &mu
 mod tests {
     use damselfly_keyspace::Value;
 
-    use super::described;
+    use super::serialized_len;
 
     /// Lengths at the borders of the file format's encodings.
     #[test]
@@ -477,10 +477,10 @@ mod tests {
         for (number, len) in
             [(0, 2), (-128, 2), (128, 3), (32767, 3), (32768, 5), (1 << 31, 11), (i64::MIN, 21)]
         {
-            assert_eq!(described(Value::Int(number)), ("int", len), "{number}");
+            assert_eq!(serialized_len(Value::Int(number)), len, "{number}");
         }
         for (len, serialized) in [(0, 1), (63, 64), (64, 66), (16_383, 16_385), (16_384, 16_389)] {
-            assert_eq!(described(Value::Str(&vec![b'x'; len])).1, serialized);
+            assert_eq!(serialized_len(Value::Str(&vec![b'x'; len])), serialized);
         }
     }
 }

@@ -5,7 +5,8 @@
 //!
 //! tag:   bits 0-2 kind   bit 3 expiry has 8 bytes   bit 4 has expiry   bit 5 sticky
 //!        bit 6 has memcache flags   bit 7 key is outside: [tag 1][pointer 8][length 4] and no key bytes
-//! kinds: 0-3 integer of 1, 2, 4, 8 bytes   4, 5 string with 1 or 2 bytes of length
+//! kinds: 0-3 integer of 1, 2, 4, 8 bytes   4, 5 string with 1 or 2 bytes of length; a short string of kind 5 is one
+//!        that was edited, which Redis tells from one that was set
 //!        6 string outside: [pointer 8][length 4][capacity 4]   7 collection: [number in the slab 4]
 //! ```
 //!
@@ -39,6 +40,8 @@ const STR16: u8 = 5;
 const STR_OUT: u8 = 6;
 const OBJECT: u8 = 7;
 
+/// Longest string whose length is one byte.
+const STR8_LEN_MAX: usize = 255;
 /// Longest key kept inside an entry.
 const KEY_IN_MAX: usize = 255;
 /// First expiry that does not fit six bytes.
@@ -69,6 +72,8 @@ pub enum NewValue<'a, O> {
     Int(i64),
     /// Bytes, copied.
     Str(&'a [u8]),
+    /// Bytes, copied, that came about by an edit: [`KeyTable::is_edited`].
+    Edited(&'a [u8]),
     /// A collection, moved in.
     Object(O),
 }
@@ -449,13 +454,13 @@ impl<O> KeyTable<O> {
                     .copy_from_slice(&n.to_le_bytes()[..len]);
                 self.string_bytes += len;
             }
-            NewValue::Str(bytes) if draft.tag & KIND == STR_OUT => {
+            NewValue::Str(bytes) | NewValue::Edited(bytes) if draft.tag & KIND == STR_OUT => {
                 let bytes = bytes.to_vec();
                 self.outside_bytes += good_size(bytes.capacity());
                 self.string_bytes += good_size(bytes.capacity());
                 outside::store(bytes, &mut self.table.entry_mut(loc)[draft.value..]);
             }
-            NewValue::Str(bytes) => {
+            NewValue::Str(bytes) | NewValue::Edited(bytes) => {
                 self.table.entry_mut(loc)[draft.value..draft.value + bytes.len()].copy_from_slice(bytes);
                 self.string_bytes += bytes.len();
             }
@@ -500,12 +505,23 @@ impl<O> KeyTable<O> {
             Expiry::Never => parts.tag & EXPIRES == 0,
             Expiry::At(_) => false,
         };
-        // The commonest overwrite: same length, expiry unchanged.
-        if (kind == STR8 || kind == STR16) && parts.value_len == value.len() && keeps {
+        // The commonest overwrite: same length, expiry unchanged. An edited string is so no longer.
+        let fits = kind == STR8 || kind == STR16 && value.len() > STR8_LEN_MAX;
+        if fits && parts.value_len == value.len() && keeps {
             self.table.entry_mut(loc)[parts.value..parts.value + value.len()].copy_from_slice(value);
             return Ok((loc, Removed::String));
         }
         self.replace(loc, NewValue::Str(value), expiry).map_err(|(full, _)| full)
+    }
+
+    /// As [`KeyTable::set_string`], for bytes that came about by an edit.
+    pub fn set_edited(&mut self, loc: Loc, value: &[u8], expiry: Expiry) -> Result<(Loc, Removed<O>), Full> {
+        self.replace(loc, NewValue::Edited(value), expiry).map_err(|(full, _)| full)
+    }
+
+    /// Whether a string came about by an edit, or is so long that it makes no difference.
+    pub fn is_edited(&self, loc: Loc) -> bool {
+        matches!(self.table.entry(loc)[0] & KIND, STR16 | STR_OUT)
     }
 
     /// Replaces a value by a number.
@@ -818,7 +834,7 @@ impl<O> KeyTable<O> {
 pub enum Edited<R> {
     /// The string was changed where it is.
     InPlace(R),
-    /// The changed bytes are in the scratch buffer; store them with `set_string` or `set_int`.
+    /// The changed bytes are in the scratch buffer; store them with `set_edited`.
     Store(R),
 }
 
@@ -857,8 +873,8 @@ impl Draft {
                 let kind = KeyTable::<O>::int_kind(*n);
                 (kind, 1 << kind)
             }
-            NewValue::Str(bytes) if bytes.len() <= 255 => (STR8, bytes.len()),
-            NewValue::Str(bytes) => (STR16, bytes.len()),
+            NewValue::Str(bytes) if bytes.len() <= STR8_LEN_MAX => (STR8, bytes.len()),
+            NewValue::Str(bytes) | NewValue::Edited(bytes) => (STR16, bytes.len()),
             NewValue::Object(_) => (OBJECT, 4),
         };
         let (key_tag, key_len) = if key.len() <= KEY_IN_MAX { (0, key.len()) } else { (KEY_OUT, 0) };
