@@ -28,6 +28,7 @@ mod pubsub;
 mod server;
 mod spread;
 mod string;
+mod transaction;
 mod zset;
 
 pub use args::Args;
@@ -171,6 +172,8 @@ pub enum Group {
     String,
     /// The server.
     Server,
+    /// MULTI and EXEC.
+    Transactions,
 }
 
 impl Group {
@@ -186,6 +189,7 @@ impl Group {
             Group::SortedSet => "sorted-set",
             Group::String => "string",
             Group::Server => "server",
+            Group::Transactions => "transactions",
         }
     }
 
@@ -200,6 +204,7 @@ impl Group {
             Group::SortedSet => Some("sortedset"),
             Group::String => Some("string"),
             Group::PubSub | Group::Server => None,
+            Group::Transactions => Some("transaction"),
         }
     }
 }
@@ -295,6 +300,16 @@ pub enum ServerCommand {
     Unsubscribe,
     /// DBSIZE
     DbSize,
+    /// DISCARD
+    Discard,
+    /// EXEC
+    Exec,
+    /// MULTI
+    Multi,
+    /// UNWATCH
+    Unwatch,
+    /// WATCH
+    Watch,
 }
 
 /// A command's declaration. Every field is written out; there are no defaults to remember.
@@ -374,6 +389,7 @@ pub const FAMILIES: &[&[&Command]] = &[
     pubsub::COMMANDS,
     server::COMMANDS,
     string::COMMANDS,
+    transaction::COMMANDS,
     zset::COMMANDS,
 ];
 

@@ -248,6 +248,11 @@ impl Keyspace {
         self.dbs[db].as_deref_mut().expect("a database with a key exists")
     }
 
+    /// Whether a key is stored, expired or not.
+    pub fn is_stored(&self, db: usize, key: &[u8]) -> bool {
+        self.db(db).is_some_and(|table| table.find(self.hash(key), key).is_some())
+    }
+
     /// Removes a key; false if it was not there. A big collection is freed in steps.
     pub fn remove(&mut self, db: usize, key: &[u8]) -> bool {
         match self.find(db, key) {

@@ -17,9 +17,11 @@ use damselfly_commands::Command;
 use damselfly_protocol::{Argv, Proto, ProtocolError, Requests, Scanner};
 use rustix::net::{RecvFlags, SendFlags};
 
+use crate::core::Work;
 use crate::modes::Modes;
 use crate::server_commands::subcommands::Subcommand;
 use crate::slow_peers::Slowness;
+use crate::transaction::{Transaction, Watching};
 
 /// A connection on its core: a place and the generation of the place's use, so that a late answer for a closed
 /// connection does not reach its successor.
@@ -175,6 +177,14 @@ pub struct Connection {
     pub ended: bool,
     /// A command of this connection is being carried out elsewhere.
     pub waiting: bool,
+    /// What goes on when the command under way is done, instead of the next request: the rest of a transaction.
+    pub then: Option<Work>,
+    /// A transaction over several shards is being carried out. The connection stays until it is done.
+    pub executing: bool,
+    /// MULTI: what was queued since.
+    pub multi: Option<Box<Transaction>>,
+    /// WATCH.
+    pub watching: Option<Box<Watching>>,
     /// Close once the output is sent.
     pub closing: bool,
     /// AUTH was given or is not needed.
@@ -240,6 +250,10 @@ impl Connection {
             hung_up: false,
             ended: false,
             waiting: false,
+            then: None,
+            executing: false,
+            multi: None,
+            watching: None,
             closing: false,
             authenticated,
             proto: Proto::Resp2,
@@ -406,6 +420,7 @@ impl Connection {
             + self.output.capacity()
             + self.fills.capacity()
             + self.holes.capacity() * size_of::<Hole>()
+            + self.multi.as_ref().map_or(0, |multi| multi.heap_bytes())
     }
 }
 

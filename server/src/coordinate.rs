@@ -19,8 +19,9 @@ use crate::core::Core;
 use crate::execute::{Sender, run_handler};
 use crate::locks::{Scope, Ticket, lock_number};
 
-/// Locks held on several cores.
-pub type Held = Vec<(usize, Ticket)>;
+/// Locks held on several cores. No ticket: the lock is that of the transaction or script around the operation, which
+/// gives it back itself.
+pub type Held = Vec<(usize, Option<Ticket>)>;
 
 /// What goes on once they are held.
 type OnHeld = Box<dyn FnOnce(&mut Core, Held)>;
@@ -48,6 +49,20 @@ impl Core {
     /// Takes locks on several cores in order, then goes on.
     pub fn lock_all(&mut self, scopes: BTreeMap<usize, Scope>, then: impl FnOnce(&mut Core, Held) + 'static) {
         lock_next(self, scopes.into_iter().collect(), Vec::new(), Box::new(then));
+    }
+
+    /// As [`Core::lock_all`], for a command of this connection: if it is part of a transaction, that holds the locks.
+    pub fn lock_for(
+        &mut self,
+        id: ConnectionId,
+        scopes: BTreeMap<usize, Scope>,
+        then: impl FnOnce(&mut Core, Held) + 'static,
+    ) {
+        if self.connection(id).is_some_and(|connection| connection.executing) {
+            then(self, scopes.into_keys().map(|core| (core, None)).collect());
+        } else {
+            self.lock_all(scopes, then);
+        }
     }
 
     /// Carries out a command whose keys are on several shards.
@@ -84,7 +99,7 @@ impl Core {
             })
             .collect();
         let owned = Owned::new(argv.iter());
-        self.lock_all(scopes, move |core, held| match command.spread {
+        self.lock_for(id, scopes, move |core, held| match command.spread {
             Spread::Split { step, merge } => {
                 let nanos = Cell::new(0);
                 let split =
@@ -364,7 +379,7 @@ fn lock_next(core: &mut Core, mut todo: VecDeque<(usize, Scope)>, mut held: Held
         to,
         move |core, replier| core.lock(scope, move |core, ticket| replier.reply(core, ticket)),
         move |core, ticket| {
-            held.push((to, ticket));
+            held.push((to, Some(ticket)));
             lock_next(core, todo, held, then);
         },
     );

@@ -40,6 +40,7 @@ use crate::pubsub::PubSub;
 use crate::shared::Shared;
 use crate::slow_peers::{PeerLimits, Slowness};
 use crate::stats::CoreStats;
+use crate::transaction::Watches;
 
 /// Bytes read from a socket at once. A pipeline of 32 small commands is 2 KB; 64 KiB lets 4 KiB values at pipeline 8
 /// through in one call.
@@ -66,7 +67,7 @@ const TOKEN_LISTENER: u64 = u64::MAX - 1024;
 pub type Then = Box<dyn FnOnce(&mut Core, Box<dyn Any>)>;
 
 /// Work that this core does later.
-type Work = Box<dyn FnOnce(&mut Core)>;
+pub type Work = Box<dyn FnOnce(&mut Core)>;
 
 /// Messages for one peer.
 #[derive(Default)]
@@ -105,6 +106,8 @@ pub struct Core {
     pub stats: CoreStats,
     /// Key locks of the shard.
     pub locks: Locks,
+    /// Keys of the shard that connections watch.
+    pub watches: Watches,
     /// Requests from a peer's connection that wait behind a locked one of the same connection.
     pub parked: HashMap<(usize, ConnectionId), VecDeque<Box<Batch>>>,
     places: Vec<Place>,
@@ -175,6 +178,7 @@ impl Core {
             pipeline_max: usize::MAX,
             stats: CoreStats::default(),
             locks: Locks::default(),
+            watches: Watches::default(),
             parked: HashMap::new(),
             places: Vec::new(),
             free_places: Vec::new(),
@@ -465,7 +469,14 @@ impl Core {
         if place.generation != id.generation {
             return None;
         }
-        let connection = place.connection.take()?;
+        if let Some(connection) = place.connection.as_deref_mut()
+            && connection.executing
+        {
+            // A transaction ends whole, whether or not somebody still waits for its replies.
+            connection.closing = true;
+            return None;
+        }
+        let mut connection = place.connection.take()?;
         if connection.modes.any() {
             self.leave_modes(id, connection.modes);
         }
@@ -481,6 +492,9 @@ impl Core {
         self.stats.sent = self.stats.sent.wrapping_add(connection.sent_total);
         if connection.client.listener != Listener::Main {
             self.stats.processed_other = self.stats.processed_other.wrapping_add(connection.commands);
+        }
+        if let Some(watching) = connection.watching.take() {
+            self.forget_watched(*watching);
         }
         self.count_out();
         Some(connection)
@@ -614,7 +628,10 @@ impl Core {
 
     /// A command that was carried out elsewhere is done: its reply is in the output. Goes on with the connection.
     pub fn resume(&mut self, id: ConnectionId) {
-        if let Some(connection) = self.connection(id) {
+        let Some(connection) = self.connection(id) else { return };
+        if let Some(then) = connection.then.take() {
+            self.defer(then);
+        } else {
             connection.waiting = false;
             self.again.push_back(id);
         }
@@ -768,8 +785,9 @@ impl Core {
         self.next_turn.push_back(Box::new(work));
     }
 
-    /// Releases a lock and goes on with those that waited for it.
-    pub fn unlock(&mut self, ticket: crate::locks::Ticket) {
+    /// Releases a lock, if there is a ticket, and goes on with those that waited for it.
+    pub fn unlock(&mut self, ticket: impl Into<Option<crate::locks::Ticket>>) {
+        let Some(ticket) = ticket.into() else { return };
         for (ticket, on_grant) in self.locks.release(ticket) {
             self.defer(move |core| on_grant(core, ticket));
         }

@@ -20,6 +20,7 @@ use crate::locks::{Scope, lock_number};
 use crate::mailbox::Message;
 use crate::server_commands;
 use crate::stats::{Slow, Stopwatch, timed_in_runs};
+use crate::transaction::is_queued;
 
 /// Requests scanned at once. Enough for the usual pipelines, and what is prepared for them stays in the first-level
 /// cache.
@@ -233,8 +234,19 @@ impl Core {
         }
     }
 
+    /// Where a command over shards runs; None if any shard will do.
+    pub(crate) fn route(&mut self, command: &Command, argv: &Argv<'_>) -> Option<Route> {
+        let owner = match command.keys {
+            Keys::None => return None,
+            Keys::First => self.shared.owner(self.ks.hash(&argv[1])),
+            _ if self.shared.peers.len() == 1 => self.id,
+            _ => return Some(self.route_many(command, argv)),
+        };
+        Some(if owner == self.id { Route::Here } else { Route::There(owner) })
+    }
+
     /// The route of a command with several keys.
-    fn route_many(&mut self, command: &damselfly_commands::Command, argv: &Argv<'_>) -> Route {
+    fn route_many(&mut self, command: &Command, argv: &Argv<'_>) -> Route {
         if let Spread::Split { step, .. } = command.spread
             && !(argv.len() - 1).is_multiple_of(step)
         {
@@ -291,11 +303,21 @@ impl Core {
         ready: Prepared,
         watch: &mut Stopwatch,
     ) -> Flow {
-        let Some(Found { command, index }) = ready.found else { return self.refuse_unknown(id, argv) };
+        let Some(Found { command, index }) = ready.found else {
+            self.spoil_transaction(id);
+            return self.refuse_unknown(id, argv);
+        };
         if !command.arity.allows(argv.len()) {
+            self.spoil_transaction(id);
             self.stats.commands[index].rejected += 1;
             let name = command.name.to_ascii_lowercase();
-            self.answer_error(id, &format!("ERR wrong number of arguments for '{name}' command"));
+            let text = format!("wrong number of arguments for '{name}' command");
+            if name == "exec" {
+                self.abandon_transaction(id);
+                self.answer_error(id, &format!("EXECABORT Transaction discarded because of: {text}"));
+            } else {
+                self.answer_error(id, &format!("ERR {text}"));
+            }
             return Flow::Next;
         }
         let Some(connection) = self.connection(id) else { return Flow::Pause };
@@ -306,6 +328,7 @@ impl Core {
         let Some(connection) = self.connection(id) else { return Flow::Pause };
         if !connection.authenticated && !command.flags.has(Flags::NO_AUTH) {
             self.stats.commands[index].rejected += 1;
+            self.spoil_transaction(id);
             self.answer_error(id, "NOAUTH Authentication required.");
             return Flow::Next;
         }
@@ -327,6 +350,9 @@ impl Core {
             }
             _ => None,
         };
+        if connection.multi.is_some() && is_queued(command.run) {
+            return self.queue(id, argv, Found { command, index });
+        }
         self.run_allowed(id, argv, ready, watch)
     }
 
@@ -504,14 +530,6 @@ impl Core {
         }
         self.after_command();
         answered
-    }
-
-    /// What follows from changes of keys: those who wait, watch or listen are told.
-    #[inline]
-    pub(crate) fn after_command(&mut self) {
-        if self.ks.has_events() {
-            drop(self.ks.take_events());
-        }
     }
 
     /// Answers a command that does not exist, or closes if the peer is a browser that somebody made connect here: a

@@ -17,6 +17,7 @@ mod locks;
 mod mailbox;
 mod metrics;
 mod modes;
+mod observe;
 mod pause;
 mod poll;
 mod process;
@@ -28,6 +29,7 @@ mod shared;
 mod slot;
 mod slow_peers;
 mod stats;
+mod transaction;
 
 use std::io::IsTerminal;
 use std::path::PathBuf;

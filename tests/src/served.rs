@@ -46,7 +46,6 @@ const GROUPS: &[(&str, &str)] = &[
         "xack xadd xautoclaim xclaim xdel xgroup xinfo xlen xpending xrange xread* xrevrange xsetid xtrim",
     ),
     ("tracking", "client|tracking"),
-    ("transactions", "discard exec multi unwatch watch"),
     ("zset", "bzmpop bzpopmax bzpopmin z*"),
 ];
 

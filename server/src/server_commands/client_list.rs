@@ -49,6 +49,8 @@ fn line(core: &Core, connection: &Connection) -> String {
     for (set, flag) in [
         (client.monitor, 'O'),
         (connection.modes.has(Modes::SUBSCRIBED), 'P'),
+        (connection.multi.is_some(), 'x'),
+        (connection.watching.as_ref().is_some_and(|watching| watching.is_dirty()), 'd'),
         (connection.closing, 'c'),
         (client.listener == Listener::Unix, 'U'),
         (client.no_evict, 'e'),
@@ -69,7 +71,7 @@ fn line(core: &Core, connection: &Connection) -> String {
     let output = connection.output.capacity();
     format!(
         "id={id} addr={addr} laddr={laddr} fd={fd} name={name} age={age} idle={idle} flags={flags} db={db} \
-         sub={sub} psub={psub} ssub={ssub} multi=-1 qbuf={qbuf} qbuf-free={qbuf_free} argv-mem=0 multi-mem=0 rbs={output} rbp={output} \
+         sub={sub} psub={psub} ssub={ssub} multi={multi} qbuf={qbuf} qbuf-free={qbuf_free} argv-mem=0 multi-mem={multi_mem} rbs={output} rbp={output} \
          obl={obl} oll=0 omem=0 tot-mem={total} events={events} cmd={command} user=default redir=-1 resp={resp} \
          lib-name={lib_name} lib-ver={lib_ver} tid={tid} tot-cmds={commands} tot-net-in={received} \
          tot-net-out={sent}",
@@ -84,6 +86,8 @@ fn line(core: &Core, connection: &Connection) -> String {
         sub = core.pubsub.count(connection.id, Listens::Channel),
         psub = core.pubsub.count(connection.id, Listens::Pattern),
         ssub = core.pubsub.count(connection.id, Listens::Shard),
+        multi = connection.multi.as_ref().map_or(-1, |multi| multi.len() as i64),
+        multi_mem = connection.multi.as_ref().map_or(0, |multi| multi.heap_bytes()),
         qbuf = connection.input.len(),
         qbuf_free = connection.input.capacity() - connection.input.len(),
         obl = connection.pending_output(),

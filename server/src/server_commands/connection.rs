@@ -69,6 +69,7 @@ pub fn reset(core: &mut Core, id: ConnectionId) -> Outcome {
     super::monitor::stop(core, id);
     core.deliver_published();
     core.unsubscribe_all(id);
+    core.abandon_transaction(id);
     let connection = client_of(core, id)?;
     connection.db = 0;
     connection.proto = Proto::Resp2;

@@ -231,7 +231,7 @@ fn serialized_len(value: Value<'_, Object>) -> usize {
 /// DEBUG DIGEST: of one instant, so all shards are locked while each digests its keys.
 fn digest(core: &mut Core, id: ConnectionId) -> Outcome {
     let scopes = (0..core.shared.peers.len()).map(|core| (core, Scope::Shard)).collect();
-    core.lock_all(scopes, move |core, held| {
+    core.lock_for(id, scopes, move |core, held| {
         let missing = Rc::new(Cell::new(held.len()));
         let all = Rc::new(std::cell::RefCell::new(vec![None; core.ks.databases()]));
         for (to, ticket) in held {

@@ -35,7 +35,7 @@ pub fn flush(core: &mut Core, id: ConnectionId, mut args: Args<'_>, all: bool) -
     on_all_shards(core, id, move |core| {
         let dbs = if all { 0..core.ks.databases() } else { db..db + 1 };
         for db in dbs {
-            core.ks.flush(db);
+            core.flush(db);
         }
     })
 }
@@ -51,7 +51,7 @@ pub fn swap_db(core: &mut Core, id: ConnectionId, mut args: Args<'_>) -> Outcome
     if !(0..databases).contains(&one) || !(0..databases).contains(&other) {
         return Err(CommandError::DbIndexOutOfRange);
     }
-    on_all_shards(core, id, move |core| core.ks.swap(one as usize, other as usize))
+    on_all_shards(core, id, move |core| core.swap(one as usize, other as usize))
 }
 
 /// Does something on every shard as one operation, then answers OK.
@@ -67,7 +67,7 @@ fn on_all_shards(
     }
     let scopes: BTreeMap<usize, Scope> =
         (0..core.shared.peers.len()).map(|core| (core, Scope::Shard)).collect();
-    core.lock_all(scopes, move |core, held| {
+    core.lock_for(id, scopes, move |core, held| {
         let missing = std::rc::Rc::new(std::cell::Cell::new(held.len()));
         for (to, ticket) in held {
             let (work, missing) = (work.clone(), missing.clone());

@@ -25,6 +25,7 @@ use crate::connection::{Connection, ConnectionId};
 use crate::core::Core;
 use crate::execute::Flow;
 use crate::pubsub::Kind;
+use crate::transaction;
 
 /// What a command of this folder returns: how the connection goes on, or the error to answer.
 pub type Outcome = Result<Flow, CommandError>;
@@ -38,6 +39,11 @@ pub fn run(core: &mut Core, id: ConnectionId, which: ServerCommand, argv: &Argv<
         ServerCommand::Command => command::command(core, id, args),
         ServerCommand::Config => config::config(core, id, args),
         ServerCommand::DbSize => keys::dbsize(core, id),
+        ServerCommand::Discard => transaction::discard(core, id),
+        ServerCommand::Exec => transaction::exec(core, id),
+        ServerCommand::Multi => transaction::multi(core, id),
+        ServerCommand::Unwatch => transaction::unwatch(core, id),
+        ServerCommand::Watch => transaction::watch(core, id, args),
         ServerCommand::Debug => debug::debug(core, id, args),
         ServerCommand::Echo => connection::echo(core, id, args),
         ServerCommand::FlushAll => keys::flush(core, id, args, true),

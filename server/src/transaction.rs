@@ -1,0 +1,804 @@
+//! MULTI, EXEC, DISCARD, WATCH and UNWATCH, over any number of shards.
+//!
+//! Between MULTI and EXEC requests are only checked and kept. EXEC looks at all of them together:
+//!
+//! * If all their keys, and the watched ones, are on one shard, the whole transaction is one function call there, like
+//!   a single command: no locks, one hop at most.
+//! * Otherwise the keys' locks are taken on all shards concerned (everything is locked if a command may touch
+//!   anything). Then neighbouring commands that each need one shard only are sent together, a message per shard; those
+//!   over several shards or about the server run one by one in between. Nobody else sees or changes these keys
+//!   until the locks are given back at the end.
+//!
+//! A watched key is registered on its shard together with a flag that belongs to the connection. Whoever changes the
+//! key raises the flag. EXEC looks at the flag when it holds the locks of the watched keys too, so nothing can slip
+//! between the look and the first command.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, HashMap};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use damselfly_commands::{Args, CommandError, Found, Run, ServerCommand, Spread};
+use damselfly_protocol::number::parse_i64;
+use damselfly_protocol::{Argv, Proto, ReplyWriter, Requests};
+
+use crate::connection::ConnectionId;
+use crate::coordinate::Held;
+use crate::core::Core;
+use crate::execute::{Flow, Route, run_handler};
+use crate::locks::{Scope, lock_number};
+use crate::mailbox::Message;
+use crate::server_commands::{self, Outcome, client_of, reply, wait};
+
+/// Most commands in a transaction. Their bytes are bounded by what one buffer can address, as those of a request.
+const COMMANDS_MAX: usize = 1 << 20;
+
+/// Most keys that one connection watches.
+const WATCHED_MAX: usize = 1 << 20;
+
+/// What was queued since MULTI.
+#[derive(Default)]
+pub struct Transaction {
+    bytes: Vec<u8>,
+    requests: Requests,
+    commands: Vec<Found>,
+    /// A request was refused, so EXEC refuses all.
+    spoiled: bool,
+}
+
+impl Transaction {
+    /// Number of queued commands.
+    pub fn len(&self) -> usize {
+        self.commands.len()
+    }
+
+    fn argv(&self, i: usize) -> Argv<'_> {
+        self.requests.argv(&self.bytes, i)
+    }
+
+    /// Bytes held.
+    pub fn heap_bytes(&self) -> usize {
+        size_of::<Transaction>()
+            + self.bytes.capacity()
+            + self.requests.allocated()
+            + self.commands.capacity() * size_of::<Found>()
+    }
+}
+
+/// The keys that a connection watches.
+#[derive(Default)]
+pub struct Watching {
+    /// Raised when one of them is changed.
+    flag: Arc<AtomicBool>,
+    /// Shard, database and name of each.
+    keys: Vec<(usize, usize, Box<[u8]>)>,
+}
+
+impl Watching {
+    /// Whether a watched key was changed.
+    pub fn is_dirty(&self) -> bool {
+        self.flag.load(Ordering::Acquire)
+    }
+}
+
+/// Those who watch a key, for each key of a database.
+type Watchers = HashMap<Box<[u8]>, Vec<Arc<AtomicBool>>>;
+
+/// The keys of one shard that are watched by anybody, per database.
+#[derive(Default)]
+pub struct Watches {
+    keys: Vec<Watchers>,
+    len: usize,
+}
+
+impl Watches {
+    /// Whether nobody watches anything here.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Tells those who watch a key that it was changed.
+    #[inline]
+    pub fn touch(&self, db: usize, key: &[u8]) {
+        if self.len > 0
+            && let Some(flags) = self.keys.get(db).and_then(|keys| keys.get(key))
+        {
+            for flag in flags {
+                flag.store(true, Ordering::Release);
+            }
+        }
+    }
+
+    fn add(&mut self, db: usize, key: &[u8], flag: Arc<AtomicBool>) {
+        if self.keys.len() <= db {
+            self.keys.resize_with(db + 1, HashMap::new);
+        }
+        self.keys[db].entry(key.into()).or_default().push(flag);
+        self.len += 1;
+    }
+
+    fn remove(&mut self, db: usize, key: &[u8], flag: &Arc<AtomicBool>) {
+        let Some(flags) = self.keys.get_mut(db).and_then(|keys| keys.get_mut(key)) else { return };
+        if let Some(at) = flags.iter().position(|other| Arc::ptr_eq(other, flag)) {
+            flags.swap_remove(at);
+            self.len -= 1;
+        }
+        if flags.is_empty() {
+            self.keys[db].remove(key);
+        }
+    }
+}
+
+/// Whether a command is queued inside MULTI instead of being run at once.
+pub fn is_queued(run: Run) -> bool {
+    use ServerCommand::{Discard, Exec, Multi, Quit, Reset, Watch};
+    !matches!(run, Run::Server(Discard | Exec | Multi | Quit | Reset | Watch))
+}
+
+/// Whether a command of the server may look at or change any key.
+fn touches_all(which: ServerCommand) -> bool {
+    use ServerCommand as S;
+    !matches!(
+        which,
+        S::Auth
+            | S::Client
+            | S::Command
+            | S::Config
+            | S::Echo
+            | S::Hello
+            | S::Latency
+            | S::Lolwut
+            | S::Module
+            | S::Ping
+            | S::PSubscribe
+            | S::PubSub
+            | S::Publish
+            | S::PUnsubscribe
+            | S::Role
+            | S::Select
+            | S::Slowlog
+            | S::SPublish
+            | S::SSubscribe
+            | S::Subscribe
+            | S::SUnsubscribe
+            | S::Time
+            | S::Unsubscribe
+            | S::Unwatch
+    )
+}
+
+/// MULTI
+pub fn multi(core: &mut Core, id: ConnectionId) -> Outcome {
+    let connection = client_of(core, id)?;
+    if connection.multi.is_some() {
+        return Err(CommandError::text("ERR MULTI calls can not be nested"));
+    }
+    connection.multi = Some(Box::default());
+    reply(core, id, |out| out.ok())
+}
+
+/// DISCARD
+pub fn discard(core: &mut Core, id: ConnectionId) -> Outcome {
+    if client_of(core, id)?.multi.is_none() {
+        return Err(CommandError::text("ERR DISCARD without MULTI"));
+    }
+    core.abandon_transaction(id);
+    reply(core, id, |out| out.ok())
+}
+
+/// UNWATCH
+pub fn unwatch(core: &mut Core, id: ConnectionId) -> Outcome {
+    if let Some(watching) = client_of(core, id)?.watching.take() {
+        core.forget_watched(*watching);
+    }
+    reply(core, id, |out| out.ok())
+}
+
+/// WATCH key [key ...]
+pub fn watch(core: &mut Core, id: ConnectionId, args: Args<'_>) -> Outcome {
+    let mut fresh = BTreeMap::<usize, Vec<Box<[u8]>>>::new();
+    let connection = client_of(core, id)?;
+    if connection.multi.is_some() {
+        return Err(CommandError::text("ERR WATCH inside MULTI is not allowed"));
+    }
+    let db = usize::from(connection.db);
+    let mut watching = connection.watching.take().unwrap_or_default();
+    if watching.keys.len() + args.len() > WATCHED_MAX {
+        connection.watching = Some(watching);
+        return Err(CommandError::text("ERR too many watched keys"));
+    }
+    for key in args.rest() {
+        let owner = core.shared.owner(core.ks.hash(key));
+        let known = |(_, at, name): &(usize, usize, Box<[u8]>)| *at == db && **name == *key;
+        if !watching.keys.iter().any(known) {
+            watching.keys.push((owner, db, key.into()));
+            fresh.entry(owner).or_default().push(key.into());
+        }
+    }
+    let flag = watching.flag.clone();
+    client_of(core, id)?.watching = Some(watching);
+    if let Some(keys) = fresh.remove(&core.id) {
+        core.watch_here(db, &keys, &flag);
+    }
+    if fresh.is_empty() {
+        return reply(core, id, |out| out.ok());
+    }
+    let missing = Rc::new(Cell::new(fresh.len()));
+    for (to, keys) in fresh {
+        let (flag, missing) = (flag.clone(), missing.clone());
+        core.ask(
+            to,
+            move |core| core.watch_here(db, &keys, &flag),
+            move |core, ()| {
+                missing.set(missing.get() - 1);
+                if missing.get() == 0 {
+                    core.answer_with(id, |out| out.ok());
+                }
+            },
+        );
+    }
+    wait(core, id)
+}
+
+/// EXEC
+pub fn exec(core: &mut Core, id: ConnectionId) -> Outcome {
+    let connection = client_of(core, id)?;
+    let Some(transaction) = connection.multi.take() else {
+        return Err(CommandError::text("ERR EXEC without MULTI"));
+    };
+    if transaction.spoiled {
+        core.abandon_transaction(id);
+        return Err(CommandError::text("EXECABORT Transaction discarded because of previous errors."));
+    }
+    let plan = core.plan(id, &transaction);
+    if plan.shard.is_none() && client_of(core, id)?.has_holes() {
+        // Its replies come in several pieces; those before it come first.
+        client_of(core, id)?.multi = Some(transaction);
+        return Ok(Flow::Hold);
+    }
+    let watching = client_of(core, id)?.watching.take();
+    match plan.shard {
+        Some(shard) if shard == core.id => core.exec_here(id, transaction, watching),
+        Some(shard) => core.exec_there(id, shard, transaction, watching),
+        None => core.exec_spread(id, transaction, watching, plan),
+    }
+}
+
+/// Where the commands of a transaction run.
+struct Plan {
+    /// All on this shard.
+    shard: Option<usize>,
+    /// Each one's place and database.
+    steps: Vec<(Place, usize)>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// On one shard; None if any will do.
+    Shard(Option<usize>),
+    /// On several.
+    Spread,
+    /// By the server.
+    Server,
+}
+
+/// A transaction as it travels to another shard.
+struct Parcel {
+    transaction: Box<Transaction>,
+    watching: Option<Box<Watching>>,
+    db: usize,
+    proto: Proto,
+}
+
+impl Core {
+    /// Marks the transaction that a refused request was meant for.
+    pub(crate) fn spoil_transaction(&mut self, id: ConnectionId) {
+        if let Some(multi) = self.connection(id).and_then(|connection| connection.multi.as_mut()) {
+            multi.spoiled = true;
+        }
+    }
+
+    /// Drops what was queued and watched.
+    pub(crate) fn abandon_transaction(&mut self, id: ConnectionId) {
+        let Some(connection) = self.connection(id) else { return };
+        connection.multi = None;
+        if let Some(watching) = connection.watching.take() {
+            self.forget_watched(*watching);
+        }
+    }
+
+    /// Keeps a request for EXEC.
+    pub(crate) fn queue(&mut self, id: ConnectionId, argv: &Argv<'_>, found: Found) -> Flow {
+        use damselfly_commands::Flags;
+        let Some(connection) = self.connection(id) else { return Flow::Pause };
+        let Some(multi) = connection.multi.as_mut() else { return Flow::Next };
+        if found.command.flags.has(Flags::NO_MULTI) {
+            multi.spoiled = true;
+            self.answer_error(id, "ERR Command not allowed inside a transaction");
+            return Flow::Next;
+        }
+        let fits = multi.spoiled
+            || multi.len() < COMMANDS_MAX && multi.requests.push_copy(&mut multi.bytes, argv.iter());
+        if !fits {
+            // What is refused as a whole need not be kept.
+            **multi = Transaction { spoiled: true, ..Transaction::default() };
+            self.answer_error(id, "ERR transaction is too large");
+            return Flow::Next;
+        }
+        if !multi.spoiled {
+            multi.commands.push(found);
+        }
+        let proto = connection.proto;
+        ReplyWriter::new(&mut connection.output, proto).queued();
+        Flow::Next
+    }
+
+    fn plan(&mut self, id: ConnectionId, transaction: &Transaction) -> Plan {
+        let mut db = self.connection(id).map_or(0, |connection| usize::from(connection.db));
+        let databases = self.ks.databases() as i64;
+        let mut steps = Vec::with_capacity(transaction.len());
+        let mut shard = None;
+        let mut alone = true;
+        for (i, found) in transaction.commands.iter().enumerate() {
+            let argv = transaction.argv(i);
+            let place = match found.command.run {
+                Run::Server(which) => {
+                    steps.push((Place::Server, db));
+                    alone = false;
+                    if which == ServerCommand::Select
+                        && let Some(to) = parse_i64(&argv[1])
+                        && (0..databases).contains(&to)
+                    {
+                        db = to as usize;
+                    }
+                    continue;
+                }
+                Run::Shard(_) => match self.route(found.command, &argv) {
+                    None => Place::Shard(None),
+                    Some(Route::Here) => Place::Shard(Some(self.id)),
+                    Some(Route::There(peer)) => Place::Shard(Some(peer)),
+                    Some(Route::Spread) => Place::Spread,
+                },
+            };
+            match place {
+                Place::Shard(None) => {}
+                Place::Shard(one) => {
+                    alone &= shard.is_none() || shard == one;
+                    shard = one;
+                }
+                Place::Spread | Place::Server => alone = false,
+            }
+            steps.push((place, db));
+        }
+        if let Some(watching) = self.connection(id).and_then(|connection| connection.watching.as_ref()) {
+            for (owner, ..) in &watching.keys {
+                alone &= shard.is_none_or(|shard| shard == *owner);
+                shard = Some(*owner);
+            }
+        }
+        Plan { shard: alone.then(|| shard.unwrap_or(self.id)), steps }
+    }
+
+    /// Lock numbers of all keys that a transaction on one shard names or watches.
+    fn transaction_locks(
+        &mut self,
+        transaction: &Transaction,
+        db: usize,
+        watching: Option<&Watching>,
+    ) -> Vec<u64> {
+        let mut numbers = Vec::new();
+        for (i, found) in transaction.commands.iter().enumerate() {
+            numbers.extend(self.lock_numbers(found.command, db, &transaction.argv(i)));
+        }
+        if let Some(watching) = watching {
+            numbers.extend(watching.keys.iter().map(|(_, db, key)| lock_number(*db, self.ks.hash(key))));
+        }
+        numbers
+    }
+
+    /// A transaction for this core's own shard.
+    fn exec_here(
+        &mut self,
+        id: ConnectionId,
+        transaction: Box<Transaction>,
+        watching: Option<Box<Watching>>,
+    ) -> Outcome {
+        let connection = client_of(self, id)?;
+        let (db, proto) = (usize::from(connection.db), connection.proto);
+        let parcel = Parcel { transaction, watching, db, proto };
+        if self.locks.is_idle() {
+            let mut output = std::mem::take(&mut client_of(self, id)?.output);
+            let watching = self.run_parcel(parcel, &mut output);
+            client_of(self, id)?.output = output;
+            self.forget_all(watching);
+            return Ok(Flow::Next);
+        }
+        self.run_parcel_locked(parcel, move |core, (watching, replies)| {
+            core.forget_all(watching);
+            core.answer(id, &replies);
+        });
+        wait(self, id)
+    }
+
+    /// A transaction for one other shard.
+    fn exec_there(
+        &mut self,
+        id: ConnectionId,
+        shard: usize,
+        transaction: Box<Transaction>,
+        watching: Option<Box<Watching>>,
+    ) -> Outcome {
+        let connection = client_of(self, id)?;
+        let (db, proto) = (usize::from(connection.db), connection.proto);
+        let parcel = Parcel { transaction, watching, db, proto };
+        self.ask_later(
+            shard,
+            move |core, replier| {
+                core.run_parcel_locked(parcel, move |core, done| replier.reply(core, done));
+            },
+            move |core, (watching, replies)| {
+                core.forget_all(watching);
+                core.answer(id, &replies);
+            },
+        );
+        wait(self, id)
+    }
+
+    fn forget_all(&mut self, watching: Option<Box<Watching>>) {
+        if let Some(watching) = watching {
+            self.forget_watched(*watching);
+        }
+    }
+
+    /// Runs a transaction over this shard, behind those who hold a lock on one of its keys.
+    fn run_parcel_locked(
+        &mut self,
+        parcel: Parcel,
+        then: impl FnOnce(&mut Core, (Option<Box<Watching>>, Vec<u8>)) + 'static,
+    ) {
+        let mut replies = Vec::new();
+        if self.locks.is_idle() {
+            let watching = self.run_parcel(parcel, &mut replies);
+            return then(self, (watching, replies));
+        }
+        let numbers = self.transaction_locks(&parcel.transaction, parcel.db, parcel.watching.as_deref());
+        self.lock(Scope::Keys(numbers), move |core, ticket| {
+            let watching = core.run_parcel(parcel, &mut replies);
+            core.unlock(ticket);
+            then(core, (watching, replies));
+        });
+    }
+
+    /// Runs a transaction over this shard; the reply of EXEC goes to `out`.
+    fn run_parcel(&mut self, parcel: Parcel, out: &mut Vec<u8>) -> Option<Box<Watching>> {
+        let Parcel { transaction, watching, db, proto } = parcel;
+        if let Some(watching) = &watching {
+            self.let_watched_expire(&watching.keys);
+        }
+        if watching.as_ref().is_some_and(|watching| watching.is_dirty()) {
+            ReplyWriter::new(out, proto).null_array();
+            return watching;
+        }
+        ReplyWriter::new(out, proto).array(transaction.len());
+        for i in 0..transaction.len() {
+            self.run_step(transaction.commands[i], &transaction.argv(i), db, proto, out);
+        }
+        // Once for all: whoever is woken by one of the commands sees the work of all.
+        self.after_command();
+        watching
+    }
+
+    /// Runs one command of a transaction over this shard, and counts it.
+    fn run_step(&mut self, found: Found, argv: &Argv<'_>, db: usize, proto: Proto, out: &mut Vec<u8>) {
+        let Run::Shard(handler) = found.command.run else { unreachable!("a command over one shard") };
+        let started = Instant::now();
+        let (name, shard) = (found.command.name, self.id);
+        let failed = run_handler(name, shard, handler, &mut self.ks, &self.env, db, proto, argv, out);
+        self.stats.book(found.index, started.elapsed().as_nanos() as u64, 1);
+        if let Some(error) = failed {
+            self.stats.count_error(&error);
+            self.stats.count_failed(Some(found.index));
+        }
+    }
+
+    /// Registers watched keys of this shard.
+    fn watch_here(&mut self, db: usize, keys: &[Box<[u8]>], flag: &Arc<AtomicBool>) {
+        for key in keys {
+            // A key whose time was over before does not count as changed when it is removed.
+            self.ks.find(db, key);
+        }
+        self.after_command();
+        for key in keys {
+            self.watches.add(db, key, flag.clone());
+        }
+        self.observe();
+    }
+
+    /// Takes watched keys out of the registers of their shards.
+    pub(crate) fn forget_watched(&mut self, watching: Watching) {
+        let Watching { flag, keys } = watching;
+        let mut away = BTreeMap::<usize, Vec<(usize, Box<[u8]>)>>::new();
+        for (owner, db, key) in keys {
+            if owner == self.id {
+                self.watches.remove(db, &key, &flag);
+            } else {
+                away.entry(owner).or_default().push((db, key));
+            }
+        }
+        self.observe();
+        for (to, keys) in away {
+            let flag = flag.clone();
+            let forget = move |core: &mut Core| {
+                for (db, key) in &keys {
+                    core.watches.remove(*db, key, &flag);
+                }
+                core.observe();
+            };
+            self.post(to, Message::Job(Box::new(forget)));
+        }
+    }
+
+    /// A watched key whose time is over was changed by that, whether or not it is still stored.
+    fn let_watched_expire(&mut self, keys: &[(usize, usize, Box<[u8]>)]) {
+        for (owner, db, key) in keys {
+            if *owner == self.id {
+                self.ks.find(*db, key);
+            }
+        }
+        self.after_command();
+    }
+
+    /// A database goes or comes as a whole: its watched keys that are there count as changed.
+    pub(crate) fn touch_watched(&mut self, concerned: impl Fn(usize) -> bool) {
+        if self.watches.is_empty() {
+            return;
+        }
+        for (db, keys) in self.watches.keys.iter().enumerate().filter(|(db, _)| concerned(*db)) {
+            for (key, flags) in keys {
+                if self.ks.is_stored(db, key) {
+                    for flag in flags {
+                        flag.store(true, Ordering::Release);
+                    }
+                }
+            }
+        }
+    }
+
+    /// A transaction over several shards, or with commands about the server.
+    fn exec_spread(
+        &mut self,
+        id: ConnectionId,
+        transaction: Box<Transaction>,
+        watching: Option<Box<Watching>>,
+        plan: Plan,
+    ) -> Outcome {
+        let scopes = self.scopes(&transaction, watching.as_deref(), &plan);
+        let connection = client_of(self, id)?;
+        connection.waiting = true;
+        connection.executing = true;
+        let muted = std::mem::take(&mut connection.muted);
+        let exec = Box::new(Exec {
+            id,
+            transaction: Rc::from(transaction),
+            steps: plan.steps,
+            next: 0,
+            held: Held::new(),
+            muted,
+        });
+        self.lock_all(scopes, move |core, held| {
+            let exec = Box::new(Exec { held, ..*exec });
+            match watching {
+                Some(watching) => exec.look_at_watched(core, watching),
+                None => exec.begin(core),
+            }
+        });
+        Ok(Flow::Pause)
+    }
+
+    /// What a transaction over several shards locks.
+    fn scopes(
+        &mut self,
+        transaction: &Transaction,
+        watching: Option<&Watching>,
+        plan: &Plan,
+    ) -> BTreeMap<usize, Scope> {
+        let touches_all = transaction.commands.iter().any(|found| match found.command.run {
+            Run::Server(which) => touches_all(which),
+            Run::Shard(_) => false,
+        });
+        let cores = self.shared.peers.len();
+        if touches_all {
+            return (0..cores).map(|core| (core, Scope::Shard)).collect();
+        }
+        let databases = self.ks.databases();
+        let mut numbers = BTreeMap::<usize, Vec<u64>>::new();
+        let mut positions = Vec::new();
+        for (i, found) in transaction.commands.iter().enumerate() {
+            if matches!(found.command.run, Run::Server(_)) {
+                continue;
+            }
+            let argv = transaction.argv(i);
+            // These may name another database in an option.
+            let everywhere = matches!(found.command.spread, Spread::Together) || found.command.name == "MOVE";
+            let db = plan.steps[i].1;
+            found.command.key_positions(&argv, &mut positions);
+            for &at in &positions {
+                let hash = self.ks.hash(&argv[at]);
+                let dbs = if everywhere { 0..databases } else { db..db + 1 };
+                let of_shard = numbers.entry(self.shared.owner(hash)).or_default();
+                of_shard.extend(dbs.map(|db| lock_number(db, hash)));
+            }
+        }
+        for (owner, db, key) in watching.into_iter().flat_map(|watching| &watching.keys) {
+            numbers.entry(*owner).or_default().push(lock_number(*db, self.ks.hash(key)));
+        }
+        numbers.into_iter().map(|(core, numbers)| (core, Scope::Keys(numbers))).collect()
+    }
+}
+
+/// A transaction over several shards on its way. Its connection is there until it ends.
+struct Exec {
+    id: ConnectionId,
+    transaction: Rc<Transaction>,
+    steps: Vec<(Place, usize)>,
+    next: usize,
+    held: Held,
+    /// The client wants no replies.
+    muted: bool,
+}
+
+impl Exec {
+    /// Lets watched keys expire on their shards, then looks at the flag.
+    fn look_at_watched(self: Box<Self>, core: &mut Core, watching: Box<Watching>) {
+        let keys = watching.keys.clone();
+        core.ask_all(
+            move |core| core.let_watched_expire(&keys),
+            move |core, _| {
+                let dirty = watching.is_dirty();
+                core.forget_watched(*watching);
+                if dirty {
+                    self.write(core, |out| out.null_array());
+                    self.end(core);
+                } else {
+                    self.begin(core);
+                }
+            },
+        );
+    }
+
+    fn begin(self: Box<Self>, core: &mut Core) {
+        let len = self.transaction.len();
+        self.write(core, |out| out.array(len));
+        self.go_on(core);
+    }
+
+    fn write(&self, core: &mut Core, write: impl FnOnce(&mut ReplyWriter<'_>)) {
+        if let Some(connection) = core.connection(self.id)
+            && !self.muted
+        {
+            let proto = connection.proto;
+            write(&mut ReplyWriter::new(&mut connection.output, proto));
+        }
+    }
+
+    /// Runs commands until one has to be waited for, or until the end.
+    fn go_on(mut self: Box<Self>, core: &mut Core) {
+        loop {
+            let at = self.next;
+            let Some((place, _)) = self.steps.get(at).copied() else { return self.end(core) };
+            if matches!(place, Place::Shard(_)) {
+                return self.run_neighbours(core);
+            }
+            self.next += 1;
+            let transaction = self.transaction.clone();
+            let (found, argv) = (transaction.commands[at], transaction.argv(at));
+            let Some(connection) = core.connection(self.id) else { return self.end(core) };
+            connection.muted = self.muted;
+            let before = connection.output.len();
+            let flow = match found.command.run {
+                Run::Server(which) => {
+                    let started = Instant::now();
+                    let flow = server_commands::run(core, self.id, which, &argv);
+                    core.stats.book(found.index, started.elapsed().as_nanos() as u64, 1);
+                    flow
+                }
+                Run::Shard(_) => {
+                    core.coordinate(self.id, found.command, found.index, &argv);
+                    Flow::Pause
+                }
+            };
+            let Some(connection) = core.connection(self.id) else { return self.end(core) };
+            if flow == Flow::Next {
+                if self.muted {
+                    connection.output.truncate(before);
+                }
+            } else if !connection.closing {
+                let id = self.id;
+                connection.waiting = true;
+                connection.then = Some(Box::new(move |core| self.go_on(core)));
+                debug_assert!(core.connection(id).is_some(), "kept while it executes");
+                return;
+            }
+        }
+    }
+
+    /// Runs the commands from the next one on that each need one shard only: a message per shard with all of its.
+    fn run_neighbours(mut self: Box<Self>, core: &mut Core) {
+        let first = self.next;
+        let is_alone = |(place, _): &&(Place, usize)| matches!(place, Place::Shard(_));
+        let count = self.steps[first..].iter().take_while(is_alone).count();
+        self.next += count;
+        let Some(connection) = core.connection(self.id) else { return self.end(core) };
+        let proto = connection.proto;
+        let mut shards = BTreeMap::<usize, Vec<usize>>::new();
+        for at in first..first + count {
+            let Place::Shard(shard) = self.steps[at].0 else { unreachable!("counted above") };
+            shards.entry(shard.unwrap_or(core.id)).or_default().push(at);
+        }
+        let missing = Rc::new(Cell::new(shards.len()));
+        let replies = Rc::new(RefCell::new(vec![Vec::new(); count]));
+        let waiting = Rc::new(Cell::new(Some(self)));
+        for (to, steps) in shards {
+            let exec = waiting.take().expect("it waits for all shards");
+            let mut part = Transaction::default();
+            let mut dbs = Vec::with_capacity(steps.len());
+            for &at in &steps {
+                let added = part.requests.push_copy(&mut part.bytes, exec.transaction.argv(at).iter());
+                assert!(added, "a part of a transaction fits a buffer");
+                part.commands.push(exec.transaction.commands[at]);
+                dbs.push(exec.steps[at].1);
+            }
+            waiting.set(Some(exec));
+            let (missing, replies, waiting) = (missing.clone(), replies.clone(), waiting.clone());
+            core.ask(
+                to,
+                move |core| {
+                    let (mut out, mut ends) = (Vec::new(), Vec::with_capacity(dbs.len()));
+                    for (i, db) in dbs.iter().enumerate() {
+                        core.run_step(part.commands[i], &part.argv(i), *db, proto, &mut out);
+                        ends.push(out.len());
+                    }
+                    core.after_command();
+                    (out, ends)
+                },
+                move |core, (out, ends)| {
+                    let mut start = 0;
+                    for (at, end) in steps.iter().zip(ends) {
+                        replies.borrow_mut()[at - first] = out[start..end].to_vec();
+                        start = end;
+                    }
+                    missing.set(missing.get() - 1);
+                    if missing.get() == 0
+                        && let Some(exec) = waiting.take()
+                    {
+                        for reply in replies.borrow().iter() {
+                            exec.write(core, |out| out.raw(reply));
+                        }
+                        exec.go_on(core);
+                    }
+                },
+            );
+        }
+    }
+
+    /// Gives the locks back and lets the connection go on.
+    fn end(self, core: &mut Core) {
+        for (to, ticket) in self.held {
+            if to == core.id {
+                core.unlock(ticket);
+            } else {
+                core.post(to, Message::Job(Box::new(move |core| core.unlock(ticket))));
+            }
+        }
+        let Some(connection) = core.connection(self.id) else { return };
+        connection.executing = false;
+        connection.muted = false;
+        if connection.closing {
+            core.close(self.id);
+        } else {
+            core.resume(self.id);
+        }
+    }
+}
