@@ -262,7 +262,10 @@ fn scan_shard(core: &mut Core, mut cursor: Cursor, walk: &Walk) -> (Cursor, usiz
             }
             let key = table.key(loc);
             let wanted = walk.pattern.as_ref().is_none_or(|pattern| pattern.matches(key))
-                && walk.kind.as_ref().is_none_or(|kind| table.type_at(loc).name().as_bytes().eq_ignore_ascii_case(kind));
+                && walk
+                    .kind
+                    .as_ref()
+                    .is_none_or(|kind| table.type_at(loc).name().as_bytes().eq_ignore_ascii_case(kind));
             if wanted {
                 found.push(key.to_vec());
             }
