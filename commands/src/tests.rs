@@ -7,6 +7,7 @@ mod generic;
 mod hyperloglog;
 mod list;
 mod session;
+mod sketches;
 mod string;
 mod zset;
 
