@@ -45,8 +45,10 @@ const MEMBER_IN_MAX: usize = ENTRY_LEN_MAX - KEY_HEAD_MAX;
 const FIELD_IN_MAX: usize = 240;
 /// Field and value bodies that fit together.
 const PAIR_IN_MAX: usize = ENTRY_LEN_MAX - KEY_HEAD_MAX - 3;
+/// The longest field and the longest value that are inside whatever the other is.
+pub(super) const EACH_IN_MAX: usize = FIELD_IN_MAX;
 
-const _: () = assert!(FIELD_IN_MAX + outside::EXACT_LEN <= PAIR_IN_MAX);
+const _: () = assert!(FIELD_IN_MAX + outside::EXACT_LEN <= PAIR_IN_MAX && 2 * EACH_IN_MAX <= PAIR_IN_MAX);
 const _: () = assert!(SHORT_MAX == INT as usize && OUT <= CODE);
 
 /// Where a string's body is in its entry, and in which form.
@@ -85,6 +87,12 @@ impl Span {
     #[inline]
     pub(super) fn len(self) -> usize {
         self.end - self.start
+    }
+
+    /// Where what follows the string begins.
+    #[inline]
+    pub(super) fn end(self) -> usize {
+        self.end
     }
 
     /// The string.
@@ -194,6 +202,18 @@ impl<'a> Part<'a> {
             Part::In(bytes) if bytes.len() <= SHORT_MAX => bytes.len() as u8,
             Part::In(_) => LONG,
             Part::Out(_) => OUT,
+        }
+    }
+
+    /// Whether this is the string at `span` of an entry; neither is outside.
+    #[inline]
+    pub(super) fn is_at(&self, entry: &[u8], span: Span) -> bool {
+        if self.code() != span.code {
+            return false;
+        }
+        match self {
+            Part::Int(value) => *value == read_int(&entry[span.start..span.end]),
+            Part::In(bytes) | Part::Out(bytes) => *bytes == &entry[span.start..span.end],
         }
     }
 

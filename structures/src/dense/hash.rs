@@ -32,12 +32,12 @@ pub enum NotAdded {
 }
 
 #[inline]
-fn value_of(entry: &[u8]) -> Item<'_> {
+pub(super) fn value_of(entry: &[u8]) -> Item<'_> {
     Span::value(entry, Span::key(entry)).read(entry)
 }
 
 #[inline]
-fn field_of(entry: &[u8]) -> Field<'_> {
+pub(super) fn field_of(entry: &[u8]) -> Field<'_> {
     let key = Span::key(entry);
     Field { field: key.read(entry), value: Span::value(entry, key).read(entry), expire_at: expire_at(entry) }
 }

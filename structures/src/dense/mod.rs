@@ -12,6 +12,8 @@
 //! set.rs   DenseSet  --+
 //!                      +--> Dense (here): growing, shrinking, expiry, accounting --> Table --> entry.rs
 //! hash.rs  DenseHash --+
+//!
+//! small.rs SmallHash ---> the same entries in one allocation, found by walking: what a hash begins as
 //! ```
 //!
 //! **Expiry.** Fields and members may have one, six bytes for those that do. There is no clock in here: what reads
@@ -29,11 +31,13 @@
 mod entry;
 mod hash;
 mod set;
+mod small;
 #[cfg(test)]
 mod tests;
 
 pub use hash::{DenseHash, Field, Fields, NotAdded};
 pub use set::{DenseSet, Member, Members};
+pub use small::{SmallFields, SmallHash};
 
 use crate::hash::hash as hash_of;
 use crate::table::{COUNT_MAX, Cursor, ENTRY_LEN_MAX, Full, Iter, Layout, Loc, SegmentId, Table};

@@ -448,3 +448,73 @@ fn random_picks() {
         assert_eq!(set.len(), 0, "what is drawn and has expired goes");
     }
 }
+
+/// The small hash agrees with a map, within its limits: every form of string, expiries that come and go, overwrites
+/// in every direction; it shows fields in the order in which they came, and its memory is what it says.
+#[test]
+fn small_hash_agrees_with_a_map() {
+    let mut rng = Rng(0xA076_1D64_78BD_642F);
+    let mut hash = SmallHash::new();
+    let mut model = HashModel::new();
+    let short = |mut bytes: Vec<u8>| {
+        bytes.truncate(240);
+        bytes
+    };
+    for now in 0..STEPS / 4 {
+        let name = short(name(rng.below(60) * 7));
+        let lived = model.get(&name).is_some_and(|(_, at)| lives(*at, now));
+        if !lived {
+            model.remove(&name);
+        }
+        match rng.below(12) {
+            0..=1 => {
+                let at = expiry(&mut rng, now);
+                assert_eq!(hash.set_expire(&name, at, now), lived);
+                if let Some(pair) = model.get_mut(&name) {
+                    pair.1 = capped(at);
+                }
+            }
+            n if n < if now / 1_000 % 2 == 1 { 9 } else { 4 } => {
+                assert_eq!(hash.remove(&name, now), lived);
+                model.remove(&name);
+            }
+            _ => {
+                let value = short(value(&mut rng));
+                let (expiry, at) = match rng.below(3) {
+                    0 => (Expiry::Keep, model.get(&name).and_then(|pair| pair.1)),
+                    1 => (Expiry::Never, None),
+                    _ => expiry(&mut rng, now).map_or((Expiry::Never, None), |at| (Expiry::At(at), Some(at))),
+                };
+                assert_eq!(hash.set(&name, &value, expiry, now), !lived);
+                model.insert(name.clone(), (value, capped(at)));
+            }
+        }
+        let want = model.get(&name).filter(|(_, at)| lives(*at, now));
+        assert_eq!(hash.get(&name, now), want.map(|pair| Item::of(&pair.0)));
+        assert_eq!(hash.expire_at(&name, now), want.map(|pair| pair.1));
+        if rng.below(100) == 0 {
+            for hash in [&hash, &hash.clone()] {
+                hash.check();
+                let seen: HashModel = hash
+                    .iter(now)
+                    .map(|field| (field.field.to_vec(), (field.value.to_vec(), field.expire_at)))
+                    .collect();
+                let alive = model.iter().filter(|(_, (_, at))| lives(*at, now));
+                assert_eq!(seen, alive.map(|(name, pair)| (name.clone(), pair.clone())).collect());
+            }
+        }
+        if rng.below(200) == 0 {
+            let (mut gone, before) = (0, hash.len());
+            let (removed, earliest) = hash.expire(now, |_| gone += 1);
+            model.retain(|_, (_, at)| lives(*at, now));
+            assert_eq!((removed, before - removed, hash.len()), (gone, model.len(), model.len()));
+            assert_eq!(earliest, model.values().filter_map(|(_, at)| *at).min());
+        }
+    }
+    let names: Vec<Vec<u8>> = (0..10).map(|n| format!("field:{n:02}").into_bytes()).collect();
+    let mut ten = SmallHash::new();
+    names.iter().for_each(|name| assert!(ten.set(name, b"value:1234", Expiry::Never, 0)));
+    assert!(ten.iter(0).map(|field| field.field.to_vec()).eq(names));
+    assert_eq!(ten.heap_bytes(), good_size(8 + 10 * (1 + 8 + 1 + 10)));
+    assert!(!ten.takes(&[b'x'; 241], b"") && !ten.takes(b"", &[b'x'; 241]));
+}

@@ -768,6 +768,12 @@ impl<O> KeyTable<O> {
         self.table.set_heat(loc, heat);
     }
 
+    /// See [`Table::lower_note`]: for collections that must be looked at before their keys expire.
+    #[inline]
+    pub fn lower_note(&mut self, loc: Loc, note: u64) {
+        self.table.lower_note(loc, note);
+    }
+
     /// See [`Table::raise_note`].
     pub fn raise_note(&mut self, id: SegmentId, note: u64) {
         self.table.raise_note(id, note);
