@@ -12,6 +12,8 @@ use crate::value::{Object, Type};
 pub struct Db {
     table: KeyTable<Object>,
     object_bytes: usize,
+    /// Collections some of whose elements have an expiry of their own.
+    timed: usize,
     /// Scratch for strings that are edited; kept so that APPEND does not allocate each time.
     scratch: Vec<u8>,
 }
@@ -53,7 +55,7 @@ pub fn canonical_int(bytes: &[u8]) -> Option<i64> {
 
 impl Db {
     pub(crate) fn new(seed: u64) -> Db {
-        Db { table: KeyTable::new(seed), object_bytes: 0, scratch: Vec::new() }
+        Db { table: KeyTable::new(seed), object_bytes: 0, timed: 0, scratch: Vec::new() }
     }
 
     /// Number of keys.
@@ -70,6 +72,20 @@ impl Db {
     /// Keys with an expiry.
     pub fn expires(&self) -> usize {
         self.table.expires()
+    }
+
+    /// Collections some of whose elements have an expiry of their own.
+    #[inline]
+    pub fn timed(&self) -> usize {
+        self.timed
+    }
+
+    /// Whether the value at a location is a collection that may have elements whose time has come.
+    pub(crate) fn has_due_elements(&self, loc: Loc, now: u64) -> bool {
+        match self.table.value(loc) {
+            Value::Object(object) => object.next_expiry().is_some_and(|at| at <= now),
+            Value::Int(_) | Value::Str(_) => false,
+        }
     }
 
     /// Bytes held: table, long strings, collections.
@@ -292,29 +308,40 @@ impl Db {
         expiry: Expiry,
     ) -> Removed<Object> {
         self.object_bytes += object.heap_bytes();
+        let next_expiry = object.next_expiry();
+        self.timed += usize::from(next_expiry.is_some());
         let mut object = object;
-        loop {
+        let (loc, removed) = loop {
             let Some(loc) = self.table.find(hash, key) else {
                 self.insert(hash, key, NewValue::Object(object), expiry);
-                return Removed::String;
+                break (None, Removed::String);
             };
             match self.table.set_object(loc, object, expiry) {
-                Ok((_, removed)) => return self.count_out(removed),
+                Ok((loc, removed)) => break (Some(loc), removed),
                 Err((_, back)) => {
                     object = back;
                     self.table.split(hash);
                 }
             }
+        };
+        if let Some(at) = next_expiry {
+            let loc = loc.or_else(|| self.table.find(hash, key)).expect("just stored");
+            self.table.lower_note(loc, at);
         }
+        self.count_out(removed)
     }
 
     /// Changes the collection at a location and books what it takes more or less; None if it holds a string.
     pub(crate) fn edit_object<R>(&mut self, loc: Loc, change: impl FnOnce(&mut Object) -> R) -> Option<R> {
         let object = self.table.object_mut(loc)?;
-        let before = object.heap_bytes();
+        let (before, was_timed) = (object.heap_bytes(), object.next_expiry().is_some());
         let result = change(object);
-        let after = object.heap_bytes();
+        let (after, next_expiry) = (object.heap_bytes(), object.next_expiry());
         self.object_bytes = self.object_bytes + after - before;
+        self.timed = self.timed + usize::from(next_expiry.is_some()) - usize::from(was_timed);
+        if let Some(at) = next_expiry {
+            self.table.lower_note(loc, at);
+        }
         Some(result)
     }
 
@@ -333,6 +360,7 @@ impl Db {
     fn count_out(&mut self, removed: Removed<Object>) -> Removed<Object> {
         if let Removed::Object(object) = &removed {
             self.object_bytes -= object.heap_bytes();
+            self.timed -= usize::from(object.next_expiry().is_some());
         }
         removed
     }
@@ -401,17 +429,45 @@ impl Db {
         Some((id, view.note(id)))
     }
 
-    /// Collects the keys of a segment that have expired at `now`, at most `limit`, and corrects the segment's
-    /// earliest expiry if all were found.
-    pub(crate) fn expired_in(&mut self, id: SegmentId, now: u64, limit: usize, found: &mut Vec<Loc>) {
+    /// Has the segment of a location looked at again.
+    pub(crate) fn look_again(&mut self, loc: Loc) {
+        self.table.lower_note(loc, 0);
+    }
+
+    /// Collects the keys of a segment that have expired at `now`, and the collections with elements that have, at
+    /// most `limit` of each, and corrects the segment's earliest expiry if all were found. The caller sees to all
+    /// that is found.
+    pub(crate) fn expired_in(
+        &mut self,
+        id: SegmentId,
+        now: u64,
+        limit: usize,
+        found: &mut Vec<Loc>,
+        due: &mut Vec<Loc>,
+    ) {
         let mut earliest = u64::MAX;
         let mut complete = true;
         self.table.raw().visit_segment(id, |loc| {
             if let Some(at) = self.table.expire_at(loc) {
                 if at > now {
                     earliest = earliest.min(at);
-                } else if found.len() < limit {
-                    found.push(loc);
+                } else {
+                    if found.len() < limit {
+                        found.push(loc);
+                    } else {
+                        complete = false;
+                    }
+                    return;
+                }
+            }
+            if self.timed > 0
+                && let Value::Object(object) = self.table.value(loc)
+                && let Some(at) = object.next_expiry()
+            {
+                if at > now {
+                    earliest = earliest.min(at);
+                } else if due.len() < limit {
+                    due.push(loc);
                 } else {
                     complete = false;
                 }
@@ -428,6 +484,21 @@ impl Db {
 
     pub(crate) fn check(&self) {
         self.table.check();
+        let (view, mut timed) = (self.table.raw(), 0);
+        let mut id = Some(view.first_segment());
+        while let Some(segment) = id {
+            view.visit_segment(segment, |loc| {
+                if let Value::Object(object) = self.table.value(loc) {
+                    object.check();
+                    if let Some(at) = object.next_expiry() {
+                        timed += 1;
+                        assert!(view.note(segment) <= at, "no element expires before the segment's note");
+                    }
+                }
+            });
+            id = view.next_segment(segment);
+        }
+        assert_eq!(timed, self.timed);
     }
 }
 

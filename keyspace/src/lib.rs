@@ -212,6 +212,9 @@ impl Keyspace {
             self.expire(db, loc);
             return None;
         }
+        if self.lose_elements(db, loc) {
+            return None;
+        }
         Some(loc)
     }
 
@@ -422,10 +425,11 @@ impl Keyspace {
             let mut random = self.random;
             let loc = self.db(db)?.random(|| next_random(&mut random))?;
             self.random = random;
-            if self.table(db).expire_at(loc).is_none_or(|at| at > self.now) {
+            if self.table(db).expire_at(loc).is_some_and(|at| at <= self.now) {
+                self.expire(db, loc);
+            } else if !self.lose_elements(db, loc) {
                 return Some(loc);
             }
-            self.expire(db, loc);
         }
         None
     }

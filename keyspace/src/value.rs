@@ -12,8 +12,9 @@ use damselfly_sketches::topk::TopK;
 use damselfly_structures::alloc::good_size;
 use damselfly_structures::list::List;
 
-use crate::Collection;
+use crate::values::hash::Hash;
 use crate::values::zset::SortedSet;
+use crate::{Collection, UnixMs};
 
 /// The types a key can have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -22,6 +23,8 @@ pub enum Type {
     String,
     /// Lists.
     List,
+    /// Hashes.
+    Hash,
     /// Sorted sets.
     ZSet,
     /// JSON documents.
@@ -41,6 +44,7 @@ impl Type {
     pub const ALL: &'static [Type] = &[
         Type::String,
         Type::List,
+        Type::Hash,
         Type::ZSet,
         Type::Json,
         Type::Bloom,
@@ -54,6 +58,7 @@ impl Type {
         match self {
             Type::String => "string",
             Type::List => "list",
+            Type::Hash => "hash",
             Type::ZSet => "zset",
             Type::Json => "ReJSON-RL",
             Type::Bloom => "MBbloom--",
@@ -69,6 +74,8 @@ impl Type {
 pub enum Object {
     /// A list.
     List(List),
+    /// A hash.
+    Hash(Hash),
     /// A sorted set.
     ZSet(SortedSet),
     /// A JSON document.
@@ -100,6 +107,7 @@ impl Object {
     pub fn kind(&self) -> Type {
         match self {
             Object::List(_) => Type::List,
+            Object::Hash(_) => Type::Hash,
             Object::ZSet(_) => Type::ZSet,
             Object::Json(_) => Type::Json,
             Object::Bloom(_) => Type::Bloom,
@@ -113,12 +121,13 @@ impl Object {
     pub fn heap_bytes(&self) -> usize {
         match self {
             Object::List(list) => list.heap_bytes(),
+            Object::Hash(hash) => hash.heap_bytes(),
             Object::ZSet(zset) => zset.heap_bytes(),
-            Object::Json(document) => boxed::<Document>() + document.heap_bytes(),
-            Object::Bloom(bloom) => boxed::<Bloom>() + bloom.heap_bytes(),
-            Object::Cuckoo(cuckoo) => boxed::<Cuckoo>() + cuckoo.heap_bytes(),
-            Object::CountMin(sketch) => boxed::<CountMin>() + sketch.heap_bytes(),
-            Object::TopK(sketch) => boxed::<TopK>() + sketch.heap_bytes(),
+            Object::Json(document) => boxed(document) + document.heap_bytes(),
+            Object::Bloom(bloom) => boxed(bloom) + bloom.heap_bytes(),
+            Object::Cuckoo(cuckoo) => boxed(cuckoo) + cuckoo.heap_bytes(),
+            Object::CountMin(sketch) => boxed(sketch) + sketch.heap_bytes(),
+            Object::TopK(sketch) => boxed(sketch) + sketch.heap_bytes(),
         }
     }
 
@@ -131,6 +140,7 @@ impl Object {
     pub fn free_some(&mut self) -> bool {
         match self {
             Object::List(list) => list.free_some(NODES_PER_STEP),
+            Object::Hash(hash) => hash.free_some(NODES_PER_STEP),
             Object::ZSet(zset) => zset.free_some(NODES_PER_STEP),
             Object::Json(document) => document.free_some(JSON_VALUES_PER_STEP),
             Object::Bloom(bloom) => bloom.free_some(NODES_PER_STEP),
@@ -140,10 +150,37 @@ impl Object {
         }
     }
 
+    /// A time before which no element expires by itself; None if none does. Elements of hashes (and of nothing else
+    /// so far) may have an expiry of their own.
+    #[inline]
+    pub fn next_expiry(&self) -> Option<UnixMs> {
+        match self {
+            Object::Hash(hash) => hash.next_expiry(),
+            _ => None,
+        }
+    }
+
+    /// Frees elements that have expired, about `limit` at most, and returns how many.
+    pub(crate) fn expire_elements(&mut self, now: UnixMs, limit: usize) -> usize {
+        match self {
+            Object::Hash(hash) => hash.expire(now, limit),
+            _ => 0,
+        }
+    }
+
+    /// Whether any element exists now. Asked of collections whose elements may expire.
+    pub(crate) fn has_live(&self, now: UnixMs) -> bool {
+        match self {
+            Object::Hash(hash) => hash.has_live(now),
+            _ => true,
+        }
+    }
+
     /// Every invariant of the collection; for tests.
     pub fn check(&self) {
         match self {
             Object::List(list) => list.check(),
+            Object::Hash(hash) => hash.check(),
             Object::ZSet(zset) => zset.check(),
             Object::Json(document) => document.check(),
             Object::Bloom(bloom) => bloom.check(),
@@ -155,7 +192,8 @@ impl Object {
 }
 
 /// Bytes of the box around a value.
-const fn boxed<T>() -> usize {
+#[expect(clippy::borrowed_box, reason = "given the value alone, the type would be guessed as the box")]
+fn boxed<T>(_: &Box<T>) -> usize {
     good_size(size_of::<T>())
 }
 
@@ -228,6 +266,7 @@ macro_rules! collection {
 }
 
 collection!(List, List, begin: |_seed| List::new(), gone: |list| list.is_empty());
+collection!(Hash, Hash, begin: |_seed| Hash::new(), gone: |hash| hash.is_empty());
 collection!(
     SortedSet,
     ZSet,

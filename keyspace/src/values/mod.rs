@@ -1,5 +1,6 @@
 //! Collections that choose between a compact and a large form.
 
+pub mod hash;
 pub mod zset;
 
 /// When a collection is small enough for one pack: `*-max-listpack-entries` and `*-max-listpack-value`.
