@@ -4,6 +4,7 @@
 //! not compile until it can leave and come back.
 
 use damselfly_json::Document;
+use damselfly_keyspace::values::hash::{Hash, Rules};
 use damselfly_keyspace::values::zset::SortedSet;
 use damselfly_keyspace::{Collection, Db, Expiry, List, Loc, Object, Value};
 use damselfly_protocol::number::Decimal;
@@ -37,6 +38,14 @@ pub fn serialized_len(value: Value<'_, Object>) -> usize {
 fn to_rdb(object: &Object) -> damselfly_rdb::Value {
     match object {
         Object::List(list) => damselfly_rdb::Value::List(list.iter().map(|item| item.to_vec()).collect()),
+        // Those that have expired go along, with their deadlines: whoever reads them drops them.
+        Object::Hash(hash) => {
+            let mut fields = Vec::with_capacity(hash.len(0));
+            hash.for_each(0, |field| {
+                fields.push((field.field.to_vec(), field.value.to_vec(), field.expire_at));
+            });
+            damselfly_rdb::Value::Hash(fields)
+        }
         Object::ZSet(zset) => {
             let mut members = Vec::with_capacity(zset.len());
             zset.for_each(|member, score| members.push((member.to_vec(), score)));
@@ -67,6 +76,22 @@ pub(crate) fn store(
             }
             store_collection(cx, key, list, expiry)?;
         }
+        Rdb::Hash(fields) => {
+            let mut hash = Hash::new();
+            let rules = Rules { now: cx.ks.now, seed: cx.ks.hash_seed(), limits: cx.env.hash_pack };
+            let is_past = |at: Option<u64>| at.is_some_and(|at| at <= rules.now);
+            for (field, value, expire_at) in &fields {
+                if !is_past(*expire_at) {
+                    hash.set(&rules, field, value, expire_at.map_or(Expiry::Never, Expiry::At));
+                }
+            }
+            if hash.is_empty() && !fields.is_empty() {
+                // All fields expired on the way: so did what the key had.
+                cx.ks.remove(cx.db, key);
+                return Ok(());
+            }
+            store_collection(cx, key, hash, expiry)?;
+        }
         Rdb::ZSet(members) => {
             let mut zset = SortedSet::begin(cx.ks.hash_seed());
             let (seed, limits) = (cx.ks.hash_seed(), cx.env.zset_pack);
@@ -92,9 +117,7 @@ pub(crate) fn store(
         Rdb::TopK(head, items, counters) => {
             store_collection(cx, key, sketches::topk_from_rdb(&head, items, &counters)?, expiry)?;
         }
-        Rdb::Set(_) | Rdb::Hash(_) | Rdb::Stream(_) | Rdb::Module { .. } => {
-            return Err(CommandError::BadPayload);
-        }
+        Rdb::Set(_) | Rdb::Stream(_) | Rdb::Module { .. } => return Err(CommandError::BadPayload),
     }
     Ok(())
 }
@@ -135,6 +158,9 @@ fn encoding(value: Value<'_, Object>) -> &'static str {
                 "quicklist"
             }
         }
+        Value::Object(Object::Hash(Hash::Small(_))) => "listpack",
+        Value::Object(Object::Hash(Hash::Timed(_))) => "listpackex",
+        Value::Object(Object::Hash(Hash::Big(_))) => "hashtable",
         Value::Object(Object::ZSet(SortedSet::Small(_))) => "listpack",
         Value::Object(Object::ZSet(SortedSet::Big(_))) => "skiplist",
         // Redis knows no encodings of what modules hold.

@@ -17,6 +17,8 @@ pub struct Env {
     pub hll_sparse_max: usize,
     /// Keys are evicted by how often they are used, not by how long they were not (`maxmemory-policy`).
     pub lfu: bool,
+    /// When a hash is small.
+    pub hash_pack: PackLimits,
     /// When a sorted set is small.
     pub zset_pack: PackLimits,
 }
@@ -27,6 +29,7 @@ impl Default for Env {
             string_len_max: 512 * 1024 * 1024,
             hll_sparse_max: hll::SPARSE_MAX_BYTES,
             lfu: false,
+            hash_pack: PackLimits { entries_max: 512, len_max: 64 },
             zset_pack: PackLimits::default(),
         }
     }

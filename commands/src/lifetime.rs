@@ -40,6 +40,16 @@ impl Clock {
     }
 }
 
+/// The longest time to live in Dragonfly's commands about fields and members: seconds, about two years.
+const MEMBER_SECONDS_MAX: u64 = 1 << 26;
+
+/// The deadline of a field or member from a time to live in seconds, as Dragonfly's commands take it.
+pub(crate) fn member_deadline(seconds: &[u8], now: UnixMs) -> Result<UnixMs, CommandError> {
+    let seconds = parse_i64(seconds).and_then(|seconds| u64::try_from(seconds).ok());
+    let seconds = seconds.filter(|seconds| (1..=MEMBER_SECONDS_MAX).contains(seconds));
+    Ok(now + seconds.ok_or(CommandError::NotInteger)? * 1000)
+}
+
 /// A time to live that has not been looked at yet: its errors come after others.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Lifetime<'a> {

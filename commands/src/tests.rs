@@ -4,10 +4,10 @@ mod bitmap;
 mod counter;
 mod expire;
 mod generic;
+mod hash;
 mod hyperloglog;
 mod list;
 mod session;
-mod sketches;
 mod string;
 mod zset;
 
@@ -137,6 +137,22 @@ PFCOUNT      -2   1 -1  1  readonly
 PFMERGE      -2   1 -1  1  write denyoom
 PFDEBUG       3   2  2  1  write denyoom
 PFSELFTEST    1   0  0  0
+HSET             -4   1  1  1  write denyoom fast
+HMSET            -4   1  1  1  write denyoom fast
+HSETNX            4   1  1  1  write denyoom fast
+HGET              3   1  1  1  readonly fast
+HMGET            -3   1  1  1  readonly fast
+HGETALL           2   1  1  1  readonly
+HDEL             -3   1  1  1  write fast
+HLEN              2   1  1  1  readonly fast
+HSTRLEN           3   1  1  1  readonly fast
+HEXISTS           3   1  1  1  readonly fast
+HKEYS             2   1  1  1  readonly
+HVALS             2   1  1  1  readonly
+HINCRBY           4   1  1  1  write denyoom fast
+HINCRBYFLOAT      4   1  1  1  write denyoom fast
+HRANDFIELD       -2   1  1  1  readonly
+HSCAN            -3   1  1  1  readonly
 ZADD             -4   1  1  1  write denyoom fast
 ZCARD             2   1  1  1  readonly fast
 ZCOUNT            4   1  1  1  readonly fast

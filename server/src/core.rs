@@ -872,6 +872,8 @@ impl Core {
             matches!(settings.maxmemory_policy(), MaxmemoryPolicy::AllkeysLfu | MaxmemoryPolicy::VolatileLfu);
         self.env.zset_pack.entries_max = settings.zset_max_listpack_entries() as usize;
         self.env.zset_pack.len_max = settings.zset_max_listpack_value() as usize;
+        self.env.hash_pack.entries_max = settings.hash_max_listpack_entries() as usize;
+        self.env.hash_pack.len_max = settings.hash_max_listpack_value() as usize;
         self.limits.max_bulk_len = u32::try_from(settings.proto_max_bulk_len()).unwrap_or(u32::MAX);
         self.limits.max_request_len = u32::try_from(settings.client_query_buffer_limit()).unwrap_or(u32::MAX);
         self.stats.slow_from_us = settings.slowlog_log_slower_than();

@@ -19,6 +19,7 @@ pub struct Digest([u8; LEN]);
 const STRING: u32 = 0;
 const LIST: u32 = 1;
 const ZSET: u32 = 3;
+const HASH: u32 = 4;
 const MODULE: u32 = 5;
 
 impl Digest {
@@ -40,8 +41,8 @@ impl Digest {
         }
     }
 
-    /// Adds a value: its type, its content, and whether it expires.
-    pub fn add_value(&mut self, value: Value<'_, Object>, expires: bool) {
+    /// Adds a value: its type, its content at `now`, and whether it expires.
+    pub fn add_value(&mut self, value: Value<'_, Object>, expires: bool, now: u64) {
         match value {
             Value::Int(number) => {
                 self.mix(&STRING.to_be_bytes());
@@ -56,6 +57,18 @@ impl Digest {
                 for item in list.iter() {
                     self.mix(item.as_bytes(&mut [0; 20]));
                 }
+            }
+            Value::Object(Object::Hash(hash)) => {
+                self.mix(&HASH.to_be_bytes());
+                hash.for_each(now, |field| {
+                    let mut one = Digest::default();
+                    one.mix(field.field.as_bytes(&mut [0; 20]));
+                    one.mix(field.value.as_bytes(&mut [0; 20]));
+                    if field.expire_at.is_some() {
+                        one.xor(b"!!hexpire!!");
+                    }
+                    self.xor(&one.0);
+                });
             }
             Value::Object(Object::ZSet(zset)) => {
                 self.mix(&ZSET.to_be_bytes());
@@ -134,7 +147,7 @@ impl Digest {
             }
             let mut one = Digest::default();
             one.mix(db.key(loc));
-            one.add_value(db.value(loc), expire_at.is_some());
+            one.add_value(db.value(loc), expire_at.is_some(), now);
             all.get_or_insert_with(Digest::default).xor(&one.0);
         });
         all

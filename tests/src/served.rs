@@ -20,13 +20,7 @@ use crate::script::{self, Action, Script, Step, Who};
 const GROUPS: &[(&str, &str)] = &[
     ("complete", "every|command"),
     ("bitmap", "bitcount bitfield bitfield_ro bitop bitpos getbit setbit"),
-    ("fields", "fieldexpire fieldttl shrink"),
     ("geo", "geo*"),
-    (
-        "hash",
-        "hdel hexists hget hgetall hincrby hincrbyfloat hkeys hlen hmget hmset hrandfield hscan hset hsetnx hstrlen \
-         hvals",
-    ),
     ("hyperloglog", "pf*"),
     (
         "list",
@@ -40,6 +34,7 @@ const GROUPS: &[(&str, &str)] = &[
         "sadd scard sdiff sdiffstore sinter sintercard sinterstore sismember smembers smismember smove spop \
          srandmember srem sscan sunion sunionstore",
     ),
+    ("shrink", "shrink"),
     ("sort", "sort sort_ro"),
     (
         "stream",

@@ -282,7 +282,7 @@ fn digest_value(core: &mut Core, id: ConnectionId, args: Args<'_>) -> Outcome {
                 let mut digest = Digest::default();
                 if let Some(loc) = core.ks.find(db, key) {
                     let table = core.ks.table(db);
-                    digest.add_value(table.value(loc), table.expire_at(loc).is_some());
+                    digest.add_value(table.value(loc), table.expire_at(loc).is_some(), core.ks.now);
                 }
                 found.push((at, digest));
             }
