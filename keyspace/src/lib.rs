@@ -73,6 +73,13 @@ pub enum Class {
     New = 1 << 11,
 }
 
+impl Class {
+    /// Whether the key is not what it was before.
+    pub fn is_change(self) -> bool {
+        !matches!(self, Class::KeyMiss | Class::New)
+    }
+}
+
 /// Something that happened to a key, for those who listen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
@@ -115,6 +122,10 @@ pub struct Keyspace {
     pub active_expire: bool,
     /// Whether anybody listens to events; while false, [`Keyspace::changed`] only counts.
     pub observed: bool,
+    /// Whether reads that find nothing are events too ([`Class::KeyMiss`]).
+    pub notes_misses: bool,
+    /// Whether keys that come into being are events of their own ([`Class::New`]).
+    pub notes_new: bool,
     events: Vec<Event>,
     doomed: VecDeque<Doomed>,
     random: u64,
@@ -137,6 +148,8 @@ impl Keyspace {
             stats: Stats::default(),
             active_expire: true,
             observed: false,
+            notes_misses: false,
+            notes_new: false,
             events: Vec::new(),
             doomed: VecDeque::new(),
             // Zero is the one state that xorshift never leaves.
@@ -226,8 +239,8 @@ impl Keyspace {
             self.stats.hits += 1;
         } else {
             self.stats.misses += 1;
-            if self.observed {
-                self.note(db, key, Class::KeyMiss, "keymiss");
+            if self.notes_misses {
+                self.note_miss(db, key);
             }
         }
         found
@@ -286,6 +299,9 @@ impl Keyspace {
     #[inline]
     pub fn set_string(&mut self, db: usize, key: &[u8], value: &[u8], expiry: Expiry) {
         let hash = self.hash(key);
+        if self.notes_new {
+            self.note_if_new(db, key);
+        }
         let now = self.now;
         let mut stored = self.db_mut(db).set_string(hash, key, value, expiry, now);
         if let Err(Due(loc)) = stored {
@@ -298,6 +314,9 @@ impl Keyspace {
     /// Stores a string that is not to become a number, whatever its bytes are.
     pub fn set_text(&mut self, db: usize, key: &[u8], value: &[u8], expiry: Expiry) {
         let hash = self.hash(key);
+        if self.notes_new {
+            self.note_if_new(db, key);
+        }
         let now = self.now;
         let mut stored = self.db_mut(db).set_text(hash, key, value, expiry, now);
         if let Err(Due(loc)) = stored {
@@ -310,6 +329,9 @@ impl Keyspace {
     /// Stores a string that came about by an edit ([`Db::is_edited`]).
     pub fn set_edited(&mut self, db: usize, key: &[u8], value: &[u8], expiry: Expiry) {
         let hash = self.hash(key);
+        if self.notes_new {
+            self.note_if_new(db, key);
+        }
         let now = self.now;
         let mut stored = self.db_mut(db).set_edited(hash, key, value, expiry, now);
         if let Err(Due(loc)) = stored {
@@ -331,6 +353,9 @@ impl Keyspace {
     /// Stores a collection under a key, new or not.
     pub fn set_object(&mut self, db: usize, key: &[u8], object: Object, expiry: Expiry) {
         let hash = self.hash(key);
+        if self.notes_new {
+            self.note_if_new(db, key);
+        }
         if let Removed::Object(old) = self.db_mut(db).set_object(hash, key, object, expiry) {
             self.discard(old);
         }
@@ -359,6 +384,20 @@ impl Keyspace {
         self.stats.mutations += 1;
         if self.observed {
             self.note(db, key, class, name);
+        }
+    }
+
+    /// Records that a read found nothing.
+    #[cold]
+    pub fn note_miss(&mut self, db: usize, key: &[u8]) {
+        self.note(db, key, Class::KeyMiss, "keymiss");
+    }
+
+    /// Records that a key is about to come into being, unless it is there.
+    #[cold]
+    fn note_if_new(&mut self, db: usize, key: &[u8]) {
+        if self.find(db, key).is_none() {
+            self.note(db, key, Class::New, "new");
         }
     }
 

@@ -30,6 +30,8 @@ pub struct Entry {
     pub db: u16,
     /// The client's protocol.
     pub proto: Proto,
+    /// The client caches what it reads.
+    pub remembers: bool,
 }
 
 /// See the module's head.

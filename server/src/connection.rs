@@ -25,7 +25,7 @@ use crate::transaction::{Transaction, Watching};
 
 /// A connection on its core: a place and the generation of the place's use, so that a late answer for a closed
 /// connection does not reach its successor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnectionId {
     /// Place in the core's list.
     pub index: u32,
@@ -146,6 +146,8 @@ pub struct Client {
     pub no_evict: bool,
     /// MONITOR.
     pub monitor: bool,
+    /// Pushes that wait until the command under way is answered.
+    pub held: Vec<u8>,
     /// How long it has not taken its replies.
     pub slowness: Slowness,
 }

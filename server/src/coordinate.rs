@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::time::Instant;
 
-use damselfly_commands::{Command, Merge, Run, Spread};
+use damselfly_commands::{Command, Flags, Merge, Run, Spread};
 use damselfly_keyspace::{Event, Keyspace, Options, Portable};
 use damselfly_protocol::{Argv, Proto, ReplyWriter, Requests};
 
@@ -18,6 +18,8 @@ use crate::connection::ConnectionId;
 use crate::core::Core;
 use crate::execute::{Sender, run_handler};
 use crate::locks::{Scope, Ticket, lock_number};
+use crate::modes::Modes;
+use crate::tracking::{Asker, Reader};
 
 /// Locks held on several cores. No ticket: the lock is that of the transaction or script around the operation, which
 /// gives it back itself.
@@ -76,6 +78,8 @@ impl Core {
         let Some(connection) = self.connection(id) else { return };
         connection.waiting = true;
         let (db, proto) = (connection.db, connection.proto);
+        let remembers = connection.modes.has(Modes::REMEMBERS) && command.flags.has(Flags::READ);
+        let asker = Asker { client: Reader { core: self.id, id }, remembers };
         let mut positions = Vec::new();
         command.key_positions(argv, &mut positions);
         let mut parts = BTreeMap::<usize, Vec<usize>>::new();
@@ -102,12 +106,24 @@ impl Core {
         self.lock_for(id, scopes, move |core, held| match command.spread {
             Spread::Split { step, merge } => {
                 let nanos = Cell::new(0);
-                let split =
-                    Split { id, command, index, db, proto, step, merge, owned, positions, parts, nanos };
+                let split = Split {
+                    id,
+                    asker,
+                    command,
+                    index,
+                    db,
+                    proto,
+                    step,
+                    merge,
+                    owned,
+                    positions,
+                    parts,
+                    nanos,
+                };
                 core.run_split(split, held);
             }
             Spread::Together | Spread::Single => {
-                core.run_together(id, command, index, db, proto, owned, parts, held);
+                core.run_together(id, asker, command, index, db, proto, owned, parts, held);
             }
         });
     }
@@ -122,13 +138,13 @@ impl Core {
             for &at in &split.parts[&to] {
                 args.extend((at..at + split.step).map(|at| argv[at].to_vec()));
             }
-            let (command, db, proto) = (split.command, split.db, split.proto);
+            let (asker, command, db, proto) = (split.asker, split.command, split.db, split.proto);
             let (missing, replies, merging) = (missing.clone(), replies.clone(), split.clone());
             self.ask(
                 to,
                 move |core| {
                     let started = Instant::now();
-                    let reply = core.run_part(command, db, proto, &args);
+                    let reply = core.run_part(asker, command, db, proto, &args);
                     let nanos = started.elapsed().as_nanos() as u64;
                     core.unlock(ticket);
                     (reply, nanos)
@@ -146,14 +162,24 @@ impl Core {
     }
 
     /// Runs a command's part over this shard.
-    fn run_part(&mut self, command: &'static Command, db: u16, proto: Proto, args: &[Vec<u8>]) -> Vec<u8> {
+    fn run_part(
+        &mut self,
+        asker: Asker,
+        command: &'static Command,
+        db: u16,
+        proto: Proto,
+        args: &[Vec<u8>],
+    ) -> Vec<u8> {
         let Run::Shard(handler) = command.run else { unreachable!("only commands over shards have parts") };
         let owned = Owned::new(args.iter().map(Vec::as_slice));
         let mut out = Vec::new();
         let (db, shard) = (usize::from(db), self.id);
         let argv = owned.argv();
         run_handler(command.name, shard, handler, &mut self.ks, &self.env, db, proto, &argv, &mut out);
-        self.after_command();
+        self.after_command_of(asker.client);
+        if asker.remembers {
+            self.remember(asker.client, command, &argv);
+        }
         out
     }
 
@@ -162,6 +188,7 @@ impl Core {
     fn run_together(
         &mut self,
         id: ConnectionId,
+        asker: Asker,
         command: &'static Command,
         index: usize,
         db: u16,
@@ -183,6 +210,9 @@ impl Core {
                 move |core| {
                     let mut copies = Vec::new();
                     for key in keys {
+                        if asker.remembers {
+                            core.remember_key(asker.client, &key);
+                        }
                         for db in 0..core.ks.databases() {
                             if let Some(portable) = core.ks.export(db, &key) {
                                 copies.push((db, key.clone(), portable));
@@ -197,7 +227,7 @@ impl Core {
                     missing.set(missing.get() - 1);
                     if missing.get() == 0 {
                         let copies = gathered.take();
-                        core.finish_together(id, command, index, db, proto, &owned, copies, &held);
+                        core.finish_together(id, asker, command, index, db, proto, &owned, copies, &held);
                     }
                 },
             );
@@ -208,6 +238,7 @@ impl Core {
     fn finish_together(
         &mut self,
         id: ConnectionId,
+        asker: Asker,
         command: &'static Command,
         index: usize,
         db: u16,
@@ -230,6 +261,7 @@ impl Core {
             meeting.import(db, &key, Some(portable));
         }
         meeting.observed = true;
+        meeting.notes_misses = self.ks.notes_misses;
         let mut out = Vec::new();
         let (db, shard) = (usize::from(db), self.id);
         let failed = run_handler(
@@ -260,10 +292,14 @@ impl Core {
                 to,
                 move |core| {
                     for (event, state) in mine {
+                        if !event.class.is_change() {
+                            core.ks.note_miss(event.db, &event.key);
+                            continue;
+                        }
                         core.ks.import(event.db, &event.key, state);
                         core.ks.changed(event.db, &event.key, event.class, event.name);
                     }
-                    core.after_command();
+                    core.after_command_of(asker.client);
                     core.unlock(ticket);
                 },
                 move |core, ()| {
@@ -324,6 +360,7 @@ type Copied = (usize, Vec<u8>, Portable);
 
 struct Split {
     id: ConnectionId,
+    asker: Asker,
     command: &'static Command,
     index: usize,
     db: u16,

@@ -23,7 +23,7 @@ use std::task::Poll as TaskPoll;
 use std::time::Duration;
 
 use damselfly_commands::Env;
-use damselfly_config::MaxmemoryPolicy;
+use damselfly_config::{Events, MaxmemoryPolicy};
 use damselfly_keyspace::{Keyspace, Options};
 use damselfly_protocol::{Limits, Requests};
 
@@ -40,6 +40,7 @@ use crate::pubsub::PubSub;
 use crate::shared::Shared;
 use crate::slow_peers::{PeerLimits, Slowness};
 use crate::stats::CoreStats;
+use crate::tracking::Tracking;
 use crate::transaction::Watches;
 
 /// Bytes read from a socket at once. A pipeline of 32 small commands is 2 KB; 64 KiB lets 4 KiB values at pipeline 8
@@ -149,6 +150,10 @@ pub struct Core {
     pub monitors: Vec<ConnectionId>,
     /// Subscribers and what is published to them.
     pub pubsub: PubSub,
+    /// Classes of key events that are published; none if they are on no channel.
+    pub notifications: Events,
+    /// Client-side caching.
+    pub tracking: Tracking,
     /// CLIENT PAUSE.
     pub pause: Option<Pause>,
     /// Connections that wait for its end.
@@ -206,6 +211,8 @@ impl Core {
             active_expire: true,
             monitors: Vec::new(),
             pubsub: PubSub::new(shared.peers.len()),
+            notifications: Events::default(),
+            tracking: Tracking::new(shared.peers.len()),
             pause: None,
             held: Vec::new(),
             shared,
@@ -296,6 +303,7 @@ impl Core {
         if self.ks.has_doomed() {
             more |= self.free_for_a_while();
         }
+        self.send_invalidations();
         self.deliver_published();
         self.send_batches();
         more |= !self.again.is_empty() || !self.later.is_empty() || !self.accept_again.is_empty();
@@ -414,6 +422,7 @@ impl Core {
             created_ms: self.ks.now,
             no_evict: false,
             monitor: false,
+            held: Vec::new(),
             slowness: Slowness::default(),
         };
         self.shared.clients.insert(client.id, (self.id, id));
@@ -633,7 +642,11 @@ impl Core {
             self.defer(then);
         } else {
             connection.waiting = false;
+            let held = connection.modes.has(Modes::HELD);
             self.again.push_back(id);
+            if held {
+                self.release_held(id);
+            }
         }
     }
 
@@ -882,6 +895,10 @@ impl Core {
         self.stats.tracking = settings.latency_tracking();
         let limit = settings.client_output_buffer_limit().pubsub;
         self.pubsub.backlog.set_limits(limit, settings.publish_buffer_limit());
+        let keys_max = settings.tracking_table_max_keys();
+        self.tracking.set_keys_max(keys_max, self.shared.peers.len());
+        let notifications = settings.notify_keyspace_events();
+        self.set_notifications(notifications);
     }
 
     /// Frees removed memory for at most a millisecond; true if there is more.

@@ -18,8 +18,10 @@ use crate::connection::{ConnectionId, Listener, Queued, ReplyMode};
 use crate::core::{Core, OUTPUT_RUN_MAX};
 use crate::locks::{Scope, lock_number};
 use crate::mailbox::Message;
+use crate::modes::Modes;
 use crate::server_commands;
 use crate::stats::{Slow, Stopwatch, timed_in_runs};
+use crate::tracking::Reader;
 use crate::transaction::is_queued;
 
 /// Requests scanned at once. Enough for the usual pipelines, and what is prepared for them stays in the first-level
@@ -321,7 +323,8 @@ impl Core {
             return Flow::Next;
         }
         let Some(connection) = self.connection(id) else { return Flow::Pause };
-        if connection.modes.any() && self.is_refused_in_mode(id, command, argv) {
+        let in_mode = connection.modes.any();
+        if in_mode && self.is_refused_in_mode(id, command, argv) {
             self.stats.commands[index].rejected += 1;
             return Flow::Next;
         }
@@ -353,7 +356,13 @@ impl Core {
         if connection.multi.is_some() && is_queued(command.run) {
             return self.queue(id, argv, Found { command, index });
         }
-        self.run_allowed(id, argv, ready, watch)
+        let flow = self.run_allowed(id, argv, ready, watch);
+        if in_mode && flow != Flow::Hold {
+            let here =
+                flow == Flow::Next && ready.route == Route::Here && matches!(command.run, Run::Shard(_));
+            self.after_tracked(id, command, here.then_some(argv));
+        }
+        flow
     }
 
     /// Runs a request whose reply is not wanted (CLIENT REPLY OFF, SKIP).
@@ -528,7 +537,7 @@ impl Core {
             self.stats.count_error(&error);
             self.stats.count_failed(Some(index));
         }
-        self.after_command();
+        self.after_command_of(Reader { core: self.id, id });
         answered
     }
 
@@ -579,11 +588,12 @@ impl Core {
     ) {
         let Some(connection) = self.connection(id) else { return };
         let (db, proto) = (connection.db, connection.proto);
+        let remembers = connection.modes.has(Modes::REMEMBERS);
         let hole = connection.leave_hole();
         self.stats.forwarded += 1;
         let batch = self.batch_for(peer);
-        let added =
-            batch.push(Entry { connection: id, hole, command, index: index as u16, db, proto }, argv.iter());
+        let entry = Entry { connection: id, hole, command, index: index as u16, db, proto, remembers };
+        let added = batch.push(entry, argv.iter());
         // A batch is sent long before it reaches what spans can address, unless one request is that large, and the
         // limit on requests is half of it.
         assert!(added, "a request fits a batch");
@@ -664,7 +674,11 @@ impl Core {
             self.stats.count_error(&error);
             self.stats.count_failed(Some(usize::from(entry.index)));
         }
-        self.after_command();
+        let reader = Reader { core: from, id: entry.connection };
+        self.after_command_of(reader);
+        if entry.remembers {
+            self.remember(reader, entry.command, argv);
+        }
         if alone || replies.len() - before > LONG {
             self.close_watch(Sender::There(from, entry.connection), entry.command, watch, argv);
         }
@@ -763,6 +777,7 @@ impl Core {
         let Some(connection) = self.connection(id) else { return };
         connection.waiting = true;
         let db = usize::from(connection.db);
+        let remembers = connection.modes.has(Modes::REMEMBERS);
         let numbers = self.lock_numbers(command, db, argv);
         let mut kept = Queued::default();
         kept.push(argv);
@@ -771,6 +786,9 @@ impl Core {
                 let mut watch = Stopwatch::start();
                 watch.count(&mut core.stats, index);
                 core.run_here(id, command.name, index, handler, &argv);
+                if remembers {
+                    core.remember(Reader { core: core.id, id }, command, &argv);
+                }
                 core.close_watch(Sender::Here(id), command, &mut watch, &argv);
             }
             core.unlock(ticket);

@@ -17,6 +17,7 @@ mod locks;
 mod mailbox;
 mod metrics;
 mod modes;
+mod notify;
 mod observe;
 mod pause;
 mod poll;
@@ -29,6 +30,7 @@ mod shared;
 mod slot;
 mod slow_peers;
 mod stats;
+mod tracking;
 mod transaction;
 
 use std::io::IsTerminal;

@@ -14,6 +14,14 @@ pub struct Modes(u8);
 impl Modes {
     /// Subscribed to a channel or pattern.
     pub const SUBSCRIBED: Modes = Modes(1);
+    /// CLIENT TRACKING is on, in whatever mode.
+    pub const TRACKING: Modes = Modes(1 << 2);
+    /// The keys that the next command reads are remembered.
+    pub const REMEMBERS: Modes = Modes(1 << 3);
+    /// CLIENT CACHING was given for the next command.
+    pub const CACHING: Modes = Modes(1 << 4);
+    /// There are pushes that wait until the command under way is answered.
+    pub const HELD: Modes = Modes(1 << 5);
     /// In the list of connections that something was pushed to in this turn.
     pub const PUSHED: Modes = Modes(1 << 1);
 
@@ -60,6 +68,9 @@ impl Core {
     pub(crate) fn leave_modes(&mut self, id: ConnectionId, modes: Modes) {
         if modes.has(Modes::SUBSCRIBED) {
             self.unsubscribe_all(id);
+        }
+        if modes.has(Modes::TRACKING) {
+            self.drop_tracker(id);
         }
         self.pubsub.backlog.forget(id);
     }

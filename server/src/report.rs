@@ -149,6 +149,14 @@ pub struct CoreReport {
     pub output_limited: u64,
     /// Commands refused for memory.
     pub oom: u64,
+    /// Clients that are told of changes of keys.
+    pub tracking_clients: u64,
+    /// Keys that such clients have read.
+    pub tracking_keys: u64,
+    /// How many have read each of these, in all.
+    pub tracking_items: u64,
+    /// Prefixes of keys that clients are told of; the same on all cores.
+    pub tracking_prefixes: u64,
     /// Clients that are subscribed.
     pub pubsub_clients: u64,
     /// What was done about slow subscribers.
@@ -182,6 +190,10 @@ impl CoreReport {
             timed_out: stats.timed_out,
             output_limited: stats.output_limited,
             oom: stats.oom,
+            tracking_clients: core.tracking.clients() as u64,
+            tracking_keys: core.tracking.keys_and_items().0 as u64,
+            tracking_items: core.tracking.keys_and_items().1 as u64,
+            tracking_prefixes: core.tracking.prefixes() as u64,
             pubsub_clients: core.pubsub.clients() as u64,
             backpressure: core.pubsub.backlog.counts,
             ..CoreReport::default()
@@ -248,9 +260,14 @@ impl CoreReport {
             timed_out,
             output_limited,
             oom,
+            tracking_clients,
+            tracking_keys,
+            tracking_items,
+            tracking_prefixes,
             pubsub_clients,
             backpressure,
         } = other;
+        self.tracking_prefixes = self.tracking_prefixes.max(tracking_prefixes);
         let Counts { soft_limit, hard_limit, forced_disconnect, messages_discarded } = backpressure;
         let sums = &mut self.backpressure;
         for (db, other) in self.dbs.iter_mut().zip(&dbs) {
@@ -300,6 +317,9 @@ impl CoreReport {
             (&mut self.timed_out, timed_out),
             (&mut self.output_limited, output_limited),
             (&mut self.oom, oom),
+            (&mut self.tracking_clients, tracking_clients),
+            (&mut self.tracking_keys, tracking_keys),
+            (&mut self.tracking_items, tracking_items),
             (&mut self.pubsub_clients, pubsub_clients),
             (&mut sums.soft_limit, soft_limit),
             (&mut sums.hard_limit, hard_limit),

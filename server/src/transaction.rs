@@ -31,6 +31,7 @@ use crate::execute::{Flow, Route, run_handler};
 use crate::locks::{Scope, lock_number};
 use crate::mailbox::Message;
 use crate::server_commands::{self, Outcome, client_of, reply, wait};
+use crate::tracking::Asker;
 
 /// Most commands in a transaction. Their bytes are bounded by what one buffer can address, as those of a request.
 const COMMANDS_MAX: usize = 1 << 20;
@@ -290,6 +291,7 @@ struct Parcel {
     watching: Option<Box<Watching>>,
     db: usize,
     proto: Proto,
+    asker: Asker,
 }
 
 impl Core {
@@ -407,7 +409,8 @@ impl Core {
     ) -> Outcome {
         let connection = client_of(self, id)?;
         let (db, proto) = (usize::from(connection.db), connection.proto);
-        let parcel = Parcel { transaction, watching, db, proto };
+        let asker = self.asker(id);
+        let parcel = Parcel { transaction, watching, db, proto, asker };
         if self.locks.is_idle() {
             let mut output = std::mem::take(&mut client_of(self, id)?.output);
             let watching = self.run_parcel(parcel, &mut output);
@@ -432,7 +435,8 @@ impl Core {
     ) -> Outcome {
         let connection = client_of(self, id)?;
         let (db, proto) = (usize::from(connection.db), connection.proto);
-        let parcel = Parcel { transaction, watching, db, proto };
+        let asker = self.asker(id);
+        let parcel = Parcel { transaction, watching, db, proto, asker };
         self.ask_later(
             shard,
             move |core, replier| {
@@ -473,7 +477,7 @@ impl Core {
 
     /// Runs a transaction over this shard; the reply of EXEC goes to `out`.
     fn run_parcel(&mut self, parcel: Parcel, out: &mut Vec<u8>) -> Option<Box<Watching>> {
-        let Parcel { transaction, watching, db, proto } = parcel;
+        let Parcel { transaction, watching, db, proto, asker } = parcel;
         if let Some(watching) = &watching {
             self.let_watched_expire(&watching.keys);
         }
@@ -483,15 +487,23 @@ impl Core {
         }
         ReplyWriter::new(out, proto).array(transaction.len());
         for i in 0..transaction.len() {
-            self.run_step(transaction.commands[i], &transaction.argv(i), db, proto, out);
+            self.run_step(asker, transaction.commands[i], &transaction.argv(i), db, proto, out);
         }
         // Once for all: whoever is woken by one of the commands sees the work of all.
-        self.after_command();
+        self.after_command_of(asker.client);
         watching
     }
 
     /// Runs one command of a transaction over this shard, and counts it.
-    fn run_step(&mut self, found: Found, argv: &Argv<'_>, db: usize, proto: Proto, out: &mut Vec<u8>) {
+    fn run_step(
+        &mut self,
+        asker: Asker,
+        found: Found,
+        argv: &Argv<'_>,
+        db: usize,
+        proto: Proto,
+        out: &mut Vec<u8>,
+    ) {
         let Run::Shard(handler) = found.command.run else { unreachable!("a command over one shard") };
         let started = Instant::now();
         let (name, shard) = (found.command.name, self.id);
@@ -500,6 +512,9 @@ impl Core {
         if let Some(error) = failed {
             self.stats.count_error(&error);
             self.stats.count_failed(Some(found.index));
+        }
+        if asker.remembers {
+            self.remember(asker.client, found.command, argv);
         }
     }
 
@@ -732,6 +747,7 @@ impl Exec {
         self.next += count;
         let Some(connection) = core.connection(self.id) else { return self.end(core) };
         let proto = connection.proto;
+        let asker = core.asker(self.id);
         let mut shards = BTreeMap::<usize, Vec<usize>>::new();
         for at in first..first + count {
             let Place::Shard(shard) = self.steps[at].0 else { unreachable!("counted above") };
@@ -757,10 +773,10 @@ impl Exec {
                 move |core| {
                     let (mut out, mut ends) = (Vec::new(), Vec::with_capacity(dbs.len()));
                     for (i, db) in dbs.iter().enumerate() {
-                        core.run_step(part.commands[i], &part.argv(i), *db, proto, &mut out);
+                        core.run_step(asker, part.commands[i], &part.argv(i), *db, proto, &mut out);
                         ends.push(out.len());
                     }
-                    core.after_command();
+                    core.after_command_of(asker.client);
                     (out, ends)
                 },
                 move |core, (out, ends)| {

@@ -40,7 +40,6 @@ const GROUPS: &[(&str, &str)] = &[
         "stream",
         "xack xadd xautoclaim xclaim xdel xgroup xinfo xlen xpending xrange xread* xrevrange xsetid xtrim",
     ),
-    ("tracking", "client|tracking"),
     ("zset", "bzmpop bzpopmax bzpopmin z*"),
 ];
 

@@ -323,7 +323,7 @@ impl Core {
     fn push_to(&mut self, id: ConnectionId, forms: &mut Forms<'_>, at_once: bool) {
         let Some(connection) = self.connection(id) else { return };
         let bytes = forms.form(connection.proto);
-        if at_once && connection.is_drained() {
+        if at_once && connection.is_drained() && !connection.executing {
             match connection.send_now(bytes) {
                 Some(sent) if sent == bytes.len() => {}
                 Some(sent) => self.push_bytes(id, &bytes[sent..]),
@@ -343,6 +343,10 @@ impl Core {
         self.lend_output(id);
         let limit = self.pubsub.backlog.hard_bytes();
         let Some(connection) = self.connection(id) else { return };
+        if connection.executing {
+            // The output holds half of the reply to EXEC.
+            return self.hold(id, bytes);
+        }
         let fits = |pending: usize| pending.saturating_add(bytes.len()) <= limit;
         let has_room =
             fits(connection.pending_output()) || (connection.flush() && fits(connection.pending_output()));
@@ -354,6 +358,31 @@ impl Core {
             connection.output.extend_from_slice(bytes);
         }
         self.note_pushed(id);
+    }
+
+    /// Keeps a push until the command under way is answered.
+    pub(crate) fn hold(&mut self, id: ConnectionId, bytes: &[u8]) {
+        let limit = self.pubsub.backlog.hard_bytes();
+        let Some(connection) = self.connection(id) else { return };
+        connection.modes.set(Modes::HELD, true);
+        let held = &mut connection.client.held;
+        if held.len().saturating_add(bytes.len()) <= limit {
+            held.extend_from_slice(bytes);
+        } else {
+            self.pubsub.backlog.counts.messages_discarded += 1;
+            self.pubsub.backlog.condemn(id, backlog::Reason::Hard);
+        }
+    }
+
+    /// The command that pushes waited for is answered.
+    #[cold]
+    pub(crate) fn release_held(&mut self, id: ConnectionId) {
+        let Some(connection) = self.connection(id) else { return };
+        connection.modes.set(Modes::HELD, false);
+        let held = std::mem::take(&mut connection.client.held);
+        self.push_bytes(id, &held);
+        // It is sent with the reply; this is for whoever has too much.
+        self.defer(Core::flush_pushed);
     }
 
     fn note_pushed(&mut self, id: ConnectionId) {

@@ -3,7 +3,7 @@
 use damselfly_commands::{Args, CommandError};
 use damselfly_protocol::number::parse_i64;
 
-use super::{Outcome, client_list, client_of, exactly, help, reply, wait, wrong_shape};
+use super::{Outcome, client_list, client_of, client_tracking, exactly, help, reply, wait, wrong_shape};
 use crate::connection::{ConnectionId, ReplyMode};
 use crate::core::Core;
 use crate::execute::Flow;
@@ -71,6 +71,10 @@ pub fn client(core: &mut Core, id: ConnectionId, mut args: Args<'_>) -> Outcome 
             client_of(core, id)?.no_touch = on;
             reply(core, id, |out| out.ok())
         }
+        b"TRACKING" => client_tracking::tracking(core, id, args),
+        b"CACHING" => client_tracking::caching(core, id, args),
+        b"TRACKINGINFO" => client_tracking::info(core, id, args),
+        b"GETREDIR" => client_tracking::get_redir(core, id, args),
         b"PAUSE" => pause(core, id, word, args),
         b"UNPAUSE" => {
             exactly(&args, 0, "client|unpause")?;
@@ -176,8 +180,12 @@ fn unblock(core: &mut Core, id: ConnectionId, word: &[u8], mut args: Args<'_>) -
 }
 
 const HELP: &[&str] = &[
+    "CACHING (YES|NO)",
+    "    Whether the keys that the next command reads are cached by this connection (OPTIN, OPTOUT).",
     "GETNAME",
     "    Tell the name of this connection.",
+    "GETREDIR",
+    "    Tell which connection gets the invalidations of this one.",
     "ID",
     "    Tell the number of this connection.",
     "INFO",
@@ -214,6 +222,10 @@ const HELP: &[&str] = &[
     "    Say which client library this is.",
     "SETNAME <name>",
     "    Name this connection.",
+    "TRACKING (ON|OFF) [REDIRECT <client-id>] [PREFIX <prefix> [...]] [BCAST] [OPTIN] [OPTOUT] [NOLOOP]",
+    "    Tell this connection when keys change that it has read or that have a prefix.",
+    "TRACKINGINFO",
+    "    Tell how this connection tracks.",
     "UNBLOCK <client-id> [TIMEOUT|ERROR]",
     "    Let a client that waits go on.",
     "UNPAUSE",

@@ -7,6 +7,7 @@ use damselfly_commands::{Args, CommandError};
 use damselfly_protocol::Proto;
 use damselfly_protocol::number::parse_i64;
 
+use super::client_tracking::redirection;
 use super::{Outcome, client_of, reply, wait};
 use crate::connection::{Connection, ConnectionId, Listener};
 use crate::core::Core;
@@ -44,6 +45,7 @@ impl Kind {
 /// One line of CLIENT LIST, without its end: Redis' fields in Redis' order, then our own.
 fn line(core: &Core, connection: &Connection) -> String {
     let client = &connection.client;
+    let tracker = core.tracking.tracker(connection.id);
     let now = core.ks.now;
     let mut flags = String::new();
     for (set, flag) in [
@@ -51,6 +53,9 @@ fn line(core: &Core, connection: &Connection) -> String {
         (connection.modes.has(Modes::SUBSCRIBED), 'P'),
         (connection.multi.is_some(), 'x'),
         (connection.watching.as_ref().is_some_and(|watching| watching.is_dirty()), 'd'),
+        (tracker.is_some(), 't'),
+        (tracker.is_some_and(|tracker| tracker.is_redirect_broken), 'R'),
+        (tracker.is_some_and(|tracker| tracker.broadcast), 'B'),
         (connection.closing, 'c'),
         (client.listener == Listener::Unix, 'U'),
         (client.no_evict, 'e'),
@@ -72,7 +77,7 @@ fn line(core: &Core, connection: &Connection) -> String {
     format!(
         "id={id} addr={addr} laddr={laddr} fd={fd} name={name} age={age} idle={idle} flags={flags} db={db} \
          sub={sub} psub={psub} ssub={ssub} multi={multi} qbuf={qbuf} qbuf-free={qbuf_free} argv-mem=0 multi-mem={multi_mem} rbs={output} rbp={output} \
-         obl={obl} oll=0 omem=0 tot-mem={total} events={events} cmd={command} user=default redir=-1 resp={resp} \
+         obl={obl} oll=0 omem=0 tot-mem={total} events={events} cmd={command} user=default redir={redir} resp={resp} \
          lib-name={lib_name} lib-ver={lib_ver} tid={tid} tot-cmds={commands} tot-net-in={received} \
          tot-net-out={sent}",
         id = client.id,
@@ -82,6 +87,7 @@ fn line(core: &Core, connection: &Connection) -> String {
         name = client.name.as_deref().unwrap_or_default(),
         age = now.saturating_sub(client.created_ms) / 1000,
         idle = now.saturating_sub(connection.active_ms) / 1000,
+        redir = redirection(tracker),
         db = connection.db,
         sub = core.pubsub.count(connection.id, Listens::Channel),
         psub = core.pubsub.count(connection.id, Listens::Pattern),

@@ -70,6 +70,7 @@ pub fn reset(core: &mut Core, id: ConnectionId) -> Outcome {
     core.deliver_published();
     core.unsubscribe_all(id);
     core.abandon_transaction(id);
+    core.drop_tracker(id);
     let connection = client_of(core, id)?;
     connection.db = 0;
     connection.proto = Proto::Resp2;

@@ -168,6 +168,7 @@ fn clients(out: &mut Fields<'_>) {
     out.put("client_read_buffer_bytes", report.input_bytes);
     out.put("client_write_buffer_bytes", report.output_bytes);
     out.put("blocked_clients", report.blocked);
+    out.put("tracking_clients", report.tracking_clients);
     out.put("pubsub_clients", report.pubsub_clients);
     out.put("timeout_disconnects", report.timed_out);
 }
@@ -248,6 +249,9 @@ fn stats(out: &mut Fields<'_>) {
     out.put("keyspace_misses", report.keyspace.misses);
     out.put("keyspace_mutations", report.keyspace.mutations);
     out.put("total_error_replies", report.error_replies);
+    out.put("tracking_total_keys", report.tracking_keys);
+    out.put("tracking_total_items", report.tracking_items);
+    out.put("tracking_total_prefixes", report.tracking_prefixes);
     out.put("pubsub_channels", shared.registry.count(Kind::Channel));
     out.put("pubsub_patterns", shared.registry.count(Kind::Pattern));
     out.put("pubsubshard_channels", shared.registry.count(Kind::Shard));

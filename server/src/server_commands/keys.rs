@@ -11,6 +11,7 @@ use super::{Outcome, client_of, reply, wait};
 use crate::connection::ConnectionId;
 use crate::core::Core;
 use crate::locks::Scope;
+use crate::tracking::{Flush, Reader};
 
 /// DBSIZE
 pub fn dbsize(core: &mut Core, id: ConnectionId) -> Outcome {
@@ -32,12 +33,15 @@ pub fn flush(core: &mut Core, id: ConnectionId, mut args: Args<'_>, all: bool) -
         return Err(CommandError::Syntax);
     }
     let db = usize::from(client_of(core, id)?.db);
-    on_all_shards(core, id, move |core| {
+    let flush = Flush::new(Reader { core: core.id, id }, core.shared.peers.len());
+    let work = move |core: &mut Core| {
         let dbs = if all { 0..core.ks.databases() } else { db..db + 1 };
         for db in dbs {
             core.flush(db);
         }
-    })
+        core.forget_readers(&flush);
+    };
+    on_all_shards(core, id, work, move |core| core.push_flushed_to(id))
 }
 
 /// SWAPDB index1 index2
@@ -51,26 +55,30 @@ pub fn swap_db(core: &mut Core, id: ConnectionId, mut args: Args<'_>) -> Outcome
     if !(0..databases).contains(&one) || !(0..databases).contains(&other) {
         return Err(CommandError::DbIndexOutOfRange);
     }
-    on_all_shards(core, id, move |core| core.swap(one as usize, other as usize))
+    on_all_shards(core, id, move |core| core.swap(one as usize, other as usize), |_| ())
 }
 
-/// Does something on every shard as one operation, then answers OK.
+/// Does something on every shard as one operation, answers OK, and then goes on.
 fn on_all_shards(
     core: &mut Core,
     id: ConnectionId,
     work: impl FnOnce(&mut Core) + Clone + Send + 'static,
+    then: impl FnOnce(&mut Core) + 'static,
 ) -> Outcome {
     if core.shared.peers.len() == 1 && core.locks.is_idle() {
         work(core);
         core.after_command();
-        return reply(core, id, |out| out.ok());
+        let outcome = reply(core, id, |out| out.ok());
+        then(core);
+        return outcome;
     }
     let scopes: BTreeMap<usize, Scope> =
         (0..core.shared.peers.len()).map(|core| (core, Scope::Shard)).collect();
     core.lock_for(id, scopes, move |core, held| {
         let missing = std::rc::Rc::new(std::cell::Cell::new(held.len()));
+        let then = std::rc::Rc::new(std::cell::Cell::new(Some(then)));
         for (to, ticket) in held {
-            let (work, missing) = (work.clone(), missing.clone());
+            let (work, missing, then) = (work.clone(), missing.clone(), then.clone());
             core.ask(
                 to,
                 move |core| {
@@ -82,6 +90,9 @@ fn on_all_shards(
                     missing.set(missing.get() - 1);
                     if missing.get() == 0 {
                         core.answer_with(id, |out| out.ok());
+                        if let Some(then) = then.take() {
+                            then(core);
+                        }
                     }
                 },
             );

@@ -3,6 +3,7 @@
 
 pub mod client;
 mod client_list;
+mod client_tracking;
 pub mod command;
 mod command_facts;
 pub mod config;

@@ -76,7 +76,9 @@ const fn help(container: &'static str) -> Subcommand {
 }
 
 const CLIENT: &[Subcommand] = &[
+    sub("CLIENT", "CACHING", 3, OWN, "Tells whether the next command's keys are cached."),
     sub("CLIENT", "GETNAME", 2, OWN, "Returns the name of the connection."),
+    sub("CLIENT", "GETREDIR", 2, OWN, "Returns which client gets the invalidations."),
     help("CLIENT"),
     sub("CLIENT", "ID", 2, OWN, "Returns the number of the connection."),
     sub("CLIENT", "INFO", 2, OWN, "Describes the connection."),
@@ -88,6 +90,8 @@ const CLIENT: &[Subcommand] = &[
     sub("CLIENT", "REPLY", 3, OWN, "Sends replies, sends none, or skips one."),
     sub("CLIENT", "SETINFO", 4, OWN, "Notes which client library is used."),
     sub("CLIENT", "SETNAME", 3, OWN, "Names the connection."),
+    sub("CLIENT", "TRACKING", -3, OWN, "Switches client-side caching."),
+    sub("CLIENT", "TRACKINGINFO", 2, OWN, "Describes client-side caching of the connection."),
     sub("CLIENT", "UNBLOCK", -3, ADMIN, "Lets a client that waits go on."),
     sub("CLIENT", "UNPAUSE", 2, ADMIN, "Ends a pause."),
 ];
