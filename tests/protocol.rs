@@ -335,6 +335,7 @@ fn half_close() {
 #[test]
 fn noise() {
     let ours = damselfly();
+    let before = resident(&ours);
     let mut random = Xorshift(0xDEAD_BEEF);
     let mut stream = connect(ours.address());
     stream.set_read_timeout(Some(Duration::from_millis(1))).expect("a timeout");
@@ -365,6 +366,81 @@ fn noise() {
         }
     }
     assert_answers(ours.address());
+    let grown = resident(&ours).saturating_sub(before);
+    assert!(grown < 64 << 20, "64 MiB of noise cost {} MiB", grown >> 20);
+}
+
+/// Ten thousand connections that come and go, most without a word, some in the middle of one: a client that was there
+/// before gets every answer, and nothing is left of them.
+#[test]
+fn connects_by_the_thousand() {
+    const THREADS: usize = 4;
+    const EACH: usize = 2500;
+    let ours = damselfly();
+    let address = ours.address();
+    assert_answers(address);
+    let before = resident(&ours);
+    let mut patient = connect(address);
+    thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| {
+                for round in 0..EACH {
+                    let mut stream = connect(address);
+                    // An abrupt end: the ports of closed connections would run out otherwise.
+                    socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).expect("an option");
+                    if round % 5 == 0 {
+                        stream.write_all(b"*2\r\n$3\r\nGE").expect("sends");
+                    }
+                }
+            });
+        }
+        for number in 1..=2000 {
+            patient.write_all(b"INCR patience\r\n").expect("sends");
+            let expected = format!(":{number}\r\n");
+            let mut found = vec![0; expected.len()];
+            patient.read_exact(&mut found).expect("a reply");
+            assert_eq!(String::from_utf8_lossy(&found), expected);
+        }
+    });
+    // Those that are closed but not yet noticed are a matter of milliseconds.
+    let began = std::time::Instant::now();
+    loop {
+        let (found, _) = exchange(address, b"INFO clients\r\n");
+        if String::from_utf8_lossy(&found).contains("connected_clients:2\r\n") {
+            break;
+        }
+        assert!(began.elapsed() < TIMEOUT, "connections stay");
+        thread::sleep(Duration::from_millis(10));
+    }
+    let grown = resident(&ours).saturating_sub(before);
+    assert!(grown < 32 << 20, "ten thousand connections left {} MiB", grown >> 20);
+}
+
+/// Connections that are left in the middle of a request and never closed cost what they sent and little more, and
+/// nobody waits for them.
+#[test]
+fn half_open_connections() {
+    const COUNT: usize = 500;
+    let ours = damselfly();
+    assert_answers(ours.address());
+    let before = resident(&ours);
+    let half = [&b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$100000\r\n"[..], &[b'x'; 10_000]].concat();
+    let silent: Vec<TcpStream> = (0..COUNT)
+        .map(|_| {
+            let mut stream = connect(ours.address());
+            stream.write_all(&half).expect("sends");
+            stream
+        })
+        .collect();
+    for _ in 0..20 {
+        assert_answers(ours.address());
+    }
+    let grown = resident(&ours).saturating_sub(before);
+    let sent = COUNT * half.len();
+    assert!(grown < 4 * sent as u64 + (8 << 20), "{sent} bytes in halves cost {grown}");
+    drop(silent);
+    let (found, _) = exchange(ours.address(), b"EXISTS k\r\n");
+    assert_eq!(shown(&found), shown(b":0\r\n"));
 }
 
 /// Announced lengths cost nothing: memory follows the bytes that came.

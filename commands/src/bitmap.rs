@@ -458,7 +458,7 @@ fn edit<R>(
         None => {
             let mut bytes = vec![0; len];
             let result = change(&mut bytes);
-            ks.set_edited(db, key, &bytes, Expiry::Never);
+            ks.set_edited(db, key, bytes, Expiry::Never);
             result
         }
     }
@@ -498,13 +498,16 @@ fn bitop(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
     if matches!(operation, Operation::Not) {
         result.iter_mut().for_each(|byte| *byte = !*byte);
     }
-    if !result.is_empty() {
-        cx.set_edited(target, &result, Expiry::Never);
+    let len = result.len();
+    if len > 0 {
+        // What is there goes first, as one that is due must be seen to expire.
+        cx.find(target);
+        cx.set_edited(target, result, Expiry::Never);
         cx.changed(target, Class::String, "set");
     } else if cx.ks.remove(cx.db, target) {
         cx.changed(target, Class::Generic, "del");
     }
-    cx.out.int(result.len() as i64);
+    cx.out.int(len as i64);
     Ok(())
 }
 

@@ -148,9 +148,9 @@ impl<'a> Cx<'a> {
         self.ks.set_text(self.db, key, value, expiry);
     }
 
-    /// Stores a string made by an edit, which OBJECT ENCODING tells from one that was set. Announce it with
-    /// [`Cx::changed`].
-    pub fn set_edited(&mut self, key: &[u8], value: &[u8], expiry: Expiry) {
+    /// Stores a string made by an edit, which OBJECT ENCODING tells from one that was set. The caller has looked
+    /// the key up. Announce it with [`Cx::changed`].
+    pub fn set_edited(&mut self, key: &[u8], value: Vec<u8>, expiry: Expiry) {
         self.ks.set_edited(self.db, key, value, expiry);
     }
 

@@ -40,7 +40,7 @@ fn pfadd(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
         None => {
             let mut value = hll::create();
             hll::add(&mut value, args.rest(), sparse_max)?;
-            cx.set_edited(key, &value, Expiry::Never);
+            cx.set_edited(key, value, Expiry::Never);
             Ok(true)
         }
     };
@@ -219,7 +219,7 @@ fn pfmerge(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
         None => {
             let mut value = hll::create();
             union.store(&mut value, sparse_max)?;
-            cx.set_edited(target, &value, Expiry::Never);
+            cx.set_edited(target, value, Expiry::Never);
         }
     }
     cx.changed(target, Class::String, "pfadd");

@@ -733,7 +733,7 @@ fn setrange(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
         None => {
             let mut bytes = Vec::new();
             let len = write(&mut bytes);
-            cx.set_edited(key, &bytes, Expiry::Never);
+            cx.set_edited(key, bytes, Expiry::Never);
             len
         }
     };

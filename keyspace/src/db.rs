@@ -3,6 +3,8 @@
 //! The table answers `Full` when a segment must split; this is the layer that splits and tries again, so nobody
 //! above knows about segments. (A running cut hooks in here too: before a bucket changes it must have been saved.)
 
+use std::borrow::Cow;
+
 use damselfly_structures::keytable::{Edited, Expiry, Freed, KeyTable, NewValue, Removed, TableView, Value};
 use damselfly_structures::table::{Cursor, Loc, SegmentId};
 
@@ -236,23 +238,26 @@ impl Db {
         }
     }
 
-    /// As [`Db::set_text`], for a string that came about by an edit.
+    /// Stores a string that came about by an edit. Who edits has looked whether the key is due.
     pub(crate) fn set_edited(
         &mut self,
         hash: u64,
         key: &[u8],
-        value: &[u8],
+        value: Cow<'_, [u8]>,
         expiry: Expiry,
-        now: u64,
-    ) -> Result<Removed<Object>, Due> {
+    ) -> Removed<Object> {
+        let mut value = value;
         loop {
-            let Some(loc) = self.find_not_due(hash, key, now)? else {
+            let Some(loc) = self.table.find(hash, key) else {
                 self.insert(hash, key, NewValue::Edited(value), expiry);
-                return Ok(Removed::String);
+                return Removed::String;
             };
             match self.table.set_edited(loc, value, expiry) {
-                Ok((_, removed)) => return Ok(self.count_out(removed)),
-                Err(_) => self.table.split(hash),
+                Ok((_, removed)) => return self.count_out(removed),
+                Err((_, back)) => {
+                    value = back;
+                    self.table.split(hash);
+                }
             }
         }
     }
@@ -373,9 +378,7 @@ impl Db {
             Edited::Store(result) => {
                 let key = self.table.key(loc).to_vec();
                 let hash = self.table.hash(&key);
-                // Whoever found the key to edit it found it alive.
-                let stored = self.set_edited(hash, &key, &scratch, Expiry::Keep, 0);
-                assert!(stored.is_ok(), "nothing is due at the beginning of time");
+                self.set_edited(hash, &key, Cow::Borrowed(&scratch), Expiry::Keep);
                 result
             }
         };

@@ -326,19 +326,16 @@ impl Keyspace {
         self.discard_replaced(stored);
     }
 
-    /// Stores a string that came about by an edit ([`Db::is_edited`]).
-    pub fn set_edited(&mut self, db: usize, key: &[u8], value: &[u8], expiry: Expiry) {
+    /// Stores a string that came about by an edit ([`Db::is_edited`]); a long one is not copied. The caller has looked
+    /// the key up, so that nothing is due there.
+    pub fn set_edited(&mut self, db: usize, key: &[u8], value: Vec<u8>, expiry: Expiry) {
         let hash = self.hash(key);
         if self.notes_new {
             self.note_if_new(db, key);
         }
-        let now = self.now;
-        let mut stored = self.db_mut(db).set_edited(hash, key, value, expiry, now);
-        if let Err(Due(loc)) = stored {
-            self.expire(db, loc);
-            stored = self.db_mut(db).set_edited(hash, key, value, expiry, now);
+        if let Removed::Object(object) = self.db_mut(db).set_edited(hash, key, value.into(), expiry) {
+            self.discard(object);
         }
-        self.discard_replaced(stored);
     }
 
     #[inline]

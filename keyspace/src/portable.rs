@@ -71,7 +71,7 @@ impl Keyspace {
         match portable.value {
             PortableValue::Int(number) => self.set_string(db, key, number.to_string().as_bytes(), expiry),
             PortableValue::Text(bytes) => self.set_text(db, key, &bytes, expiry),
-            PortableValue::Edited(bytes) => self.set_edited(db, key, &bytes, expiry),
+            PortableValue::Edited(bytes) => self.set_edited(db, key, bytes, expiry),
             PortableValue::Object(object) => self.set_object(db, key, object, expiry),
         }
         // Looked up without regard to time: what is imported may expire this very millisecond.

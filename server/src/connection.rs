@@ -15,6 +15,8 @@ use std::os::unix::net::UnixStream;
 
 use damselfly_commands::Command;
 use damselfly_protocol::{Argv, Proto, ProtocolError, Requests, Scanner};
+use rustix::buffer::spare_capacity;
+use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
 
 use crate::core::Work;
@@ -313,6 +315,23 @@ impl Connection {
                 Ok(len) => Got::Bytes(len),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => Got::Nothing,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(_) => Got::End,
+            };
+        }
+    }
+
+    /// Reads once, behind what `into` holds and up to its capacity, of which some must be free.
+    pub fn read_more(&mut self, into: &mut Vec<u8>) -> Got {
+        loop {
+            let room = into.capacity() - into.len();
+            assert!(room > 0, "there is room to read into");
+            // The room needs no zeros first: recv says how far it wrote.
+            return match rustix::net::recv(&self.stream, spare_capacity(into), RecvFlags::empty()) {
+                Ok((0, _)) => Got::End,
+                Ok((len, _)) if len < room => Got::Last(len),
+                Ok((len, _)) => Got::Bytes(len),
+                Err(Errno::WOULDBLOCK) => Got::Nothing,
+                Err(Errno::INTR) => continue,
                 Err(_) => Got::End,
             };
         }

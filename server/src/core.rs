@@ -542,14 +542,16 @@ impl Core {
                 }
                 self.scratch = scratch;
             } else {
-                // Grow as bytes arrive, never by what was announced; the scanner says when enough is there.
+                // Up to what the scanner waits for, but never by more than has arrived: an announcement costs nothing.
                 let have = connection.input.len();
-                let room = (have / 2).clamp(16 * 1024, 4 * 1024 * 1024);
+                if connection.input.capacity() == have {
+                    let missing = connection.scanner.wanted().saturating_sub(have);
+                    let room = missing.min(have).clamp(16 * 1024, 64 * 1024 * 1024);
+                    connection.input.reserve_exact(room);
+                }
                 let mut input = std::mem::take(&mut connection.input);
-                input.resize(have + room, 0);
-                let got = connection.read(&mut input[have..]);
-                let len = note_read(connection, &got, now);
-                input.truncate(have + len);
+                let got = connection.read_more(&mut input);
+                note_read(connection, &got, now);
                 connection.input = input;
             }
             let Some(connection) = self.connection(id) else { return };

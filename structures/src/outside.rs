@@ -65,6 +65,24 @@ pub(crate) unsafe fn take(from: &[u8]) -> Vec<u8> {
     unsafe { Vec::from_raw_parts(pointer, number(from, 8), number(from, 12)) }
 }
 
+/// Overwrites a string given to [`store`] where it is, if the new one fits and leaves no more than an eighth unused;
+/// else nothing happens and the answer is false.
+///
+/// # Safety
+/// `at` holds what [`store`] wrote, and the string has not been taken since.
+pub(crate) unsafe fn overwrite(at: &mut [u8], value: &[u8]) -> bool {
+    let capacity = number(at, 12);
+    if value.len() > capacity || capacity - value.len() > capacity / 8 {
+        return false;
+    }
+    // SAFETY: the contract is that of `take`, and the vector is stored again before anybody else looks.
+    let mut bytes = unsafe { take(at) };
+    bytes.clear();
+    bytes.extend_from_slice(value);
+    store(bytes, at);
+    true
+}
+
 /// Copies bytes, not none, to an allocation of exactly their length.
 pub(crate) fn store_exact(bytes: &[u8], to: &mut [u8]) {
     assert!(!bytes.is_empty(), "an empty string has no allocation");

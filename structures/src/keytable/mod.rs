@@ -18,6 +18,8 @@
 
 #![expect(unsafe_code, reason = "long strings are owned through pointers stored in packed entries")]
 
+use std::borrow::Cow;
+
 use crate::alloc::good_size;
 use crate::hash::hash;
 use crate::outside;
@@ -72,8 +74,8 @@ pub enum NewValue<'a, O> {
     Int(i64),
     /// Bytes, copied.
     Str(&'a [u8]),
-    /// Bytes, copied, that came about by an edit: [`KeyTable::is_edited`].
-    Edited(&'a [u8]),
+    /// Bytes that came about by an edit: [`KeyTable::is_edited`]. Long ones that are owned are not copied.
+    Edited(Cow<'a, [u8]>),
     /// A collection, moved in.
     Object(O),
 }
@@ -454,21 +456,27 @@ impl<O> KeyTable<O> {
                     .copy_from_slice(&n.to_le_bytes()[..len]);
                 self.string_bytes += len;
             }
-            NewValue::Str(bytes) | NewValue::Edited(bytes) if draft.tag & KIND == STR_OUT => {
-                let bytes = bytes.to_vec();
-                self.outside_bytes += good_size(bytes.capacity());
-                self.string_bytes += good_size(bytes.capacity());
-                outside::store(bytes, &mut self.table.entry_mut(loc)[draft.value..]);
-            }
-            NewValue::Str(bytes) | NewValue::Edited(bytes) => {
-                self.table.entry_mut(loc)[draft.value..draft.value + bytes.len()].copy_from_slice(bytes);
-                self.string_bytes += bytes.len();
-            }
+            NewValue::Str(bytes) => self.write_string(loc, draft, Cow::Borrowed(bytes)),
+            NewValue::Edited(bytes) => self.write_string(loc, draft, bytes),
             NewValue::Object(object) => {
                 let number = self.objects.insert(object);
                 self.table.entry_mut(loc)[draft.value..draft.value + 4]
                     .copy_from_slice(&number.to_le_bytes());
             }
+        }
+    }
+
+    #[inline]
+    fn write_string(&mut self, loc: Loc, draft: &Draft, bytes: Cow<'_, [u8]>) {
+        let at = draft.value;
+        if draft.tag & KIND == STR_OUT {
+            let bytes = bytes.into_owned();
+            self.outside_bytes += good_size(bytes.capacity());
+            self.string_bytes += good_size(bytes.capacity());
+            outside::store(bytes, &mut self.table.entry_mut(loc)[at..]);
+        } else {
+            self.table.entry_mut(loc)[at..at + bytes.len()].copy_from_slice(&bytes);
+            self.string_bytes += bytes.len();
         }
     }
 
@@ -511,12 +519,29 @@ impl<O> KeyTable<O> {
             self.table.entry_mut(loc)[parts.value..parts.value + value.len()].copy_from_slice(value);
             return Ok((loc, Removed::String));
         }
+        // A long string over one of about the same length: the allocation stays, and with it its pages.
+        if kind == STR_OUT && keeps && value.len() > ENTRY_LEN_MAX {
+            // SAFETY: the kind says that `store` wrote these bytes.
+            if unsafe { outside::overwrite(&mut self.table.entry_mut(loc)[parts.value..], value) } {
+                return Ok((loc, Removed::String));
+            }
+        }
         self.replace(loc, NewValue::Str(value), expiry).map_err(|(full, _)| full)
     }
 
     /// As [`KeyTable::set_string`], for bytes that came about by an edit.
-    pub fn set_edited(&mut self, loc: Loc, value: &[u8], expiry: Expiry) -> Result<(Loc, Removed<O>), Full> {
-        self.replace(loc, NewValue::Edited(value), expiry).map_err(|(full, _)| full)
+    ///
+    /// On `Full` nothing has changed, and they come back.
+    pub fn set_edited<'v>(
+        &mut self,
+        loc: Loc,
+        value: Cow<'v, [u8]>,
+        expiry: Expiry,
+    ) -> Result<(Loc, Removed<O>), (Full, Cow<'v, [u8]>)> {
+        self.replace(loc, NewValue::Edited(value), expiry).map_err(|(full, value)| match value {
+            NewValue::Edited(bytes) => (full, bytes),
+            _ => unreachable!("what was handed in comes back"),
+        })
     }
 
     /// Whether a string came about by an edit, or is so long that it makes no difference.
@@ -880,7 +905,8 @@ impl Draft {
                 (kind, 1 << kind)
             }
             NewValue::Str(bytes) if bytes.len() <= STR8_LEN_MAX => (STR8, bytes.len()),
-            NewValue::Str(bytes) | NewValue::Edited(bytes) => (STR16, bytes.len()),
+            NewValue::Str(bytes) => (STR16, bytes.len()),
+            NewValue::Edited(bytes) => (STR16, bytes.len()),
             NewValue::Object(_) => (OBJECT, 4),
         };
         let (key_tag, key_len) = if key.len() <= KEY_IN_MAX { (0, key.len()) } else { (KEY_OUT, 0) };
