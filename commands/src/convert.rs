@@ -9,6 +9,7 @@ use damselfly_keyspace::values::zset::SortedSet;
 use damselfly_keyspace::{Collection, Db, Expiry, List, Loc, Object, Value};
 use damselfly_protocol::number::Decimal;
 use damselfly_rdb::{Encoder, Target, dump};
+use damselfly_sketches::blocks::Blocks;
 
 use crate::{CommandError, Cx};
 
@@ -30,8 +31,28 @@ pub(crate) fn to_payload(value: Value<'_, Object>) -> Vec<u8> {
 
 /// Bytes of a value in the RDB format, its type and the frame of DUMP left out.
 pub fn serialized_len(value: Value<'_, Object>) -> usize {
+    let cells = cells_len(&value);
+    if cells > CELLS_LEN_MAX {
+        return cells;
+    }
     // The payload begins with the type and ends with two bytes of version and eight of checksum.
     to_payload(value).len() - 11
+}
+
+/// Longest run of cells that is written out in one piece: no request could bring a longer one back.
+pub(crate) const CELLS_LEN_MAX: usize = 512 << 20;
+
+/// Bytes of a filter's or a sketch's cells, most of which may never have been written and take no memory until they
+/// are written out; zero for other types.
+pub(crate) fn cells_len(value: &Value<'_, Object>) -> usize {
+    let Value::Object(object) = value else { return 0 };
+    match object {
+        Object::Bloom(bloom) => bloom.filters().iter().map(|filter| filter.bytes().len()).sum(),
+        Object::Cuckoo(cuckoo) => cuckoo.filters().iter().map(Blocks::len).sum(),
+        Object::CountMin(sketch) => sketch.counters().len(),
+        Object::TopK(sketch) => sketch.counters().len(),
+        _ => 0,
+    }
 }
 
 /// A collection as the format sees it.

@@ -14,7 +14,7 @@ use crate::{
 
 pub(crate) const COMMANDS: &[&Command] = &[
     &COPY, &DEL, &DELEX, &DUMP, &EXISTS, &KEYS, &MOVE, &OBJECT, &RANDOMKEY, &RENAME, &RENAMENX, &RESTORE,
-    &RM, &SCAN, &STICK, &TOUCH, &TYPE, &UNLINK,
+    &RM, &SCAN, &SHRINK, &STICK, &TOUCH, &TYPE, &UNLINK,
 ];
 
 const COPY: Command = Command {
@@ -178,7 +178,11 @@ const DUMP: Command = Command {
 fn dump(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
     match cx.read(args.take()?) {
         Some(loc) => {
-            let payload = convert::to_payload(cx.ks.value(cx.db, loc));
+            let value = cx.ks.value(cx.db, loc);
+            if convert::cells_len(&value) > convert::CELLS_LEN_MAX {
+                return Err(CommandError::StringTooLong);
+            }
+            let payload = convert::to_payload(value);
             cx.out.bulk(&payload);
         }
         None => cx.out.null(),
@@ -491,6 +495,27 @@ const SCAN: Command = Command {
     summary: "Walks the keys of the database in steps.",
     run: Run::Server(ServerCommand::Scan),
 };
+
+const SHRINK: Command = Command {
+    name: "SHRINK",
+    arity: Arity::Exactly(2),
+    keys: Keys::First,
+    flags: Flags::WRITE.with(Flags::FAST),
+    spread: Spread::Single,
+    group: Group::Generic,
+    since: "dragonfly",
+    syntax: "key",
+    summary: "Answers 0: collections give memory back as they get smaller, so there is none to return.",
+    run: Run::Shard(shrink),
+};
+
+fn shrink(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
+    match cx.find(args.take()?) {
+        Some(_) => cx.out.int(0),
+        None => cx.out.null(),
+    }
+    Ok(())
+}
 
 const STICK: Command = Command {
     name: "STICK",
