@@ -12,6 +12,7 @@ pub mod long_double;
 pub mod number;
 pub mod reply;
 pub mod request;
+pub mod sha1;
 
 pub use limits::Limits;
 pub use reply::{Deferred, Proto, ReplyWriter};

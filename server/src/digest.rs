@@ -9,7 +9,7 @@ use damselfly_keyspace::{Db, Object, Value};
 use damselfly_protocol::number::{DOUBLE_LEN_MAX, Decimal, fmt_double_17};
 use damselfly_sketches::blocks::Blocks;
 
-use crate::sha1::{LEN, hex, sha1};
+use damselfly_protocol::sha1::{LEN, hex, sha1};
 
 /// See the module's head. All zeros before anything was added.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

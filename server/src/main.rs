@@ -25,7 +25,6 @@ mod process;
 mod pubsub;
 mod report;
 mod server_commands;
-mod sha1;
 mod shared;
 mod slot;
 mod slow_peers;
