@@ -717,6 +717,15 @@ LUA_API void lua_settick (lua_State *L, lua_Tick tick) {
 }
 
 
+/* damselfly: takes back what scripts do with `collectgarbage', without starting a cycle */
+LUA_API void lua_resetgc (lua_State *L) {
+  global_State *g = G(L);
+  g->gcpause = LUAI_GCPAUSE;
+  g->gcstepmul = LUAI_GCMUL;
+  if (g->GCthreshold == MAX_LUMEM) g->GCthreshold = g->totalbytes;
+}
+
+
 /* damselfly: from here on no error can be caught, or errors are errors again */
 LUA_API void lua_setaborting (lua_State *L, int aborting) {
   G(L)->aborting = cast_byte(aborting);

@@ -266,6 +266,7 @@ static int luaB_ipairs (lua_State *L) {
 
 
 static int load_aux (lua_State *L, int status) {
+  if (status != 0 && lua_isaborting(L)) lua_raiseabort(L);  /* damselfly */
   if (status == 0)  /* OK? */
     return 1;
   else {

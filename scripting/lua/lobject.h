@@ -202,6 +202,7 @@ typedef union TString {
     CommonHeader;
     lu_byte reserved;
     unsigned int hash;
+    unsigned int chain;  /* damselfly: place in the table of strings, from all bytes */
     size_t len;
   } tsv;
 } TString;

@@ -99,7 +99,8 @@ static int str_rep (lua_State *L) {
   if (l == 0) n = 0;  /* damselfly */
   while (n-- > 0) {
     lua_work(L, 1 + (l >> 6));  /* damselfly */
-    luaL_addlstring(&b, s, l);
+    if (l == 1) luaL_addchar(&b, *s);
+    else luaL_addlstring(&b, s, l);
   }
   luaL_pushresult(&b);
   return 1;

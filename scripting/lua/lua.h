@@ -197,6 +197,7 @@ LUA_API int   (lua_setmetatable) (lua_State *L, int objindex);
 typedef int (*lua_Tick) (lua_State *L);
 LUA_API void  (lua_setreadonly) (lua_State *L, int idx, int readonly);
 LUA_API void  (lua_settick) (lua_State *L, lua_Tick tick);
+LUA_API void  (lua_resetgc) (lua_State *L);
 LUA_API void  (lua_setaborting) (lua_State *L, int aborting);
 LUA_API int   (lua_isaborting) (lua_State *L);
 LUA_API void  (lua_setgclimit) (lua_State *L, size_t limit);

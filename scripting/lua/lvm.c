@@ -357,7 +357,7 @@ static void Arith (lua_State *L, StkId ra, const TValue *rb,
 #define KBx(i)	check_exp(getBMode(GET_OPCODE(i)) == OpArgK, k+GETARG_Bx(i))
 
 
-#define dojump(L,pc,i)	{ int jump_ = (i); (pc) += jump_; if (jump_ < 0) { L->savedpc = pc; luaE_work(L, 1); } }
+#define dojump(L,pc,i)	{ int jump_ = (i); if (jump_ < 0) { L->savedpc = pc; luaE_work(L, 1); } (pc) += jump_; }
 
 
 #define Protect(x)	{ L->savedpc = pc; {x;}; base = L->base; }

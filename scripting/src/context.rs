@@ -69,6 +69,7 @@ impl Context {
         /// A reply's memory is kept for the next one up to this.
         const KEPT_MAX: usize = 64 * 1024;
         self.host = None;
+        self.stopped = None;
         if self.reply.capacity() > KEPT_MAX {
             self.reply = Vec::new();
         }
@@ -106,11 +107,10 @@ impl Context {
 
     /// Whether the script has to end.
     pub(crate) fn tick(&mut self) -> bool {
-        if let Some(host) = self.host()
-            && host.tick() == Tick::Kill
-        {
+        let stop = self.host().is_some_and(|host| host.tick() == Tick::Kill);
+        if stop {
             self.stopped = Some(Stopped::Killed);
         }
-        self.stopped.is_some()
+        stop
     }
 }

@@ -56,10 +56,7 @@ mod ffi {
     pub const REGISTRYINDEX: c_int = -10000;
     pub const GLOBALSINDEX: c_int = -10002;
     pub const GCSTOP: c_int = 0;
-    pub const GCRESTART: c_int = 1;
     pub const GCCOLLECT: c_int = 2;
-    pub const GCSETPAUSE: c_int = 6;
-    pub const GCSETSTEPMUL: c_int = 7;
     pub const ERRMEM: c_int = 4;
 
     unsafe extern "C-unwind" {
@@ -112,6 +109,7 @@ mod ffi {
     unsafe extern "C" {
         pub fn lua_getallocf(l: *mut State, ud: *mut *mut c_void) -> Alloc;
         pub fn lua_setreadonly(l: *mut State, index: c_int, readonly: c_int);
+        pub fn lua_resetgc(l: *mut State);
         pub fn lua_settick(l: *mut State, tick: Tick);
         pub fn lua_setaborting(l: *mut State, aborting: c_int);
         pub fn lua_isaborting(l: *mut State) -> c_int;
@@ -290,12 +288,10 @@ impl Lua {
         let state = self.state.as_ptr();
         // SAFETY: collecting calls no script: only userdata has finalisers, and scripts cannot make any.
         unsafe {
-            ffi::lua_gc(state, ffi::GCSETPAUSE, 200);
-            ffi::lua_gc(state, ffi::GCSETSTEPMUL, 200);
             if collect {
                 ffi::lua_gc(state, ffi::GCCOLLECT, 0);
             }
-            ffi::lua_gc(state, ffi::GCRESTART, 0);
+            ffi::lua_resetgc(state);
         }
     }
 

@@ -80,7 +80,7 @@ fn encode_number(number: f64, out: &mut Vec<u8>) {
         return;
     }
     match integer {
-        0..0x80 | -32..0 => out.push(integer as u8),
+        -32..0x80 => out.push(integer as u8),
         0x80..0x100 => out.extend([0xCC, integer as u8]),
         0x100..0x1_0000 => sized(out, 0xCD, integer as u16),
         0x1_0000..0x1_0000_0000 => wide(out, 0xCE, integer as u32),

@@ -1,6 +1,6 @@
 //! A server for scripts: a map, a few commands, a clock that counts ticks.
 
-#![expect(dead_code, unreachable_pub, reason = "each test program uses a part of it")]
+#![expect(dead_code, reason = "each test program uses a part of it")]
 
 use damselfly_protocol::Proto;
 use damselfly_scripting::{
