@@ -1,9 +1,7 @@
 //! Hostile scripts: each ends in bounded time and memory, whatever it does to go on, and the engine works afterwards.
 
-mod fake;
-
+use crate::fake::{Fake, OPTIONS, answer, engine, eval};
 use damselfly_scripting::Ended;
-use fake::{Fake, OPTIONS, answer, engine, eval};
 use std::time::{Duration, Instant};
 
 /// Scripts that would run for ever, or for hours inside one call of C. The host kills them at their tenth tick.

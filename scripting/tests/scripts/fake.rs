@@ -1,7 +1,5 @@
 //! A server for scripts: a map, a few commands, a clock that counts ticks.
 
-#![expect(dead_code, reason = "each test program uses a part of it")]
-
 use damselfly_protocol::Proto;
 use damselfly_scripting::{
     AclCheck, Call, CallOutcome, Ended, Engine, Host, How, LogLevel, Options, Repl, Tick,

@@ -1,10 +1,8 @@
 //! Scripts that were run by redis-server 7.0, and what it answered (`redis7.txt`), run by the engine.
 
-mod fake;
-
+use crate::fake::{Fake, engine, eval};
 use damselfly_protocol::sha1;
 use damselfly_scripting::Ended;
-use fake::{Fake, engine, eval};
 
 /// Undoes `\xNN`.
 fn unescape(text: &str) -> Vec<u8> {

@@ -1,10 +1,8 @@
 //! What the recorded answers cannot show: the host's side, RESP3, aborts, flags, libraries.
 
-mod fake;
-
+use crate::fake::{Fake, answer, call, engine, eval};
 use damselfly_protocol::Proto;
 use damselfly_scripting::{AclCheck, CallOutcome, Ended, Engine, Host, How, LogLevel, Repl, Tick};
-use fake::{Fake, answer, call, engine, eval};
 
 /// An abort passes everything that a script can put around a call.
 #[test]

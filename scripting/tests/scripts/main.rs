@@ -1,0 +1,6 @@
+//! The engine from outside, with a fake server.
+
+mod engine;
+mod fake;
+mod limits;
+mod replay;
