@@ -20,7 +20,7 @@ const CREATES: &str = "append bf.add bf.madd bf.reserve bf.insert bitfield cf.re
     rpush sadd saddex set setbit setex setnx setrange topk.reserve xadd zadd zincrby";
 
 /// Commands that take a key of any type.
-const ANY_TYPE: &str = "copy debug del dump exists expire expireat expiretime mget move mset msetnx object \
+const ANY_TYPE: &str = "copy debug del dump exists expire expireat expiretime json.mget mget move mset msetnx object \
     object|encoding object|freq object|idletime object|refcount memory memory|usage persist pexpire pexpireat \
     pexpiretime psetex pttl rename renamenx restore set setex setnx shrink spublish ssubscribe stick sunsubscribe touch \
     ttl type unlink watch";

@@ -12,9 +12,12 @@
 
 mod args;
 mod bitmap;
+mod bloom;
 mod connection;
 mod convert;
 mod counter;
+mod countmin;
+mod cuckoo;
 mod cx;
 mod error;
 mod expire;
@@ -22,6 +25,7 @@ mod fields;
 mod generic;
 mod hash;
 mod hyperloglog;
+mod json;
 mod lcs;
 mod lifetime;
 mod list;
@@ -30,6 +34,7 @@ mod pubsub;
 mod server;
 mod spread;
 mod string;
+mod topk;
 mod transaction;
 mod zset;
 
@@ -158,14 +163,22 @@ impl Flags {
 pub enum Group {
     /// Strings as bits.
     Bitmap,
+    /// Bloom filters.
+    Bloom,
     /// Connection management.
     Connection,
+    /// Count-min sketches.
+    CountMin,
+    /// Cuckoo filters.
+    Cuckoo,
     /// Keys of any type.
     Generic,
     /// Hashes.
     Hash,
     /// Estimated numbers of elements.
     HyperLogLog,
+    /// JSON documents.
+    Json,
     /// Lists.
     List,
     /// Publish and subscribe.
@@ -174,6 +187,8 @@ pub enum Group {
     SortedSet,
     /// Strings.
     String,
+    /// Top-k sketches.
+    TopK,
     /// The server.
     Server,
     /// MULTI and EXEC.
@@ -185,14 +200,19 @@ impl Group {
     pub const fn name(self) -> &'static str {
         match self {
             Group::Bitmap => "bitmap",
+            Group::Bloom => "bf",
             Group::Connection => "connection",
+            Group::CountMin => "cms",
+            Group::Cuckoo => "cf",
             Group::Generic => "generic",
             Group::Hash => "hash",
             Group::HyperLogLog => "hyperloglog",
+            Group::Json => "json",
             Group::List => "list",
             Group::PubSub => "pubsub",
             Group::SortedSet => "sorted-set",
             Group::String => "string",
+            Group::TopK => "topk",
             Group::Server => "server",
             Group::Transactions => "transactions",
         }
@@ -202,13 +222,18 @@ impl Group {
     pub const fn category(self) -> Option<&'static str> {
         match self {
             Group::Bitmap => Some("bitmap"),
+            Group::Bloom => Some("bloom"),
             Group::Connection => Some("connection"),
+            Group::CountMin => Some("cms"),
+            Group::Cuckoo => Some("cuckoo_filter"),
             Group::Generic => Some("keyspace"),
             Group::Hash => Some("hash"),
             Group::HyperLogLog => Some("hyperloglog"),
+            Group::Json => Some("json"),
             Group::List => Some("list"),
             Group::SortedSet => Some("sortedset"),
             Group::String => Some("string"),
+            Group::TopK => Some("topk"),
             Group::PubSub | Group::Server => None,
             Group::Transactions => Some("transaction"),
         }
@@ -386,17 +411,22 @@ impl Command {
 /// All commands, group by group; within a group in the order of the file.
 pub const FAMILIES: &[&[&Command]] = &[
     bitmap::COMMANDS,
+    bloom::COMMANDS,
     connection::COMMANDS,
     counter::COMMANDS,
+    countmin::COMMANDS,
+    cuckoo::COMMANDS,
     expire::COMMANDS,
     fields::COMMANDS,
     generic::COMMANDS,
     hash::COMMANDS,
     hyperloglog::COMMANDS,
+    json::COMMANDS,
     list::COMMANDS,
     pubsub::COMMANDS,
     server::COMMANDS,
     string::COMMANDS,
+    topk::COMMANDS,
     transaction::COMMANDS,
     zset::COMMANDS,
 ];

@@ -9,7 +9,7 @@ pub enum Spread {
     /// One key at most, so there is nothing to decide.
     Single,
     /// Each shard runs the command with its own keys only, and the replies are merged. `step` arguments go with each
-    /// key (MSET: key and value).
+    /// key (MSET: key and value); what is behind the last key goes to every part.
     Split {
         /// Arguments per key.
         step: usize,

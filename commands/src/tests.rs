@@ -8,6 +8,7 @@ mod hash;
 mod hyperloglog;
 mod list;
 mod session;
+mod sketches;
 mod string;
 mod zset;
 

@@ -468,17 +468,16 @@ fn free_children<T>(
         if *budget == 0 {
             return false;
         }
-        *budget -= 1;
         let value = value_of(last);
-        if value.is_shared() {
-            children.pop();
-            continue;
+        if !value.is_shared() {
+            if !value.free_some(budget, freed) {
+                return false;
+            }
+            // Nothing is below it any more, so this does not walk.
+            *freed += heap_bytes(last);
         }
-        if !value.free_some(budget, freed) {
-            return false;
-        }
-        // Nothing is below it any more, so this does not walk.
-        *freed += heap_bytes(last);
+        // Paid for when it goes and not on the way down, so that every step frees something.
+        *budget = budget.saturating_sub(1);
         children.pop();
     }
     true

@@ -123,11 +123,11 @@ impl Object {
             Object::List(list) => list.heap_bytes(),
             Object::Hash(hash) => hash.heap_bytes(),
             Object::ZSet(zset) => zset.heap_bytes(),
-            Object::Json(document) => boxed(document) + document.heap_bytes(),
-            Object::Bloom(bloom) => boxed(bloom) + bloom.heap_bytes(),
-            Object::Cuckoo(cuckoo) => boxed(cuckoo) + cuckoo.heap_bytes(),
-            Object::CountMin(sketch) => boxed(sketch) + sketch.heap_bytes(),
-            Object::TopK(sketch) => boxed(sketch) + sketch.heap_bytes(),
+            Object::Json(document) => boxed::<Document>() + document.heap_bytes(),
+            Object::Bloom(bloom) => boxed::<Bloom>() + bloom.heap_bytes(),
+            Object::Cuckoo(cuckoo) => boxed::<Cuckoo>() + cuckoo.heap_bytes(),
+            Object::CountMin(sketch) => boxed::<CountMin>() + sketch.heap_bytes(),
+            Object::TopK(sketch) => boxed::<TopK>() + sketch.heap_bytes(),
         }
     }
 
@@ -192,8 +192,7 @@ impl Object {
 }
 
 /// Bytes of the box around a value.
-#[expect(clippy::borrowed_box, reason = "given the value alone, the type would be guessed as the box")]
-fn boxed<T>(_: &Box<T>) -> usize {
+const fn boxed<T>() -> usize {
     good_size(size_of::<T>())
 }
 

@@ -7,7 +7,9 @@
 //! Invariants: every method but the ones that announce elements (`array`, `map`, `set`, `push`) appends one complete
 //! reply; bytes already written are moved only by [`ReplyWriter::fill_array`] and its sisters.
 
-use crate::number::{DECIMAL_LEN_MAX, DOUBLE_LEN_MAX, Decimal, PAIRS, fmt_double_17, write_u64_before};
+use crate::number::{
+    DECIMAL_LEN_MAX, DOUBLE_LEN_MAX, Decimal, PAIRS, fmt_double, fmt_double_17, write_u64_before,
+};
 
 /// The version of the protocol a connection speaks; HELLO changes it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -202,6 +204,16 @@ impl<'a> ReplyWriter<'a> {
     pub fn double(&mut self, number: f64) {
         let mut buf = [0; DOUBLE_LEN_MAX];
         let text = fmt_double_17(number, &mut buf).as_bytes();
+        match self.proto {
+            Proto::Resp2 => self.bulk(text),
+            Proto::Resp3 => self.line(b',', text),
+        }
+    }
+
+    /// A double with the fewest digits that read back as it, as modules print theirs; in RESP2 as a string.
+    pub fn shortest_double(&mut self, number: f64) {
+        let mut buf = [0; DOUBLE_LEN_MAX];
+        let text = fmt_double(number, &mut buf).as_bytes();
         match self.proto {
             Proto::Resp2 => self.bulk(text),
             Proto::Resp3 => self.line(b',', text),

@@ -138,6 +138,9 @@ impl Core {
             for &at in &split.parts[&to] {
                 args.extend((at..at + split.step).map(|at| argv[at].to_vec()));
             }
+            // What is behind the last key is for all parts.
+            let behind = split.positions.last().map_or(argv.len(), |last| last + split.step);
+            args.extend((behind..argv.len()).map(|at| argv[at].to_vec()));
             let (asker, command, db, proto) = (split.asker, split.command, split.db, split.proto);
             let (missing, replies, merging) = (missing.clone(), replies.clone(), split.clone());
             self.ask(

@@ -204,7 +204,7 @@ pub fn scan(core: &mut Core, id: ConnectionId, mut args: Args<'_>) -> Outcome {
             }
             walk.count = usize::try_from(count).unwrap_or(usize::MAX);
         } else if args.take_word("TYPE") {
-            walk.kind = Some(args.take()?.to_ascii_lowercase());
+            walk.kind = Some(args.take()?.to_vec());
         } else {
             return Err(CommandError::Syntax);
         }
@@ -273,7 +273,10 @@ fn scan_shard(core: &mut Core, mut cursor: Cursor, walk: &Walk) -> (Cursor, usiz
             }
             let key = table.key(loc);
             let wanted = walk.pattern.as_ref().is_none_or(|pattern| pattern.matches(key))
-                && walk.kind.as_ref().is_none_or(|kind| table.type_at(loc).name().as_bytes() == kind);
+                && walk
+                    .kind
+                    .as_ref()
+                    .is_none_or(|kind| table.type_at(loc).name().as_bytes().eq_ignore_ascii_case(kind));
             if wanted {
                 found.push(key.to_vec());
             }
