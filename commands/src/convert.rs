@@ -4,11 +4,12 @@
 //! not compile until it can leave and come back.
 
 use damselfly_json::Document;
+use damselfly_keyspace::stream::{self, Entry, NodeLimits, Stream, StreamId};
 use damselfly_keyspace::values::hash::{Hash, Rules};
 use damselfly_keyspace::values::zset::SortedSet;
 use damselfly_keyspace::{Collection, Db, Expiry, List, Loc, Object, Value};
 use damselfly_protocol::number::Decimal;
-use damselfly_rdb::{Encoder, Target, dump};
+use damselfly_rdb::{ConsumerValue, Encoder, GroupValue, StreamMeta, StreamValue, Target, dump};
 use damselfly_sketches::blocks::Blocks;
 
 use crate::{CommandError, Cx};
@@ -77,7 +78,91 @@ fn to_rdb(object: &Object) -> damselfly_rdb::Value {
         Object::Cuckoo(cuckoo) => sketches::cuckoo_to_rdb(cuckoo),
         Object::CountMin(sketch) => sketches::count_min_to_rdb(sketch),
         Object::TopK(sketch) => sketches::topk_to_rdb(sketch),
+        Object::Stream(stream) => damselfly_rdb::Value::Stream(stream_to_rdb(stream)),
     }
+}
+
+fn id_to_rdb(id: StreamId) -> damselfly_rdb::StreamId {
+    damselfly_rdb::StreamId { ms: id.ms, seq: id.seq }
+}
+
+fn id_from_rdb(id: damselfly_rdb::StreamId) -> StreamId {
+    StreamId { ms: id.ms, seq: id.seq }
+}
+
+fn stream_to_rdb(stream: &Stream) -> StreamValue {
+    let fields =
+        |entry: Entry<'_>| entry.fields.map(|(name, value)| (name.to_vec(), value.to_vec())).collect();
+    let group = |group: &stream::Group| GroupValue {
+        name: group.name().to_vec(),
+        last_id: id_to_rdb(group.last_id()),
+        entries_read: group.entries_read(),
+        pending: group
+            .pending_from(StreamId::MIN, None)
+            .map(|(id, _, pending)| damselfly_rdb::Pending {
+                id: id_to_rdb(id),
+                delivered_at_ms: pending.delivered_at_ms,
+                deliveries: u64::from(pending.deliveries),
+            })
+            .collect(),
+        consumers: group
+            .consumers()
+            .map(|consumer| ConsumerValue {
+                name: consumer.name().to_vec(),
+                seen_at_ms: consumer.seen_at_ms,
+                active_at_ms: consumer.active_at_ms,
+                claimed: consumer.pending_from(StreamId::MIN).map(id_to_rdb).collect(),
+            })
+            .collect(),
+    };
+    StreamValue {
+        entries: stream
+            .range(StreamId::MIN, StreamId::MAX)
+            .map(|entry| (id_to_rdb(entry.id), fields(entry)))
+            .collect(),
+        meta: StreamMeta {
+            length: stream.len(),
+            last_id: id_to_rdb(stream.last_id()),
+            first_id: id_to_rdb(stream.first_id()),
+            max_deleted_id: id_to_rdb(stream.max_deleted_id()),
+            entries_added: stream.entries_added(),
+            groups: stream.groups().len() as u64,
+        },
+        groups: stream.groups().map(group).collect(),
+    }
+}
+
+/// None if the value is none that a server could have had.
+fn stream_from_rdb(value: StreamValue, nodes: NodeLimits) -> Option<Stream> {
+    let mut stream = Stream::new();
+    for (id, fields) in &value.entries {
+        let fields = fields.iter().map(|(name, value)| (name.as_slice(), value.as_slice()));
+        stream.append(id_from_rdb(*id), fields, nodes).ok()?;
+    }
+    let meta = value.meta;
+    stream.set_counters(id_from_rdb(meta.last_id), meta.entries_added, id_from_rdb(meta.max_deleted_id));
+    for group in &value.groups {
+        stream.create_group(&group.name, id_from_rdb(group.last_id), group.entries_read);
+        // By id, to be found when their owners tell of them.
+        let mut pending: Vec<&damselfly_rdb::Pending> = group.pending.iter().collect();
+        pending.sort_unstable_by_key(|pending| pending.id);
+        let mut owned = 0;
+        for consumer in &group.consumers {
+            let (name, seen_at_ms) = (&consumer.name, consumer.seen_at_ms);
+            stream.set_consumer_times(&group.name, name, seen_at_ms, consumer.active_at_ms).ok()?;
+            for id in &consumer.claimed {
+                let one = pending[pending.binary_search_by_key(id, |pending| pending.id).ok()?];
+                let id = id_from_rdb(*id);
+                stream.set_pending(&group.name, name, id, one.delivered_at_ms, one.deliveries).ok()?;
+                owned += 1;
+            }
+        }
+        // Nothing is pending for nobody.
+        if owned != pending.len() {
+            return None;
+        }
+    }
+    Some(stream)
 }
 
 /// Stores a decoded payload under a key, new or not. Announce it.
@@ -138,7 +223,11 @@ pub(crate) fn store(
         Rdb::TopK(head, items, counters) => {
             store_collection(cx, key, sketches::topk_from_rdb(&head, items, &counters)?, expiry)?;
         }
-        Rdb::Set(_) | Rdb::Stream(_) | Rdb::Module { .. } => return Err(CommandError::BadPayload),
+        Rdb::Stream(value) => {
+            let stream = stream_from_rdb(value, cx.env.stream_node).ok_or(CommandError::BadPayload)?;
+            store_collection(cx, key, stream, expiry)?;
+        }
+        Rdb::Set(_) | Rdb::Module { .. } => return Err(CommandError::BadPayload),
     }
     Ok(())
 }
@@ -182,6 +271,7 @@ fn encoding(value: Value<'_, Object>) -> &'static str {
         Value::Object(Object::Hash(Hash::Small(_))) => "listpack",
         Value::Object(Object::Hash(Hash::Timed(_))) => "listpackex",
         Value::Object(Object::Hash(Hash::Big(_))) => "hashtable",
+        Value::Object(Object::Stream(_)) => "stream",
         Value::Object(Object::ZSet(SortedSet::Small(_))) => "listpack",
         Value::Object(Object::ZSet(SortedSet::Big(_))) => "skiplist",
         // Redis knows no encodings of what modules hold.

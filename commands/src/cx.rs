@@ -1,5 +1,6 @@
 //! What a handler can do: the keyspace of its shard through the eyes of one client.
 
+use damselfly_keyspace::stream::NodeLimits;
 use damselfly_keyspace::values::PackLimits;
 use damselfly_keyspace::{Class, Expiry, Keyspace, Loc, Object, Value};
 use damselfly_protocol::number::{Decimal, parse_i64};
@@ -21,6 +22,8 @@ pub struct Env {
     pub hash_pack: PackLimits,
     /// When a sorted set is small.
     pub zset_pack: PackLimits,
+    /// When a node of a stream is full.
+    pub stream_node: NodeLimits,
 }
 
 impl Default for Env {
@@ -31,6 +34,7 @@ impl Default for Env {
             lfu: false,
             hash_pack: PackLimits { entries_max: 512, len_max: 64 },
             zset_pack: PackLimits::default(),
+            stream_node: NodeLimits::default(),
         }
     }
 }

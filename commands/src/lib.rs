@@ -23,6 +23,7 @@ mod error;
 mod expire;
 mod fields;
 mod generic;
+mod geo;
 mod hash;
 mod hyperloglog;
 mod json;
@@ -33,6 +34,7 @@ mod lookup;
 mod pubsub;
 mod server;
 mod spread;
+mod stream;
 mod string;
 mod topk;
 mod transaction;
@@ -98,6 +100,8 @@ pub enum Keys {
         /// Index of a further key, or 0.
         also: usize,
     },
+    /// The first argument behind the name, and others found by looking at the arguments.
+    FirstAnd(fn(&Argv<'_>, &mut Vec<usize>)),
     /// Found by looking at the arguments.
     By(fn(&Argv<'_>, &mut Vec<usize>)),
 }
@@ -173,6 +177,8 @@ pub enum Group {
     Cuckoo,
     /// Keys of any type.
     Generic,
+    /// Positions on the earth.
+    Geo,
     /// Hashes.
     Hash,
     /// Estimated numbers of elements.
@@ -185,6 +191,8 @@ pub enum Group {
     PubSub,
     /// Sorted sets.
     SortedSet,
+    /// Streams.
+    Stream,
     /// Strings.
     String,
     /// Top-k sketches.
@@ -205,12 +213,14 @@ impl Group {
             Group::CountMin => "cms",
             Group::Cuckoo => "cf",
             Group::Generic => "generic",
+            Group::Geo => "geo",
             Group::Hash => "hash",
             Group::HyperLogLog => "hyperloglog",
             Group::Json => "json",
             Group::List => "list",
             Group::PubSub => "pubsub",
             Group::SortedSet => "sorted-set",
+            Group::Stream => "stream",
             Group::String => "string",
             Group::TopK => "topk",
             Group::Server => "server",
@@ -227,11 +237,13 @@ impl Group {
             Group::CountMin => Some("cms"),
             Group::Cuckoo => Some("cuckoo_filter"),
             Group::Generic => Some("keyspace"),
+            Group::Geo => Some("geo"),
             Group::Hash => Some("hash"),
             Group::HyperLogLog => Some("hyperloglog"),
             Group::Json => Some("json"),
             Group::List => Some("list"),
             Group::SortedSet => Some("sortedset"),
+            Group::Stream => Some("stream"),
             Group::String => Some("string"),
             Group::TopK => Some("topk"),
             Group::PubSub | Group::Server => None,
@@ -392,6 +404,10 @@ impl Command {
                 let keys = keys.clamp(0, argv.len() as i64) as usize;
                 positions.extend((count + 1..count + 1 + keys).take_while(|&at| at < argv.len()));
             }
+            Keys::FirstAnd(find) => {
+                positions.push(1);
+                find(argv, positions);
+            }
             Keys::By(find) => find(argv, positions),
         }
     }
@@ -400,7 +416,7 @@ impl Command {
     pub fn key_range(&self) -> (i64, i64, i64) {
         match self.keys {
             Keys::None | Keys::By(_) => (0, 0, 0),
-            Keys::First => (1, 1, 1),
+            Keys::First | Keys::FirstAnd(_) => (1, 1, 1),
             Keys::Range { first, last, step } => (first as i64, last, step as i64),
             Keys::Counted { also: 0, .. } => (0, 0, 0),
             Keys::Counted { also, .. } => (also as i64, also as i64, 1),
@@ -419,12 +435,14 @@ pub const FAMILIES: &[&[&Command]] = &[
     expire::COMMANDS,
     fields::COMMANDS,
     generic::COMMANDS,
+    geo::COMMANDS,
     hash::COMMANDS,
     hyperloglog::COMMANDS,
     json::COMMANDS,
     list::COMMANDS,
     pubsub::COMMANDS,
     server::COMMANDS,
+    stream::COMMANDS,
     string::COMMANDS,
     topk::COMMANDS,
     transaction::COMMANDS,

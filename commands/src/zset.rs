@@ -83,7 +83,7 @@ impl Pairs {
 }
 
 /// Puts a result under a key, which goes if there is none, and replies with its size.
-fn store(cx: &mut Cx<'_>, key: &[u8], result: SortedSet, event: &'static str) {
+pub(crate) fn store(cx: &mut Cx<'_>, key: &[u8], result: SortedSet, event: &'static str) {
     let len = result.len();
     if len > 0 {
         cx.ks.store(cx.db, key, result);
@@ -137,13 +137,19 @@ fn zadd(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
 
 /// ZADD's options.
 #[derive(Clone, Copy, Default)]
-struct Rule {
-    only_new: bool,
-    only_known: bool,
-    only_up: bool,
-    only_down: bool,
-    count_changes: bool,
-    increment: bool,
+pub(crate) struct Rule {
+    /// NX
+    pub(crate) only_new: bool,
+    /// XX
+    pub(crate) only_known: bool,
+    /// GT
+    pub(crate) only_up: bool,
+    /// LT
+    pub(crate) only_down: bool,
+    /// CH
+    pub(crate) count_changes: bool,
+    /// INCR
+    pub(crate) increment: bool,
 }
 
 impl Rule {
@@ -189,16 +195,27 @@ struct Tally {
 
 /// ZADD and ZINCRBY: the pairs of score and member in `args`, which are at least one.
 fn add(cx: &mut Cx<'_>, key: &[u8], rule: Rule, mut args: Args<'_>) -> CmdResult {
-    const NAN: CommandError = CommandError::text("ERR resulting score is not a number (NaN)");
     let score = |text| parse_f64(text).ok_or(CommandError::NotFloat);
     // All scores are read before the first member is added. The usual single one takes no list.
     let (first, member) = (score(args.take()?)?, args.take()?);
     let more = args.rest().step_by(2).map(score).collect::<Result<Vec<f64>, _>>()?;
     let others = more.into_iter().zip(args.rest().skip(1).step_by(2));
+    let pairs = std::iter::once((first, member)).chain(others).map(|(score, member)| (member, score));
+    add_scored(cx, key, rule, pairs)
+}
+
+/// Adds members with their scores, which are at least one, as a rule says, and replies as ZADD does.
+pub(crate) fn add_scored<'a>(
+    cx: &mut Cx<'_>,
+    key: &[u8],
+    rule: Rule,
+    members: impl Iterator<Item = (&'a [u8], f64)>,
+) -> CmdResult {
+    const NAN: CommandError = CommandError::text("ERR resulting score is not a number (NaN)");
     let (seed, limits) = (cx.ks.hash_seed(), cx.env.zset_pack);
     let edit = cx.ks.edit_or_new(cx.db, key, |set: &mut SortedSet| {
         let mut tally = Tally::default();
-        for (given, member) in std::iter::once((first, member)).chain(others) {
+        for (member, given) in members {
             let change = set.insert_with(seed, member, limits, |present| {
                 tally.score = rule.decide(present, given);
                 tally.nan = tally.score.is_some_and(f64::is_nan);

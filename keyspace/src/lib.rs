@@ -20,6 +20,7 @@ pub use collection::{Collection, Edit, WrongType};
 pub use damselfly_structures::keytable::{Expiry, Removed, Value};
 pub use damselfly_structures::list::List;
 pub use damselfly_structures::pack::Item;
+pub use damselfly_structures::stream;
 pub use damselfly_structures::table::{Cursor, Loc};
 pub use db::Db;
 pub use portable::Portable;
@@ -47,6 +48,8 @@ pub struct Options {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Class {
+    /// In no class, so that no notification tells of it: what a consumer group has read and acknowledged.
+    Quiet = 0,
     /// `g`: DEL, EXPIRE, RENAME...
     Generic = 1,
     /// `$`

@@ -11,6 +11,7 @@ use damselfly_sketches::cuckoo::Cuckoo;
 use damselfly_sketches::topk::TopK;
 use damselfly_structures::alloc::good_size;
 use damselfly_structures::list::List;
+use damselfly_structures::stream::Stream;
 
 use crate::values::hash::Hash;
 use crate::values::zset::SortedSet;
@@ -27,6 +28,8 @@ pub enum Type {
     Hash,
     /// Sorted sets.
     ZSet,
+    /// Streams.
+    Stream,
     /// JSON documents.
     Json,
     /// Bloom filters.
@@ -46,6 +49,7 @@ impl Type {
         Type::List,
         Type::Hash,
         Type::ZSet,
+        Type::Stream,
         Type::Json,
         Type::Bloom,
         Type::Cuckoo,
@@ -60,6 +64,7 @@ impl Type {
             Type::List => "list",
             Type::Hash => "hash",
             Type::ZSet => "zset",
+            Type::Stream => "stream",
             Type::Json => "ReJSON-RL",
             Type::Bloom => "MBbloom--",
             Type::Cuckoo => "MBbloomCF",
@@ -78,6 +83,8 @@ pub enum Object {
     Hash(Hash),
     /// A sorted set.
     ZSet(SortedSet),
+    /// A stream, with or without entries.
+    Stream(Box<Stream>),
     /// A JSON document.
     Json(Box<Document>),
     /// A Bloom filter.
@@ -109,6 +116,7 @@ impl Object {
             Object::List(_) => Type::List,
             Object::Hash(_) => Type::Hash,
             Object::ZSet(_) => Type::ZSet,
+            Object::Stream(_) => Type::Stream,
             Object::Json(_) => Type::Json,
             Object::Bloom(_) => Type::Bloom,
             Object::Cuckoo(_) => Type::Cuckoo,
@@ -123,6 +131,7 @@ impl Object {
             Object::List(list) => list.heap_bytes(),
             Object::Hash(hash) => hash.heap_bytes(),
             Object::ZSet(zset) => zset.heap_bytes(),
+            Object::Stream(stream) => boxed::<Stream>() + stream.heap_bytes(),
             Object::Json(document) => boxed::<Document>() + document.heap_bytes(),
             Object::Bloom(bloom) => boxed::<Bloom>() + bloom.heap_bytes(),
             Object::Cuckoo(cuckoo) => boxed::<Cuckoo>() + cuckoo.heap_bytes(),
@@ -142,6 +151,7 @@ impl Object {
             Object::List(list) => list.free_some(NODES_PER_STEP),
             Object::Hash(hash) => hash.free_some(NODES_PER_STEP),
             Object::ZSet(zset) => zset.free_some(NODES_PER_STEP),
+            Object::Stream(stream) => stream.free_some(NODES_PER_STEP),
             Object::Json(document) => document.free_some(JSON_VALUES_PER_STEP),
             Object::Bloom(bloom) => bloom.free_some(NODES_PER_STEP),
             Object::Cuckoo(cuckoo) => cuckoo.free_some(NODES_PER_STEP),
@@ -182,6 +192,7 @@ impl Object {
             Object::List(list) => list.check(),
             Object::Hash(hash) => hash.check(),
             Object::ZSet(zset) => zset.check(),
+            Object::Stream(stream) => stream.check(),
             Object::Json(document) => document.check(),
             Object::Bloom(bloom) => bloom.check(),
             Object::Cuckoo(cuckoo) => cuckoo.check(),
@@ -277,3 +288,4 @@ collection!(boxed Bloom, Bloom, begin: Bloom::default());
 collection!(boxed Cuckoo, Cuckoo, begin: Cuckoo::default());
 collection!(boxed CountMin, CountMin, begin: CountMin::by_dimensions(1, 1).expect("the smallest"));
 collection!(boxed TopK, TopK, begin: TopK::new(1, 1, 1, 1.0).expect("the smallest"));
+collection!(boxed Stream, Stream, begin: Stream::new());

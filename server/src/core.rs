@@ -24,6 +24,7 @@ use std::time::Duration;
 
 use damselfly_commands::Env;
 use damselfly_config::{Events, MaxmemoryPolicy};
+use damselfly_keyspace::stream::NodeLimits;
 use damselfly_keyspace::{Keyspace, Options};
 use damselfly_protocol::{Limits, Requests};
 
@@ -889,6 +890,10 @@ impl Core {
         self.env.zset_pack.len_max = settings.zset_max_listpack_value() as usize;
         self.env.hash_pack.entries_max = settings.hash_max_listpack_entries() as usize;
         self.env.hash_pack.len_max = settings.hash_max_listpack_value() as usize;
+        self.env.stream_node = NodeLimits {
+            bytes: settings.stream_node_max_bytes() as usize,
+            entries: settings.stream_node_max_entries() as usize,
+        };
         self.limits.max_bulk_len = u32::try_from(settings.proto_max_bulk_len()).unwrap_or(u32::MAX);
         self.limits.max_request_len = u32::try_from(settings.client_query_buffer_limit()).unwrap_or(u32::MAX);
         self.stats.slow_from_us = settings.slowlog_log_slower_than();

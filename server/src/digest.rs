@@ -5,6 +5,7 @@
 //! hash, keys of a database), and *mix*, after which it does (elements of a list, key and value). A database's keys
 //! are xored, so each shard digests its own and the results are xored again.
 
+use damselfly_keyspace::stream::{Digits, StreamId};
 use damselfly_keyspace::{Db, Object, Value};
 use damselfly_protocol::number::{DOUBLE_LEN_MAX, Decimal, fmt_double_17};
 use damselfly_sketches::blocks::Blocks;
@@ -21,6 +22,7 @@ const LIST: u32 = 1;
 const ZSET: u32 = 3;
 const HASH: u32 = 4;
 const MODULE: u32 = 5;
+const STREAM: u32 = 6;
 
 impl Digest {
     /// Adds bytes; the order of such additions does not matter.
@@ -78,6 +80,18 @@ impl Digest {
                     one.mix(fmt_double_17(score, &mut [0; DOUBLE_LEN_MAX]).as_bytes());
                     self.xor(&one.0);
                 });
+            }
+            // The entries only: groups and what they have pending count for nothing.
+            Value::Object(Object::Stream(stream)) => {
+                self.mix(&STREAM.to_be_bytes());
+                let mut digits = Digits::default();
+                for entry in stream.range(StreamId::MIN, StreamId::MAX) {
+                    self.mix(format!("{}.{}", entry.id.ms, entry.id.seq).as_bytes());
+                    for (field, value) in entry.fields {
+                        self.mix(field.bytes(&mut digits));
+                        self.mix(value.bytes(&mut digits));
+                    }
+                }
             }
             // Modules may add to the digest what they like, so from here on it is ours alone.
             Value::Object(Object::Json(document)) => {

@@ -20,7 +20,6 @@ use crate::script::{self, Action, Script, Step, Who};
 const GROUPS: &[(&str, &str)] = &[
     ("complete", "every|command"),
     ("bitmap", "bitcount bitfield bitfield_ro bitop bitpos getbit setbit"),
-    ("geo", "geo*"),
     ("hyperloglog", "pf*"),
     (
         "list",
@@ -36,10 +35,6 @@ const GROUPS: &[(&str, &str)] = &[
     ),
     ("shrink", "shrink"),
     ("sort", "sort sort_ro"),
-    (
-        "stream",
-        "xack xadd xautoclaim xclaim xdel xgroup xinfo xlen xpending xrange xread* xrevrange xsetid xtrim",
-    ),
     ("zset", "bzmpop bzpopmax bzpopmin z*"),
 ];
 

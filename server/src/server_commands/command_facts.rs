@@ -109,7 +109,7 @@ pub fn key_specs(command: &Command) -> Vec<KeySpec> {
             vec![spec(0, Begin::Keyword("STREAMS", from), find)]
         }
         (_, Keys::None | Keys::By(_)) => Vec::new(),
-        (_, Keys::First) => vec![spec(0, Begin::Index(1), ONE)],
+        (_, Keys::First | Keys::FirstAnd(_)) => vec![spec(0, Begin::Index(1), ONE)],
         (_, Keys::Range { first, last, step }) => {
             let mut specs: Vec<KeySpec> = (0..uses.len() - 1)
                 .map(|at| spec(at, Begin::Index((first + at * step) as i64), ONE))

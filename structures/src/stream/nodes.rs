@@ -60,6 +60,11 @@ impl Nodes {
         self.chunks.iter().map(|(_, chunk)| chunk.0.len()).sum()
     }
 
+    /// The bases of all nodes, ascending.
+    pub(super) fn bases(&self) -> impl Iterator<Item = StreamId> {
+        self.chunks.iter().flat_map(|(_, chunk)| chunk.0.iter().map(|(base, _)| *base))
+    }
+
     #[inline]
     pub(super) fn get(&self, at: At) -> &Node {
         &self.chunks[at.0].1.0[at.1].1

@@ -1,0 +1,316 @@
+//! XREAD and XREADGROUP.
+//!
+//! Three steps, because a client may wait between the second and the third: what was asked ([`Read::parse`]), from
+//! where on in each stream as things are at this moment ([`Read::resolve`]), and what is there ([`read_streams`]),
+//! which can be tried again with the same positions whenever something was added.
+
+use damselfly_keyspace::stream::{Stream, StreamId};
+use damselfly_keyspace::{Class, UnixMs};
+use damselfly_protocol::{Argv, Proto, ReplyWriter};
+
+use super::{id, reply};
+use crate::error::printable;
+use crate::{Args, Arity, CmdResult, Command, CommandError, Cx, Flags, Group, Keys, Run, Spread};
+
+pub(super) const XREAD: Command = Command {
+    name: "XREAD",
+    arity: Arity::AtLeast(4),
+    keys: Keys::By(stream_keys),
+    flags: Flags::READ.with(Flags::BLOCKING).with(Flags::MOVABLE_KEYS),
+    spread: Spread::Together,
+    group: Group::Stream,
+    since: "5.0.0",
+    syntax: "[COUNT count] [BLOCK milliseconds] STREAMS key [key ...] id [id ...]",
+    summary: "Returns the entries of streams behind given ids.",
+    run: Run::Shard(xread),
+};
+
+pub(super) const XREADGROUP: Command = Command {
+    name: "XREADGROUP",
+    arity: Arity::AtLeast(7),
+    keys: Keys::By(stream_keys),
+    flags: Flags::WRITE.with(Flags::BLOCKING).with(Flags::MOVABLE_KEYS),
+    spread: Spread::Together,
+    group: Group::Stream,
+    since: "5.0.0",
+    syntax: "GROUP group consumer [COUNT count] [BLOCK milliseconds] [NOACK] STREAMS key [key ...] id [id ...]",
+    summary: "Returns new entries to a consumer of a group, or those that it has pending.",
+    run: Run::Shard(xreadgroup),
+};
+
+/// The first half of what is behind STREAMS.
+fn stream_keys(argv: &Argv<'_>, positions: &mut Vec<usize>) {
+    let mut at = 1;
+    while let Some(word) = argv.get(at) {
+        at += match word.to_ascii_lowercase().as_slice() {
+            b"block" | b"count" => 2,
+            b"group" => 3,
+            b"noack" => 1,
+            b"streams" => {
+                let count = argv.len() - at - 1;
+                if count.is_multiple_of(2) {
+                    positions.extend(at + 1..at + 1 + count / 2);
+                }
+                return;
+            }
+            _ => return,
+        };
+    }
+}
+
+fn xread(cx: &mut Cx<'_>, args: Args<'_>) -> CmdResult {
+    read(cx, args, false)
+}
+
+fn xreadgroup(cx: &mut Cx<'_>, args: Args<'_>) -> CmdResult {
+    read(cx, args, true)
+}
+
+fn read(cx: &mut Cx<'_>, args: Args<'_>, of_group: bool) -> CmdResult {
+    let read = Read::parse(args, of_group, cx.ks.now)?;
+    let from = read.resolve(cx)?;
+    match read_streams(cx, &read, &from)? {
+        Outcome::Served => {}
+        Outcome::NotYet => cx.out.null_array(),
+    }
+    Ok(())
+}
+
+/// What was asked.
+struct Read<'a> {
+    /// The group and the consumer of XREADGROUP.
+    reader: Option<(&'a [u8], &'a [u8])>,
+    no_ack: bool,
+    count: usize,
+    /// Keys, and behind them as many ids.
+    streams: Args<'a>,
+}
+
+/// Where reading of a stream begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum From {
+    /// Behind this id: entries of the stream, or with a group those that the consumer has pending.
+    After(StreamId),
+    /// Behind what the group has read.
+    Unread,
+}
+
+/// What came of a try.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    /// The reply is written.
+    Served,
+    /// There is nothing in any stream, and nothing is written.
+    NotYet,
+}
+
+/// The highest id is XREADGROUP's `>` to Redis, in whichever way it is written.
+const UNREAD: StreamId = StreamId::MAX;
+
+impl<'a> Read<'a> {
+    fn parse(mut args: Args<'a>, of_group: bool, now: UnixMs) -> Result<Read<'a>, CommandError> {
+        const GROUP: CommandError = CommandError::text(
+            "ERR The GROUP option is only supported by XREADGROUP. You called XREAD instead.",
+        );
+        const NO_ACK: CommandError = CommandError::text(
+            "ERR The NOACK option is only supported by XREADGROUP. You called XREAD instead.",
+        );
+        const UNBALANCED: CommandError = CommandError::text(
+            "ERR Unbalanced XREAD list of streams: for each stream key an ID or '$' must be specified.",
+        );
+        const NO_GROUP: CommandError = CommandError::text("ERR Missing GROUP option for XREADGROUP");
+        let mut read = Read { reader: None, no_ack: false, count: usize::MAX, streams: args };
+        loop {
+            let more = args.len().checked_sub(1).ok_or(CommandError::Syntax)?;
+            if more > 0 && args.take_word("BLOCK") {
+                check_timeout(args.take()?, now)?;
+            } else if more > 0 && args.take_word("COUNT") {
+                read.count = match args.take_int()? {
+                    ..=0 => usize::MAX,
+                    count => usize::try_from(count).unwrap_or(usize::MAX),
+                };
+            } else if more > 0 && args.take_word("STREAMS") {
+                break;
+            } else if more > 1 && args.take_word("GROUP") {
+                if !of_group {
+                    return Err(GROUP);
+                }
+                read.reader = Some((args.take()?, args.take()?));
+            } else if args.take_word("NOACK") {
+                if !of_group {
+                    return Err(NO_ACK);
+                }
+                read.no_ack = true;
+            } else {
+                return Err(CommandError::Syntax);
+            }
+        }
+        if !args.len().is_multiple_of(2) {
+            return Err(UNBALANCED);
+        }
+        if of_group && read.reader.is_none() {
+            return Err(NO_GROUP);
+        }
+        read.streams = args;
+        Ok(read)
+    }
+
+    /// The keys with their ids.
+    fn pairs(&self) -> impl ExactSizeIterator<Item = (&'a [u8], &'a [u8])> + use<'a> {
+        let count = self.streams.len() / 2;
+        self.streams.rest().take(count).zip(self.streams.rest().skip(count))
+    }
+
+    /// Where each stream is read from, its end (`$`, `+`) being where it is now.
+    fn resolve(&self, cx: &mut Cx<'_>) -> Result<Vec<From>, CommandError> {
+        const END: CommandError = CommandError::text(
+            "ERR The $ ID is meaningless in the context of XREADGROUP: you want to read the history of this \
+             consumer by specifying a proper ID, or use the > ID to get new messages. The $ ID would just return \
+             an empty result set.",
+        );
+        const LAST: CommandError = CommandError::text(
+            "ERR The + ID is meaningless in the context of XREADGROUP: you want to read the history of this \
+             consumer by specifying a proper ID, or use the > ID to get new messages. The + ID would just return \
+             an empty result set.",
+        );
+        const NOT_OF_GROUP: CommandError = CommandError::text(
+            "ERR The > ID can be specified only when calling XREADGROUP using the GROUP <group> <consumer> option.",
+        );
+        let mut from = Vec::with_capacity(self.pairs().len());
+        for (key, text) in self.pairs() {
+            let stream = cx.ks.view::<Stream>(cx.db, key)?;
+            if let Some((group, _)) = self.reader {
+                if stream.is_none_or(|stream| stream.group(group).is_none()) {
+                    return Err(no_group(key, group));
+                }
+            }
+            let of_group = self.reader.is_some();
+            from.push(match text {
+                b"$" if of_group => return Err(END),
+                b"$" => From::After(stream.map_or(StreamId::MIN, Stream::last_id)),
+                b"+" if of_group => return Err(LAST),
+                b"+" => From::After(stream.map_or(StreamId::MIN, before_last)),
+                b">" if of_group => From::Unread,
+                b">" => return Err(NOT_OF_GROUP),
+                _ => match id::exact(text)? {
+                    UNREAD if of_group => From::Unread,
+                    id => From::After(id),
+                },
+            });
+        }
+        Ok(from)
+    }
+}
+
+/// The id behind which there is only the last entry; the end of a stream without entries.
+fn before_last(stream: &Stream) -> StreamId {
+    let last = stream.range_reverse(StreamId::MIN, StreamId::MAX).next();
+    last.and_then(|entry| entry.id.previous()).unwrap_or(stream.last_id())
+}
+
+fn no_group(key: &[u8], group: &[u8]) -> CommandError {
+    let (key, group) = (printable(key, usize::MAX), printable(group, usize::MAX));
+    CommandError::owned(format!(
+        "NOGROUP No such key '{key}' or consumer group '{group}' in XREADGROUP with GROUP option"
+    ))
+}
+
+/// Refuses what is no time to wait.
+fn check_timeout(text: &[u8], now: UnixMs) -> CmdResult {
+    const NOT_INTEGER: CommandError = CommandError::text("ERR timeout is not an integer or out of range");
+    const NEGATIVE: CommandError = CommandError::text("ERR timeout is negative");
+    const TOO_LONG: CommandError = CommandError::text("ERR timeout is out of range");
+    let timeout = damselfly_protocol::number::parse_i64(text).ok_or(NOT_INTEGER)?;
+    if timeout < 0 {
+        return Err(NEGATIVE);
+    }
+    timeout.checked_add_unsigned(now).map(|_| ()).ok_or(TOO_LONG)
+}
+
+/// Replies with what there is: an array, in RESP3 a map, of the streams that have something, in the order asked for.
+fn read_streams(cx: &mut Cx<'_>, read: &Read<'_>, from: &[From]) -> Result<Outcome, CommandError> {
+    let before = cx.out.len();
+    let streams = cx.out.deferred(from.len());
+    let mut served = 0;
+    for ((key, _), from) in read.pairs().zip(from) {
+        served += usize::from(match read.reader {
+            None => read_entries(cx, read, key, *from)?,
+            Some((group, consumer)) => read_as(cx, read, key, *from, group, consumer)?,
+        });
+    }
+    if served == 0 {
+        cx.out.truncate(before);
+        return Ok(Outcome::NotYet);
+    }
+    match cx.out.proto() {
+        Proto::Resp2 => cx.out.fill_array(streams, served),
+        Proto::Resp3 => cx.out.fill_map(streams, served),
+    }
+    Ok(Outcome::Served)
+}
+
+/// Begins the part of a stream: its key and its entries, which are a pair only in RESP2.
+fn begin(out: &mut ReplyWriter<'_>, key: &[u8]) {
+    if out.proto() == Proto::Resp2 {
+        out.array(2);
+    }
+    out.bulk(key);
+}
+
+/// XREAD of one stream; whether there was something.
+fn read_entries(cx: &mut Cx<'_>, read: &Read<'_>, key: &[u8], from: From) -> Result<bool, CommandError> {
+    let From::After(after) = from else { unreachable!("only groups know what is unread") };
+    let Some(stream) = cx.ks.peek::<Stream>(cx.db, key)? else { return Ok(false) };
+    let Some(start) = after.next().filter(|&start| start <= stream.last_id()) else { return Ok(false) };
+    let mut range = stream.range(start, StreamId::MAX).peekable();
+    if range.peek().is_none() {
+        return Ok(false);
+    }
+    begin(&mut cx.out, key);
+    reply::entries(&mut cx.out, range, read.count, stream.len());
+    Ok(true)
+}
+
+/// XREADGROUP of one stream; whether there was something. What a consumer has pending is something even if it is
+/// nothing.
+fn read_as(
+    cx: &mut Cx<'_>,
+    read: &Read<'_>,
+    key: &[u8],
+    from: From,
+    group: &[u8],
+    consumer: &[u8],
+) -> Result<bool, CommandError> {
+    let (now, out) = (cx.ks.now, &mut cx.out);
+    let before = out.len();
+    begin(out, key);
+    let edit = cx.ks.edit(cx.db, key, |stream: &mut Stream| {
+        let known = stream.group(group).is_some_and(|group| group.consumer(consumer).is_some());
+        let count = read.count.min(usize::try_from(stream.len()).unwrap_or(usize::MAX));
+        let entries = out.deferred(count);
+        let delivered = match from {
+            From::Unread => stream
+                .read_new(group, consumer, read.count, read.no_ack, now, |entry| reply::entry(out, entry)),
+            From::After(after) => {
+                stream.read_pending(group, consumer, after, read.count, now, |id, entry| match entry {
+                    Some(entry) => reply::entry(out, entry),
+                    None => reply::gone(out, id),
+                })
+            }
+        };
+        let delivered = delivered.map_err(|_| no_group(key, group))?;
+        out.fill_array(entries, delivered);
+        Ok::<(usize, bool), CommandError>((delivered, known))
+    })?;
+    let Some(edit) = edit else { return Err(no_group(key, group)) };
+    let (delivered, known) = edit.value?;
+    if from == From::Unread && delivered == 0 {
+        out.truncate(before);
+        return Ok(false);
+    }
+    if !known {
+        cx.changed(key, Class::Stream, "xgroup-createconsumer");
+    }
+    cx.changed(key, Class::Quiet, "xreadgroup");
+    Ok(true)
+}
