@@ -262,8 +262,6 @@ fn xsetid(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
     const BELOW_GIVEN_DELETED: CommandError = CommandError::text(
         "ERR The ID specified in XSETID is smaller than the provided max_deleted_entry_id",
     );
-    const BELOW_DELETED: CommandError =
-        CommandError::text("ERR The ID specified in XSETID is smaller than current max_deleted_entry_id");
     const BELOW_TOP: CommandError =
         CommandError::text("ERR The ID specified in XSETID is smaller than the target stream top item");
     const BELOW_LEN: CommandError = CommandError::text(
@@ -291,9 +289,6 @@ fn xsetid(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
             if added.is_some_and(|added| added < stream.len()) {
                 return Err(BELOW_LEN);
             }
-        }
-        if last_id < stream.max_deleted_id() {
-            return Err(BELOW_DELETED);
         }
         let added = added.unwrap_or(stream.entries_added());
         let max_deleted = if max_deleted == StreamId::MIN { stream.max_deleted_id() } else { max_deleted };

@@ -112,14 +112,6 @@ fn take_options(mut args: Args<'_>, creates: bool, word: &[u8]) -> Result<Option
     Ok(options)
 }
 
-/// The place where a group begins.
-fn position(text: &[u8], stream: Option<&Stream>) -> Result<StreamId, CommandError> {
-    match text {
-        b"$" => Ok(stream.map_or(StreamId::MIN, Stream::last_id)),
-        _ => id::exact(text),
-    }
-}
-
 fn create(cx: &mut Cx<'_>, mut args: Args<'_>, word: &[u8]) -> CmdResult {
     const BUSY: CommandError = CommandError::text("BUSYGROUP Consumer Group name already exists");
     const OPTIONS_MAX: usize = 3;
@@ -132,7 +124,10 @@ fn create(cx: &mut Cx<'_>, mut args: Args<'_>, word: &[u8]) -> CmdResult {
     if args.len() > OPTIONS_MAX {
         return Err(subcommand_syntax("XGROUP", word));
     }
-    let last_id = position(text, stream)?;
+    let last_id = match text {
+        b"$" => stream.map_or(StreamId::MIN, Stream::last_id),
+        _ => id::exact(text)?,
+    };
     let edit = cx.ks.edit_or_new(cx.db, key, |stream: &mut Stream| {
         stream.create_group(group, last_id, options.entries_read)
     })?;
@@ -152,7 +147,11 @@ fn set_id(cx: &mut Cx<'_>, mut args: Args<'_>, word: &[u8]) -> CmdResult {
     if !matches!(args.len(), 0 | 2) {
         return Err(subcommand_syntax("XGROUP", word));
     }
-    let last_id = position(text, Some(stream))?;
+    let last_id = match text {
+        b"$" => stream.last_id(),
+        // Unlike CREATE it takes `-` and `+`.
+        _ => id::or_edge(text, 0)?,
+    };
     let edit = cx
         .ks
         .edit(cx.db, key, |stream: &mut Stream| stream.set_group_id(group, last_id, options.entries_read))?;

@@ -181,7 +181,7 @@ fn reply_full(out: &mut ReplyWriter<'_>, stream: &Stream, count: usize) {
         reply_progress(out, stream, group);
         out.bulk(b"pel-count");
         out.int(group.pending_len() as i64);
-        out.bulk(b"pel");
+        out.bulk(b"pending");
         out.array(count.min(group.pending_len()));
         for (id, consumer, pending) in group.pending_from(StreamId::MIN, None).take(count) {
             out.array(4);

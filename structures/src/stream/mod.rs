@@ -11,9 +11,8 @@
 //!
 //! Time is handed in; parsing and replies are the commands' business.
 //!
-//! What must hold (`check`): ids ascend within and between nodes, no node is without a live entry, the length is
-//! the sum of the nodes', `first_id` is the first live entry's, group and consumers agree on who has what, and the
-//! heap counters equal the sums.
+//! What must hold (`check`): ids ascend within and between nodes, the length is the sum of the nodes', `first_id` is
+//! the first live entry's, group and consumers agree on who has what, and the heap counters equal the sums.
 
 mod group;
 mod id;
@@ -210,10 +209,14 @@ impl Stream {
             return Err(IdNotAbove { last: self.last_id });
         }
         let raw: usize = fields.clone().map(|(name, value)| name.len() + value.len()).sum();
-        let tail = self.nodes.last();
+        let mut tail = self.nodes.last();
+        while let Some(at) = tail.filter(|&at| id <= self.nodes.get(at).last()) {
+            self.forget_deleted(at);
+            tail = self.nodes.last();
+        }
         let room = tail.filter(|&at| {
             let node = self.nodes.get(at);
-            (limits.bytes == 0 || node.bytes() + raw < limits.bytes)
+            (limits.bytes == 0 || node.listpack_bytes() + raw < limits.bytes)
                 && (limits.entries == 0 || node.appended() < limits.entries)
         });
         match room {
@@ -234,6 +237,16 @@ impl Stream {
             self.first_id = id;
         }
         Ok(())
+    }
+
+    /// Makes room for ids below those of deleted entries at the end of the last node: the last id was set back.
+    #[cold]
+    fn forget_deleted(&mut self, at: nodes::At) {
+        if self.nodes.get(at).live() == 0 {
+            self.nodes.remove(at);
+        } else {
+            self.nodes.change(at, Node::forget_deleted);
+        }
     }
 
     /// Sets what XSETID sets and a file holds. The caller has checked that the last id is not below an entry's.
@@ -312,10 +325,9 @@ impl Stream {
                     Trim::ToLen(len) => (self.len - len) as usize,
                     Trim::Below(id) => places.partition_point(|place| place.id < id),
                 };
-                if count == places.len() {
-                    // Only a deleted entry at its end kept the node from being removed whole.
-                    self.nodes.remove(at);
-                } else if count > 0 {
+                if count > 0 {
+                    // All of them if only a deleted entry at its end kept the node from being removed whole. As in
+                    // Redis, the node then stays without a live entry until it is trimmed whole.
                     self.nodes.change(at, |node| {
                         places[..count].iter().for_each(|place| node.delete(place));
                         node.compact();

@@ -19,14 +19,21 @@
 //! needs a length at its end as well.
 
 use super::id::StreamId;
-use super::text::{Text, push_text, push_varint, text, varint};
+use super::text::{Text, listpack_int, push_text, push_varint, text, varint};
 use crate::alloc::good_size;
 
 const DELETED: u64 = 1;
 const SAME_FIELDS: u64 = 2;
 const FLAG_BITS: u32 = 2;
 /// Deleted entries that a node keeps at any rate: rewriting pays off only for some.
-const DELETED_MIN: usize = 8;
+const DELETED_MIN: u32 = 8;
+/// What a listpack has besides its elements.
+const LISTPACK_FRAME: usize = 7;
+
+/// A size of which only much less matters.
+fn narrow(size: usize) -> u32 {
+    u32::try_from(size).unwrap_or(u32::MAX)
+}
 
 /// The fields of one entry.
 #[derive(Clone, Debug)]
@@ -86,10 +93,12 @@ pub(super) struct Node {
     base: StreamId,
     /// The last entry ever, deleted or not: what the next id is coded against.
     last: StreamId,
-    live: usize,
-    deleted: usize,
+    live: u32,
+    deleted: u32,
     /// Entries ever appended.
-    appended: usize,
+    appended: u32,
+    /// Bytes that the entries and fields would take in a listpack of Redis, but for the two counts before them.
+    as_listpack: u32,
 }
 
 impl Clone for Node {
@@ -104,26 +113,30 @@ impl Node {
     /// An empty node whose entries will mostly have these fields.
     pub(super) fn new<'a>(id: StreamId, names: impl Iterator<Item = &'a [u8]> + Clone) -> Node {
         let mut buf = Vec::with_capacity(256);
-        push_varint(&mut buf, names.clone().count() as u64);
+        let count = names.clone().count();
+        push_varint(&mut buf, count as u64);
+        let mut size = LISTPACK_FRAME + listpack_int(count as i64) + listpack_int(0);
         for name in names {
-            push_text(&mut buf, name);
+            size += push_text(&mut buf, name);
         }
-        Node { buf, base: id, last: id, live: 0, deleted: 0, appended: 0 }
+        Node { buf, base: id, last: id, live: 0, deleted: 0, appended: 0, as_listpack: narrow(size) }
     }
 
     /// Entries that are not deleted.
     pub(super) fn live(&self) -> usize {
-        self.live
+        self.live as usize
     }
 
     /// Entries ever appended: what the entry limit counts, so that nodes end where they end in Redis and
     /// approximate trimming removes the same.
     pub(super) fn appended(&self) -> usize {
-        self.appended
+        self.appended as usize
     }
 
-    pub(super) fn bytes(&self) -> usize {
-        self.buf.len()
+    /// Bytes that Redis would need for the same: what the byte limit counts, for the same reason. Deleted entries
+    /// stay in it.
+    pub(super) fn listpack_bytes(&self) -> usize {
+        self.as_listpack as usize + listpack_int(i64::from(self.live)) + listpack_int(i64::from(self.deleted))
     }
 
     pub(super) fn base(&self) -> StreamId {
@@ -159,17 +172,27 @@ impl Node {
         push_varint(&mut self.buf, ms);
         push_varint(&mut self.buf, seq);
         let same = self.has_fields(fields.clone().map(|(name, _)| name));
+        // Flags, both parts of the id less those of the node's, texts, and how many elements these are.
+        let mut size = listpack_int(0)
+            + listpack_int(id.ms.wrapping_sub(self.base.ms).cast_signed())
+            + listpack_int(id.seq.wrapping_sub(self.base.seq).cast_signed());
+        let mut texts = 0;
         if same {
             for (_, value) in fields {
-                push_text(&mut self.buf, value);
+                size += push_text(&mut self.buf, value);
+                texts += 1;
             }
         } else {
-            push_varint(&mut self.buf, fields.clone().count() as u64);
+            let count = fields.clone().count();
+            push_varint(&mut self.buf, count as u64);
+            size += listpack_int(count as i64);
             for (name, value) in fields {
-                push_text(&mut self.buf, name);
-                push_text(&mut self.buf, value);
+                size += push_text(&mut self.buf, name) + push_text(&mut self.buf, value);
+                texts += 2;
             }
         }
+        size += listpack_int(texts + if same { 3 } else { 4 });
+        self.as_listpack = self.as_listpack.saturating_add(narrow(size));
         self.finish(header, same);
         self.last = id;
         self.live += 1;
@@ -239,9 +262,20 @@ impl Node {
 
     /// Writes the node anew if most of it is deleted.
     pub(super) fn compact(&mut self) {
-        if self.deleted < DELETED_MIN || self.deleted <= self.live {
-            return;
+        if self.deleted >= DELETED_MIN && self.deleted > self.live {
+            // The last entry stays even so: approximate trimming by id asks where a node ends.
+            self.rewrite(self.last);
         }
+    }
+
+    /// Writes the node anew without any deleted entry, not even the last.
+    pub(super) fn forget_deleted(&mut self) {
+        // No entry has the lowest id.
+        self.rewrite(StreamId::MIN);
+    }
+
+    /// Writes the node anew without deleted entries other than this one.
+    fn rewrite(&mut self, kept: StreamId) {
         let mut at = 0;
         for _ in 0..varint(&self.buf, &mut at) {
             text(&self.buf, &mut at);
@@ -255,8 +289,7 @@ impl Node {
         anew.buf.extend_from_slice(&self.buf[..at]);
         let mut places = self.places();
         while let Some(place) = places.next() {
-            // The last entry stays even so: approximate trimming by id asks where a node ends.
-            if place.deleted && place.id != self.last {
+            if place.deleted && place.id != kept {
                 continue;
             }
             let header = anew.buf.len();

@@ -158,7 +158,7 @@ impl Nodes {
             heap += chunk.heap_bytes();
             for (base, node) in &chunk.0 {
                 node.check();
-                assert!(node.live() > 0 && *base == node.base());
+                assert!(*base == node.base());
                 assert!(last.is_none_or(|last| last < *base), "nodes overlap");
                 last = Some(node.last());
                 live += node.live();

@@ -404,3 +404,52 @@ fn freed_in_steps() {
         }
     }
 }
+
+/// After the last id was set back, entries may have ids that deleted ones had, or lie between them.
+#[test]
+fn set_back() {
+    for live in [0, 1, 3] {
+        let mut stream = Stream::new();
+        let fields = [(&b"f"[..], &b"v"[..])];
+        for ms in 1..=20 {
+            let limits = NodeLimits { bytes: 0, entries: 8 };
+            stream.append(StreamId::new(ms, 0), fields.iter().copied(), limits).expect("ascends");
+        }
+        for ms in live + 1..=19 {
+            assert!(stream.delete(StreamId::new(ms, 0)));
+        }
+        // The last one goes by trimming if nothing else is left, so that its node stays.
+        match live {
+            0 => assert_eq!(stream.trim(Trim::ToLen(0), Effort::Exact), 1),
+            _ => assert!(stream.delete(StreamId::new(20, 0))),
+        }
+        stream.check();
+        let last = StreamId::new(live + 1, 0);
+        stream.set_counters(last, stream.entries_added(), stream.max_deleted_id());
+        for ms in live + 2..=12 {
+            let limits = NodeLimits { bytes: 0, entries: 8 };
+            stream.append(StreamId::new(ms, 5), fields.iter().copied(), limits).expect("ascends");
+            stream.check();
+        }
+        let found: Vec<u64> = stream.range(StreamId::MIN, StreamId::MAX).map(|entry| entry.id.ms).collect();
+        assert_eq!(found, (1..=live).chain(live + 2..=12).collect::<Vec<u64>>());
+    }
+}
+
+/// A node stays while its last entry, which was deleted, is not below what is trimmed: so does Redis.
+#[test]
+fn nodes_without_entries() {
+    let mut stream = Stream::new();
+    for ms in 1..=3 {
+        stream.append(StreamId::new(ms, 0), std::iter::empty(), NodeLimits::default()).expect("ascends");
+    }
+    stream.delete(StreamId::new(3, 0));
+    assert_eq!(stream.trim(Trim::Below(StreamId::new(3, 0)), Effort::Exact), 2);
+    assert_eq!((stream.len(), stream.nodes_len()), (0, 1));
+    stream.check();
+    assert_eq!(stream.range(StreamId::MIN, StreamId::MAX).count(), 0);
+    assert_eq!(stream.range_reverse(StreamId::MIN, StreamId::MAX).count(), 0);
+    assert_eq!(stream.trim(Trim::Below(StreamId::new(4, 0)), Effort::WholeNodes { limit: 0 }), 0);
+    assert_eq!(stream.nodes_len(), 0);
+    stream.check();
+}

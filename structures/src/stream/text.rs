@@ -113,8 +113,42 @@ pub(super) fn varint(buf: &[u8], at: &mut usize) -> u64 {
     }
 }
 
+/// Bytes of an integer in a listpack of Redis, with the length behind it that walking backwards needs.
 #[inline]
-pub(super) fn push_text(buf: &mut Vec<u8>, text: &[u8]) {
+pub(super) fn listpack_int(number: i64) -> usize {
+    match number {
+        0..=127 => 2,
+        -4096..=4095 => 3,
+        _ => match 65 - (number ^ (number >> 63)).leading_zeros() {
+            ..=16 => 4,
+            ..=24 => 5,
+            ..=32 => 6,
+            _ => 10,
+        },
+    }
+}
+
+/// The same of a string that is no integer.
+#[inline]
+fn listpack_string(len: usize) -> usize {
+    let len = match len {
+        ..64 => 1 + len,
+        ..4096 => 2 + len,
+        _ => 5 + len,
+    };
+    let behind = match len {
+        ..128 => 1,
+        ..16_383 => 2,
+        ..2_097_151 => 3,
+        ..268_435_455 => 4,
+        _ => 5,
+    };
+    len + behind
+}
+
+/// Writes a text; returns what it would take in a listpack of Redis, because that decides when a node is full.
+#[inline]
+pub(super) fn push_text(buf: &mut Vec<u8>, text: &[u8]) -> usize {
     if let Some(number) = canonical(text) {
         // Bits that are not the sign's: a byte holds seven and the sign.
         let bits = 65 - (number ^ (number >> 63)).leading_zeros() as usize;
@@ -122,9 +156,18 @@ pub(super) fn push_text(buf: &mut Vec<u8>, text: &[u8]) {
         if width < text.len() {
             buf.push((width << 1 | 1) as u8);
             buf.extend_from_slice(&number.to_le_bytes()[..width]);
-            return;
+            return listpack_int(number);
         }
+        // One digit: a byte in either form.
+        push_bytes(buf, text);
+        return listpack_int(number);
     }
+    push_bytes(buf, text);
+    listpack_string(text.len())
+}
+
+#[inline]
+fn push_bytes(buf: &mut Vec<u8>, text: &[u8]) {
     push_varint(buf, (text.len() as u64) << 1);
     buf.extend_from_slice(text);
 }
