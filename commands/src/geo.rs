@@ -406,7 +406,8 @@ impl<'a> Query<'a> {
                     query.shape = Some(take_circle(&mut args)?);
                 } else {
                     // Without members there is nothing to be near to, and Redis does not look at the radius.
-                    (args.take()?, args.take()?);
+                    args.take()?;
+                    args.take()?;
                 }
             }
             Words::Search | Words::SearchStore => {}
@@ -538,7 +539,7 @@ fn search(cx: &mut Cx<'_>, key: &[u8], store: Option<&[u8]>, args: Args<'_>, wor
     let set = cx.ks.view::<SortedSet>(cx.db, key)?;
     let query = Query::parse(args, words, set)?;
     let store = store.or(query.store);
-    let found = match (set, query.centre, query.shape) {
+    let mut found = match (set, query.centre, query.shape) {
         (Some(set), Some(centre), Some((shape, unit))) => {
             let enough = if query.any { query.count } else { 0 };
             hits(set, Search { centre, shape, unit }, enough)
@@ -546,7 +547,6 @@ fn search(cx: &mut Cx<'_>, key: &[u8], store: Option<&[u8]>, args: Args<'_>, wor
         _ => Vec::new(),
     };
     let unit = query.shape.map_or(1.0, |(_, unit)| unit);
-    let mut found = found;
     match query.order {
         Some(Order::Nearest) => found.sort_by(|one, other| one.distance.total_cmp(&other.distance)),
         Some(Order::Farthest) => found.sort_by(|one, other| other.distance.total_cmp(&one.distance)),

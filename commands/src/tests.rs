@@ -4,11 +4,13 @@ mod bitmap;
 mod counter;
 mod expire;
 mod generic;
+mod geo;
 mod hash;
 mod hyperloglog;
 mod list;
 mod session;
 mod sketches;
+mod stream;
 mod string;
 mod zset;
 
@@ -184,6 +186,29 @@ ZSCAN            -3   1  1  1  readonly
 ZSCORE            3   1  1  1  readonly fast
 ZUNION           -3   0  0  0  readonly
 ZUNIONSTORE      -4   1  1  1  write denyoom
+XADD                  -5  1  1  1  write denyoom fast
+XLEN                   2  1  1  1  readonly fast
+XDEL                  -3  1  1  1  write fast
+XTRIM                 -4  1  1  1  write
+XRANGE                -4  1  1  1  readonly
+XREVRANGE             -4  1  1  1  readonly
+XSETID                -3  1  1  1  write denyoom fast
+XREAD                 -4  0  0  0  readonly
+XREADGROUP            -7  0  0  0  write
+XACK                  -4  1  1  1  write fast
+XPENDING              -3  1  1  1  readonly
+XCLAIM                -6  1  1  1  write fast
+XAUTOCLAIM            -6  1  1  1  write fast
+GEOADD                -5  1  1  1  write denyoom
+GEODIST               -4  1  1  1  readonly
+GEOHASH               -2  1  1  1  readonly
+GEOPOS                -2  1  1  1  readonly
+GEOSEARCH             -7  1  1  1  readonly
+GEOSEARCHSTORE        -8  1  2  1  write denyoom
+GEORADIUS             -6  1  1  1  write denyoom
+GEORADIUS_RO          -6  1  1  1  readonly
+GEORADIUSBYMEMBER     -5  1  1  1  write denyoom
+GEORADIUSBYMEMBER_RO  -5  1  1  1  readonly
 ";
     for line in REDIS.lines().filter(|line| !line.is_empty()) {
         let words: Vec<&str> = line.split_whitespace().collect();

@@ -179,10 +179,10 @@ impl<'a> Read<'a> {
         let mut from = Vec::with_capacity(self.pairs().len());
         for (key, text) in self.pairs() {
             let stream = cx.ks.view::<Stream>(cx.db, key)?;
-            if let Some((group, _)) = self.reader {
-                if stream.is_none_or(|stream| stream.group(group).is_none()) {
-                    return Err(no_group(key, group));
-                }
+            if let Some((group, _)) = self.reader
+                && stream.is_none_or(|stream| stream.group(group).is_none())
+            {
+                return Err(no_group(key, group));
             }
             let of_group = self.reader.is_some();
             from.push(match text {

@@ -120,9 +120,9 @@ pub(super) fn listpack_int(number: i64) -> usize {
         0..=127 => 2,
         -4096..=4095 => 3,
         _ => match 65 - (number ^ (number >> 63)).leading_zeros() {
-            ..=16 => 4,
-            ..=24 => 5,
-            ..=32 => 6,
+            0..=16 => 4,
+            17..=24 => 5,
+            25..=32 => 6,
             _ => 10,
         },
     }
@@ -132,15 +132,15 @@ pub(super) fn listpack_int(number: i64) -> usize {
 #[inline]
 fn listpack_string(len: usize) -> usize {
     let len = match len {
-        ..64 => 1 + len,
-        ..4096 => 2 + len,
+        0..64 => 1 + len,
+        64..4096 => 2 + len,
         _ => 5 + len,
     };
     let behind = match len {
-        ..128 => 1,
-        ..16_383 => 2,
-        ..2_097_151 => 3,
-        ..268_435_455 => 4,
+        0..128 => 1,
+        128..16_383 => 2,
+        16_383..2_097_151 => 3,
+        2_097_151..268_435_455 => 4,
         _ => 5,
     };
     len + behind
