@@ -9,9 +9,10 @@ use damselfly_protocol::number::Decimal;
 
 use crate::core::Core;
 
-/// What the setting calls a class.
-fn setting_of(class: Class) -> Events {
-    match class {
+/// What the setting calls a class; None for one that is never published.
+fn setting_of(class: Class) -> Option<Events> {
+    Some(match class {
+        Class::Quiet => return None,
         Class::Generic => Events::GENERIC,
         Class::String => Events::STRING,
         Class::List => Events::LIST,
@@ -24,7 +25,7 @@ fn setting_of(class: Class) -> Events {
         Class::KeyMiss => Events::KEY_MISS,
         Class::Module => Events::MODULE,
         Class::New => Events::NEW,
-    }
+    })
 }
 
 /// `__kind@db__:rest`
@@ -48,7 +49,9 @@ impl Core {
     /// Publishes an event if its class is on.
     pub(crate) fn notify(&mut self, event: &Event) {
         let events = self.notifications;
-        if !events.publishes(setting_of(event.class)) || self.shared.registry.is_empty() {
+        if !setting_of(event.class).is_some_and(|class| events.publishes(class))
+            || self.shared.registry.is_empty()
+        {
             return;
         }
         let mut name = Vec::with_capacity(event.key.len() + 24);

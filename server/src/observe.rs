@@ -28,7 +28,8 @@ impl Core {
     #[cold]
     fn hand_round(&mut self, client: Option<Reader>) {
         for event in self.ks.take_events() {
-            if event.class.is_change() {
+            // What a group reads and acknowledges is no change to those who watch the stream, as in Redis.
+            if event.class.is_change() && event.class != damselfly_keyspace::Class::Quiet {
                 self.watches.touch(event.db, &event.key);
                 self.invalidate(&event.key, client);
             }
