@@ -5,10 +5,12 @@
 
 use std::borrow::Cow;
 
+use damselfly_structures::dense::DenseHash;
 use damselfly_structures::keytable::{Edited, Expiry, Freed, KeyTable, NewValue, Removed, TableView, Value};
 use damselfly_structures::table::{Cursor, Loc, SegmentId};
 
 use crate::value::{Object, Type};
+use crate::values::hash::Hash;
 
 /// See the module's head.
 pub struct Db {
@@ -130,6 +132,27 @@ impl Db {
     #[inline]
     pub fn prefetch_entry(&self, hash: u64) {
         self.table.prefetch_entry(hash);
+    }
+
+    /// Asks the processor to load the bucket of a field in a big hash; `hash` is that of the key.
+    pub fn prefetch_field(&self, hash: u64, key: &[u8], field: &[u8]) {
+        if let Some(table) = self.big_hash(hash, key) {
+            table.prefetch(field);
+        }
+    }
+
+    /// As [`Db::prefetch_field`], the entry that the field probably leads to. Cheap only if the bucket is cached.
+    pub fn prefetch_field_entry(&self, hash: u64, key: &[u8], field: &[u8]) {
+        if let Some(table) = self.big_hash(hash, key) {
+            table.prefetch_entry(field);
+        }
+    }
+
+    fn big_hash(&self, hash: u64, key: &[u8]) -> Option<&DenseHash> {
+        match self.table.value(self.table.find(hash, key)?) {
+            Value::Object(Object::Hash(Hash::Big(table))) => Some(table),
+            _ => None,
+        }
     }
 
     /// The key at a location.

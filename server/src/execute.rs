@@ -9,8 +9,8 @@ use std::cell::Cell;
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 
-use damselfly_commands::{Args, Command, Cx, Env, Flags, Found, Handler, Keys, Run, Spread, lookup};
-use damselfly_keyspace::Keyspace;
+use damselfly_commands::{Args, Command, Cx, Env, Flags, Found, Group, Handler, Keys, Run, Spread, lookup};
+use damselfly_keyspace::{Db, Keyspace};
 use damselfly_protocol::{Argv, Proto, ProtocolError, ReplyWriter, Requests};
 
 use crate::batch::{Batch, Entry};
@@ -134,7 +134,7 @@ impl Core {
             prepared.push(ready);
         }
         if requests.len() > 1 {
-            self.prefetch(id, &prepared);
+            self.prefetch(id, &prepared, |i| requests.argv(bytes, i));
             self.stats.pipelined += requests.len() as u64;
         }
         self.lend_output(id);
@@ -275,7 +275,8 @@ impl Core {
 
     /// Asks for the memory that the requests will touch: first all buckets, then all entries, so that their misses
     /// overlap. Measured at pipeline 32 over a million keys: 30 % less time per GET.
-    fn prefetch(&mut self, id: ConnectionId, prepared: &[Prepared]) {
+    /// Then the same for what is looked for inside big hashes, where the misses are the command's own.
+    fn prefetch<'a>(&mut self, id: ConnectionId, prepared: &[Prepared], argv: impl Fn(usize) -> Argv<'a>) {
         let Some((connection, ks, _)) = self.split(id) else { return };
         let Some(db) = ks.db(usize::from(connection.db)) else { return };
         let here = || prepared.iter().filter(|ready| ready.hash != 0 && ready.route == Route::Here);
@@ -284,6 +285,18 @@ impl Core {
         }
         for ready in here() {
             db.prefetch_entry(ready.hash);
+        }
+        let is_field = |ready: &Prepared| {
+            ready.hash != 0
+                && ready.route == Route::Here
+                && ready.found.is_some_and(|found| found.command.group == Group::Hash)
+        };
+        for step in [Db::prefetch_field, Db::prefetch_field_entry] {
+            for (i, ready) in prepared.iter().enumerate().filter(|(_, ready)| is_field(ready)) {
+                if let (Some(key), Some(field)) = (argv(i).get(1), argv(i).get(2)) {
+                    step(db, ready.hash, key, field);
+                }
+            }
         }
     }
 

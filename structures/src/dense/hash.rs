@@ -69,6 +69,18 @@ impl DenseHash {
         self.dense.expiring
     }
 
+    /// Asks the processor to load the bucket of a field.
+    #[inline]
+    pub fn prefetch(&self, field: &[u8]) {
+        self.dense.table.prefetch(self.dense.hash(field));
+    }
+
+    /// Asks the processor to load the entry that a field probably leads to. Cheap only behind `prefetch`.
+    #[inline]
+    pub fn prefetch_entry(&self, field: &[u8]) {
+        self.dense.table.prefetch_entry(self.dense.hash(field));
+    }
+
     /// A field's value.
     #[inline]
     pub fn get(&self, field: &[u8], now: u64) -> Option<Item<'_>> {
