@@ -229,9 +229,9 @@ Memory {
     - maxmemory_eviction_tenacity Int(0, 100), "10" Settable Ignored "";
 }
 Encodings {
-    - hash_max_listpack_entries [hash_max_ziplist_entries] Int(0, I64), "512" Settable NotYet
+    - hash_max_listpack_entries [hash_max_ziplist_entries] Int(0, I64), "512" Settable Used
         "Most fields of a hash that is kept as one flat block.";
-    - hash_max_listpack_value [hash_max_ziplist_value] Bytes(0, SIGNED_BYTES), "64" Settable NotYet
+    - hash_max_listpack_value [hash_max_ziplist_value] Bytes(0, SIGNED_BYTES), "64" Settable Used
         "Longest field or value of such a hash.";
     - set_max_intset_entries Int(0, I64), "512" Settable NotYet
         "Most members of a set kept as sorted integers.";
@@ -425,7 +425,7 @@ Observation {
     - latency_tracking YesNo, "no" Settable Used "Keep a histogram of each command's latency.";
     - latency_tracking_info_percentiles Percentiles, "50 99 99.9" Settable Used
         "What INFO shows of the histograms.";
-    - notify_keyspace_events Events, "" Settable NotYet "Classes of key events to publish, in Redis' letters.";
+    - notify_keyspace_events Events, "" Settable Used "Classes of key events to publish, in Redis' letters.";
     _ keep_legacy_memory_metrics Bool, "false" Hidden Ignored "";
 }
 Logging {

@@ -543,11 +543,12 @@ impl Core {
                 }
                 self.scratch = scratch;
             } else {
-                // Up to what the scanner waits for, but never by more than has arrived: an announcement costs nothing.
+                // Up to what the scanner waits for, but at most to four times what has arrived: an announcement costs
+                // nothing, and a long value is moved twice on its way.
                 let have = connection.input.len();
                 if connection.input.capacity() == have {
                     let missing = connection.scanner.wanted().saturating_sub(have);
-                    let room = missing.min(have).clamp(16 * 1024, 64 * 1024 * 1024);
+                    let room = missing.min(3 * have).clamp(16 * 1024, 64 * 1024 * 1024);
                     connection.input.reserve_exact(room);
                 }
                 let mut input = std::mem::take(&mut connection.input);
