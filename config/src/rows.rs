@@ -244,9 +244,9 @@ Encodings {
         "Longest member of such a sorted set.";
     - list_max_listpack_size [list_max_ziplist_size] Int(-I32 - 1, I32), "-2" Settable Ignored "";
     - list_compress_depth Int(0, I32), "0" Settable Ignored "";
-    - stream_node_max_bytes Bytes(0, SIGNED_BYTES), "4096" Settable NotYet
+    - stream_node_max_bytes Bytes(0, SIGNED_BYTES), "4096" Settable Used
         "Bytes of one node of a stream; 0: no limit.";
-    - stream_node_max_entries Int(0, I64), "100" Settable NotYet
+    - stream_node_max_entries Int(0, I64), "100" Settable Used
         "Entries of one node of a stream; 0: no limit.";
     - hll_sparse_max_bytes Bytes(0, SIGNED_BYTES), "3000" Settable Used "Longest sparse HyperLogLog.";
     _ experimental_flat_json Bool, "false" Hidden Ignored "";

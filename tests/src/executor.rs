@@ -1,7 +1,7 @@
 //! Who answers a script: anything that takes requests on named connections and gives replies.
 //!
-//! Today that is a server behind a TCP port. The trait is what a bare shard or a simulated cluster implements to
-//! run the same scripts without sockets, where [`Executor::pause`] moves a clock instead of sleeping.
+//! That is a server behind a TCP port ([`Tcp`]) or a shard alone ([`bare`](crate::bare)). A simulated cluster could
+//! be a third. Where there is no real clock, [`Executor::pause`] moves the one that there is.
 
 use std::collections::{HashMap, VecDeque};
 use std::io::{ErrorKind, Read, Write};

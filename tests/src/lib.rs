@@ -6,11 +6,13 @@
 //! never becomes a wrong server.
 //!
 //! Reading order: [`script`] (what a file may contain), [`expect`] (what may stand behind `->`), [`executor`] (who
-//! answers), [`servers`] (processes), [`run`] (one script on several executors, and how they are compared), [`served`]
-//! (what becomes of scripts for commands that we do not have yet).
-//! The test targets beside this crate: `scripts.rs` runs the files, `coverage.rs` finds commands that no file tests,
-//! `protocol.rs` speaks to the socket below the level of commands.
+//! answers), [`bare`] (a shard without a server), [`servers`] (processes), [`run`] (one script on several executors,
+//! and how they are compared), [`served`] (what becomes of scripts for commands that we do not have yet).
+//! The test targets beside this crate: `scripts.rs` runs the files, `bare.rs` runs them on a bare shard, `coverage.rs`
+//! finds commands that no file tests, `protocol.rs` speaks to the socket below the level of commands, `flags.rs` looks
+//! at what flags do.
 
+pub mod bare;
 pub mod executor;
 pub mod expect;
 pub mod lex;

@@ -12,7 +12,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::executor::{Executor, Tcp};
+use crate::executor::Executor;
 use crate::reply::Reply;
 use crate::script::{self, Action, Script, Step, Who};
 
@@ -59,7 +59,7 @@ pub struct Lacking(Vec<&'static (&'static str, &'static str)>);
 
 impl Lacking {
     /// Asks the server for its commands.
-    pub fn of(server: &mut Tcp) -> Result<Self, String> {
+    pub fn of(server: &mut dyn Executor) -> Result<Self, String> {
         let reply = server.call("A", &[b"COMMAND".to_vec(), b"LIST".to_vec()])?;
         let Reply::Array(names) = &reply else { return Err(format!("COMMAND LIST: {reply}")) };
         let known: Vec<String> = names

@@ -224,6 +224,9 @@ pub struct KeyTable<O> {
     string_bytes: usize,
 }
 
+/// Where a replaced value is now and what was there before; or, when the segment is full, the new value back.
+pub type Replaced<O, V> = Result<(Loc, Removed<O>), (Full, V)>;
+
 /// What a removed entry held that the caller may have to free in steps.
 pub enum Removed<O> {
     /// A string or number; already freed.
@@ -537,7 +540,7 @@ impl<O> KeyTable<O> {
         loc: Loc,
         value: Cow<'v, [u8]>,
         expiry: Expiry,
-    ) -> Result<(Loc, Removed<O>), (Full, Cow<'v, [u8]>)> {
+    ) -> Replaced<O, Cow<'v, [u8]>> {
         self.replace(loc, NewValue::Edited(value), expiry).map_err(|(full, value)| match value {
             NewValue::Edited(bytes) => (full, bytes),
             _ => unreachable!("what was handed in comes back"),
