@@ -6,6 +6,7 @@
 use damselfly_json::Document;
 use damselfly_keyspace::stream::{self, Entry, NodeLimits, Stream, StreamId};
 use damselfly_keyspace::values::hash::{Hash, Rules};
+use damselfly_keyspace::values::set::Set;
 use damselfly_keyspace::values::zset::SortedSet;
 use damselfly_keyspace::{Collection, Db, Expiry, List, Loc, Object, Value};
 use damselfly_protocol::number::Decimal;
@@ -67,6 +68,11 @@ fn to_rdb(object: &Object) -> damselfly_rdb::Value {
                 fields.push((field.field.to_vec(), field.value.to_vec(), field.expire_at));
             });
             damselfly_rdb::Value::Hash(fields)
+        }
+        Object::Set(set) => {
+            let mut members = Vec::with_capacity(set.len());
+            set.for_each(|member, expire_at| members.push((member.to_vec(), expire_at)));
+            damselfly_rdb::Value::Set(members)
         }
         Object::ZSet(zset) => {
             let mut members = Vec::with_capacity(zset.len());
@@ -198,6 +204,23 @@ pub(crate) fn store(
             }
             store_collection(cx, key, hash, expiry)?;
         }
+        Rdb::Set(members) => {
+            let mut set = Set::new();
+            let (seed, limits, now) = (cx.ks.hash_seed(), cx.env.set_limits, cx.ks.now);
+            for (member, expire_at) in &members {
+                match *expire_at {
+                    None => set.insert(seed, member, limits),
+                    Some(at) if at > now => set.insert_until(seed, member, at, false),
+                    Some(_) => false,
+                };
+            }
+            if set.is_empty() && !members.is_empty() {
+                // All members have expired on the way: so has the key.
+                cx.ks.remove(cx.db, key);
+                return Ok(());
+            }
+            store_collection(cx, key, set, expiry)?;
+        }
         Rdb::ZSet(members) => {
             let mut zset = SortedSet::begin(cx.ks.hash_seed());
             let (seed, limits) = (cx.ks.hash_seed(), cx.env.zset_pack);
@@ -227,7 +250,7 @@ pub(crate) fn store(
             let stream = stream_from_rdb(value, cx.env.stream_node).ok_or(CommandError::BadPayload)?;
             store_collection(cx, key, stream, expiry)?;
         }
-        Rdb::Set(_) | Rdb::Module { .. } => return Err(CommandError::BadPayload),
+        Rdb::Module { .. } => return Err(CommandError::BadPayload),
     }
     Ok(())
 }
@@ -272,6 +295,9 @@ fn encoding(value: Value<'_, Object>) -> &'static str {
         Value::Object(Object::Hash(Hash::Timed(_))) => "listpackex",
         Value::Object(Object::Hash(Hash::Big(_))) => "hashtable",
         Value::Object(Object::Stream(_)) => "stream",
+        Value::Object(Object::Set(Set::Ints(_))) => "intset",
+        Value::Object(Object::Set(Set::Small(_))) => "listpack",
+        Value::Object(Object::Set(Set::Big(_))) => "hashtable",
         Value::Object(Object::ZSet(SortedSet::Small(_))) => "listpack",
         Value::Object(Object::ZSet(SortedSet::Big(_))) => "skiplist",
         // Redis knows no encodings of what modules hold.

@@ -2,6 +2,7 @@
 
 use damselfly_keyspace::stream::NodeLimits;
 use damselfly_keyspace::values::PackLimits;
+use damselfly_keyspace::values::set::SetLimits;
 use damselfly_keyspace::{Class, Expiry, Keyspace, Loc, Object, Value};
 use damselfly_protocol::number::{Decimal, parse_i64};
 use damselfly_protocol::reply::ReplyWriter;
@@ -20,6 +21,8 @@ pub struct Env {
     pub lfu: bool,
     /// When a hash is small.
     pub hash_pack: PackLimits,
+    /// When a set is small.
+    pub set_limits: SetLimits,
     /// When a sorted set is small.
     pub zset_pack: PackLimits,
     /// When a node of a stream is full.
@@ -33,6 +36,7 @@ impl Default for Env {
             hll_sparse_max: hll::SPARSE_MAX_BYTES,
             lfu: false,
             hash_pack: PackLimits { entries_max: 512, len_max: 64 },
+            set_limits: SetLimits::default(),
             zset_pack: PackLimits::default(),
             stream_node: NodeLimits::default(),
         }

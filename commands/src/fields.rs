@@ -6,7 +6,7 @@
 use damselfly_keyspace::{Object, Value};
 
 use crate::lifetime::member_deadline;
-use crate::{Args, Arity, CmdResult, Command, CommandError, Cx, Flags, Group, Keys, Run, Spread, hash};
+use crate::{Args, Arity, CmdResult, Command, CommandError, Cx, Flags, Group, Keys, Run, Spread, hash, set};
 
 pub(crate) const COMMANDS: &[&Command] = &[&FIELDEXPIRE, &FIELDTTL];
 
@@ -29,6 +29,7 @@ fn fieldexpire(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
     match cx.find(key).map(|loc| cx.ks.value(cx.db, loc)) {
         // A missing key has no fields, which the hash's function says for all types.
         None | Some(Value::Object(Object::Hash(_))) => hash::set_lifetimes(cx, key, at, args),
+        Some(Value::Object(Object::Set(_))) => set::set_lifetimes(cx, key, at, args),
         Some(_) => Err(CommandError::WrongType),
     }
 }
@@ -51,6 +52,7 @@ fn fieldttl(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
     let ttl = match cx.read(key).map(|loc| cx.ks.value(cx.db, loc)) {
         None => -2,
         Some(Value::Object(Object::Hash(hash))) => hash::field_ttl(hash, field, now),
+        Some(Value::Object(Object::Set(set))) => set::member_ttl(set, field, now),
         Some(_) => return Err(CommandError::WrongType),
     };
     cx.out.int(ttl);

@@ -32,7 +32,10 @@ mod lifetime;
 mod list;
 mod lookup;
 mod pubsub;
+mod relay;
 mod server;
+mod set;
+pub mod sort;
 mod spread;
 mod stream;
 mod string;
@@ -45,6 +48,7 @@ pub use convert::{encoding_at, serialized_len};
 pub use cx::{Cx, Env};
 pub use error::{CmdResult, CommandError};
 pub use lookup::{Found, lookup};
+pub use relay::{Looked, Parcel, Relay};
 pub use spread::{Merge, Spread};
 
 use damselfly_protocol::request::Argv;
@@ -189,6 +193,8 @@ pub enum Group {
     List,
     /// Publish and subscribe.
     PubSub,
+    /// Sets.
+    Set,
     /// Sorted sets.
     SortedSet,
     /// Streams.
@@ -219,6 +225,7 @@ impl Group {
             Group::Json => "json",
             Group::List => "list",
             Group::PubSub => "pubsub",
+            Group::Set => "set",
             Group::SortedSet => "sorted-set",
             Group::Stream => "stream",
             Group::String => "string",
@@ -242,6 +249,7 @@ impl Group {
             Group::HyperLogLog => Some("hyperloglog"),
             Group::Json => Some("json"),
             Group::List => Some("list"),
+            Group::Set => Some("set"),
             Group::SortedSet => Some("sortedset"),
             Group::Stream => Some("stream"),
             Group::String => Some("string"),
@@ -404,11 +412,11 @@ impl Command {
                 let keys = keys.clamp(0, argv.len() as i64) as usize;
                 positions.extend((count + 1..count + 1 + keys).take_while(|&at| at < argv.len()));
             }
+            Keys::By(find) => find(argv, positions),
             Keys::FirstAnd(find) => {
                 positions.push(1);
                 find(argv, positions);
             }
-            Keys::By(find) => find(argv, positions),
         }
     }
 
@@ -442,6 +450,8 @@ pub const FAMILIES: &[&[&Command]] = &[
     list::COMMANDS,
     pubsub::COMMANDS,
     server::COMMANDS,
+    set::COMMANDS,
+    sort::COMMANDS,
     stream::COMMANDS,
     string::COMMANDS,
     topk::COMMANDS,

@@ -9,6 +9,7 @@ use damselfly_keyspace::{Class, Item, List, Loc};
 use damselfly_protocol::number::parse_i64;
 use damselfly_protocol::reply::ReplyWriter;
 
+use crate::relay::{Looked, Parcel, Relay};
 use crate::{Args, Arity, CmdResult, Command, CommandError, Cx, Flags, Group, Keys, Run, Spread};
 
 pub(crate) const COMMANDS: &[&Command] = &[
@@ -187,7 +188,7 @@ const LMOVE: Command = Command {
     arity: Arity::Exactly(5),
     keys: Keys::Range { first: 1, last: 2, step: 1 },
     flags: Flags::WRITE.with(Flags::GROWS),
-    spread: Spread::Together,
+    spread: Spread::Relay(&MOVE),
     group: Group::List,
     since: "6.2.0",
     syntax: "source destination <LEFT | RIGHT> <LEFT | RIGHT>",
@@ -195,35 +196,67 @@ const LMOVE: Command = Command {
     run: Run::Shard(lmove),
 };
 
-fn lmove(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
-    let (source, target) = (args.take()?, args.take()?);
-    let (from, to) = (End::take(&mut args)?, End::take(&mut args)?);
-    move_element(cx, source, from, target, to)
+/// LMOVE in steps.
+const MOVE: Relay = Relay { look, put, take };
+
+fn lmove(cx: &mut Cx<'_>, args: Args<'_>) -> CmdResult {
+    relay(cx, args)
 }
 
-/// LMOVE and RPOPLPUSH. The two lists may be one, which then keeps its key even if it has no other element.
-fn move_element(cx: &mut Cx<'_>, source: &[u8], from: End, target: &[u8], to: End) -> CmdResult {
+/// What LMOVE and RPOPLPUSH are to do. The first one's name has been taken off, so their arguments tell them apart.
+struct Move<'a> {
+    source: &'a [u8],
+    from: End,
+    target: &'a [u8],
+    to: End,
+}
+
+impl<'a> Move<'a> {
+    fn take(args: &mut Args<'a>) -> Result<Move<'a>, CommandError> {
+        let (source, target) = (args.take()?, args.take()?);
+        if args.is_empty() {
+            return Ok(Move { source, from: End::Right, target, to: End::Left });
+        }
+        let (from, to) = (End::take(args)?, End::take(args)?);
+        Ok(Move { source, from, target, to })
+    }
+}
+
+/// All steps on one shard. The two lists may be one, which then keeps its key even if it has no other element,
+/// because the element is put before it is taken.
+fn relay(cx: &mut Cx<'_>, args: Args<'_>) -> CmdResult {
+    if let Looked::Found(Some(parcel)) = look(cx, args)? {
+        put(cx, args, Some(&parcel))?;
+        take(cx, args, &parcel);
+    }
+    Ok(())
+}
+
+fn look(cx: &mut Cx<'_>, mut args: Args<'_>) -> Result<Looked, CommandError> {
+    let Move { source, from, .. } = Move::take(&mut args)?;
     let list = cx.ks.peek::<List>(cx.db, source)?;
     let Some(element) = list.and_then(|list| from.element(list)).map(|item| item.to_vec()) else {
         cx.out.null();
-        return Ok(());
+        return Ok(Looked::Answered);
     };
-    let gone = if source == target {
-        cx.ks.edit(cx.db, source, |list: &mut List| {
-            from.pop_with(list, |_| ());
-            to.push(list, &element);
-        })?;
-        false
-    } else {
-        // First, as it is what can fail: nothing has changed then.
-        cx.ks.edit_or_new(cx.db, target, |list: &mut List| to.push(list, &element))?;
-        let edit = cx.ks.edit(cx.db, source, |list: &mut List| from.pop_with(list, |_| ()))?;
-        edit.is_some_and(|edit| edit.gone)
-    };
+    Ok(Looked::Found(Some(Parcel { element, expire_at: None })))
+}
+
+fn put(cx: &mut Cx<'_>, mut args: Args<'_>, parcel: Option<&Parcel>) -> CmdResult {
+    let Move { target, to, .. } = Move::take(&mut args)?;
+    let Some(Parcel { element, .. }) = parcel else { return Ok(()) };
+    cx.ks.edit_or_new(cx.db, target, |list: &mut List| to.push(list, element))?;
     to.announce_push(cx, target);
-    from.announce_pop(cx, source, gone);
-    cx.out.bulk(&element);
+    cx.out.bulk(element);
     Ok(())
+}
+
+fn take(cx: &mut Cx<'_>, mut args: Args<'_>, _parcel: &Parcel) {
+    let Ok(Move { source, from, .. }) = Move::take(&mut args) else { return };
+    let edit = cx.ks.edit(cx.db, source, |list: &mut List| from.pop_with(list, |_| ()));
+    if let Ok(Some(edit)) = edit {
+        from.announce_pop(cx, source, edit.gone);
+    }
 }
 
 const LMPOP: Command = Command {
@@ -615,7 +648,7 @@ const RPOPLPUSH: Command = Command {
     arity: Arity::Exactly(3),
     keys: Keys::Range { first: 1, last: 2, step: 1 },
     flags: Flags::WRITE.with(Flags::GROWS),
-    spread: Spread::Together,
+    spread: Spread::Relay(&MOVE),
     group: Group::List,
     since: "1.2.0",
     syntax: "source destination",
@@ -623,9 +656,8 @@ const RPOPLPUSH: Command = Command {
     run: Run::Shard(rpoplpush),
 };
 
-fn rpoplpush(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
-    let (source, target) = (args.take()?, args.take()?);
-    move_element(cx, source, End::Right, target, End::Left)
+fn rpoplpush(cx: &mut Cx<'_>, args: Args<'_>) -> CmdResult {
+    relay(cx, args)
 }
 
 const RPUSH: Command = Command {

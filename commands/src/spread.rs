@@ -3,8 +3,10 @@
 //! A command whose keys are on one shard always just runs there. For the others the declaration says how the parts
 //! fit together; the server locks all keys first, so each of these is strictly serialisable.
 
+use crate::Relay;
+
 /// See the module's head.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub enum Spread {
     /// One key at most, so there is nothing to decide.
     Single,
@@ -19,6 +21,10 @@ pub enum Spread {
     /// The keys are brought together: copies of all of them run through the handler in a keyspace of their own, and
     /// what it changed is written back to the shards.
     Together,
+    /// One element goes from the first key to the second; only it travels.
+    Relay(&'static Relay),
+    /// SORT: which keys are looked at depends on what one key holds, so all shards are locked and asked, in rounds.
+    Sort,
 }
 
 /// How the replies of the parts become one.

@@ -9,7 +9,9 @@ mod hash;
 mod hyperloglog;
 mod list;
 mod session;
+mod set;
 mod sketches;
+mod sort;
 mod stream;
 mod string;
 mod zset;
@@ -135,6 +137,25 @@ BITPOS       -3   1  1  1  readonly
 BITOP        -4   2 -1  1  write denyoom
 BITFIELD     -2   1  1  1  write denyoom
 BITFIELD_RO  -2   1  1  1  readonly fast
+SADD         -3   1  1  1  write denyoom fast
+SREM         -3   1  1  1  write fast
+SMOVE         4   1  2  1  write fast
+SISMEMBER     3   1  1  1  readonly fast
+SMISMEMBER   -3   1  1  1  readonly fast
+SCARD         2   1  1  1  readonly fast
+SPOP         -2   1  1  1  write fast
+SRANDMEMBER  -2   1  1  1  readonly
+SINTER       -2   1 -1  1  readonly
+SINTERCARD   -3   0  0  0  readonly
+SINTERSTORE  -3   1 -1  1  write denyoom
+SUNION       -2   1 -1  1  readonly
+SUNIONSTORE  -3   1 -1  1  write denyoom
+SDIFF        -2   1 -1  1  readonly
+SDIFFSTORE   -3   1 -1  1  write denyoom
+SMEMBERS      2   1  1  1  readonly
+SSCAN        -3   1  1  1  readonly
+SORT         -2   1  1  1  write denyoom
+SORT_RO      -2   1  1  1  readonly
 PFADD        -2   1  1  1  write denyoom fast
 PFCOUNT      -2   1 -1  1  readonly
 PFMERGE      -2   1 -1  1  write denyoom

@@ -4,8 +4,11 @@
 //! to read, [`Keyspace::edit`] to change one that is there, [`Keyspace::edit_or_new`] to change or begin one. They
 //! answer the missing key, the expired key and the key of another type, so no handler does; and after a change they
 //! book the bytes and let an emptied collection go with its key, so no handler can forget.
+//!
+//! Members may expire before their key. All three remove those first whose time has come, so a handler sees none of
+//! them and the length it sees is right; what is removed is announced like any other change.
 
-use crate::{Expiry, Keyspace, Loc, Object, Type, Value};
+use crate::{Class, Expiry, Keyspace, Loc, Object, Type, UnixMs, Value};
 
 /// The key holds another type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +26,16 @@ pub trait Collection: Sized {
     fn of(object: &Object) -> Option<&Self>;
     /// As `of`, to be changed.
     fn of_mut(object: &mut Object) -> Option<&mut Self>;
+    /// Members may have an expiry: the event that tells of those that were removed for it.
+    const MEMBERS_EXPIRE: Option<(Class, &'static str)> = None;
+    /// A time before which no member expires; None if none ever does.
+    fn next_expiry(&self) -> Option<UnixMs> {
+        None
+    }
+    /// Removes the members that have expired by `now`; how many.
+    fn expire_members(&mut self, _now: UnixMs) -> usize {
+        0
+    }
     /// Whether the key must go. Streams are never empty in this sense: a stream without entries stays.
     fn is_gone(&self) -> bool;
 }
@@ -48,17 +61,59 @@ impl Keyspace {
     /// The collection under a key for reading, counted as a hit or a miss; None if there is none.
     pub fn view<C: Collection>(&mut self, db: usize, key: &[u8]) -> Result<Option<&C>, WrongType> {
         match self.read(db, key) {
-            Some(loc) => self.collection(db, loc).map(Some),
-            None => Ok(None),
+            Some(loc) if self.is_left::<C>(db, loc) => self.collection(db, loc).map(Some),
+            _ => Ok(None),
         }
     }
 
     /// As [`Keyspace::view`], for commands that write elsewhere: not counted.
     pub fn peek<C: Collection>(&mut self, db: usize, key: &[u8]) -> Result<Option<&C>, WrongType> {
-        match self.find(db, key) {
+        match self.find_collection::<C>(db, key)? {
             Some(loc) => self.collection(db, loc).map(Some),
             None => Ok(None),
         }
+    }
+
+    /// The location of the collection under a key, for commands that look at several at once.
+    pub fn find_collection<C: Collection>(
+        &mut self,
+        db: usize,
+        key: &[u8],
+    ) -> Result<Option<Loc>, WrongType> {
+        match self.find(db, key) {
+            Some(loc) if self.is_left::<C>(db, loc) => self.collection::<C>(db, loc).map(|_| Some(loc)),
+            _ => Ok(None),
+        }
+    }
+
+    /// Removes members whose time has come from the collection at a location, if it is of this type; false if that
+    /// were all and the key is gone.
+    #[inline]
+    pub fn is_left<C: Collection>(&mut self, db: usize, loc: Loc) -> bool {
+        let Some((class, event)) = C::MEMBERS_EXPIRE else { return true };
+        let Value::Object(object) = self.value(db, loc) else { return true };
+        let due = C::of(object).and_then(C::next_expiry).is_some_and(|at| at <= self.now);
+        !due || !self.active_expire || self.expire_members::<C>(db, loc, class, event)
+    }
+
+    #[cold]
+    fn expire_members<C: Collection>(
+        &mut self,
+        db: usize,
+        loc: Loc,
+        class: Class,
+        event: &'static str,
+    ) -> bool {
+        let (key, now) = (self.table(db).key(loc).to_vec(), self.now);
+        let edit = self.edit_at(db, loc, |collection: &mut C| collection.expire_members(now));
+        let Ok(Edit { value, gone }) = edit else { return true };
+        if value > 0 {
+            self.changed(db, &key, class, event);
+        }
+        if gone {
+            self.changed(db, &key, Class::Generic, "del");
+        }
+        !gone
     }
 
     /// Changes the collection under a key; None if there is none.
@@ -69,8 +124,8 @@ impl Keyspace {
         change: impl FnOnce(&mut C) -> R,
     ) -> Result<Option<Edit<R>>, WrongType> {
         match self.find(db, key) {
-            Some(loc) => self.edit_at(db, loc, change).map(Some),
-            None => Ok(None),
+            Some(loc) if self.is_left::<C>(db, loc) => self.edit_at(db, loc, change).map(Some),
+            _ => Ok(None),
         }
     }
 
@@ -101,7 +156,9 @@ impl Keyspace {
         key: &[u8],
         change: impl FnOnce(&mut C) -> R,
     ) -> Result<Edit<R>, WrongType> {
-        if let Some(loc) = self.find(db, key) {
+        if let Some(loc) = self.find(db, key)
+            && self.is_left::<C>(db, loc)
+        {
             return self.edit_at(db, loc, change);
         }
         let mut collection = C::begin(self.hash_seed());

@@ -85,6 +85,7 @@ impl Keyspace {
                 let key = self.table(db).key(loc).to_vec();
                 let (class, name) = match kind {
                     Type::Hash => (Class::Hash, "hexpired"),
+                    Type::Set => (Class::Set, "sexpired"),
                     _ => unreachable!("elements of no other type expire"),
                 };
                 self.note(db, &key, class, name);

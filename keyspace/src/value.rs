@@ -14,8 +14,9 @@ use damselfly_structures::list::List;
 use damselfly_structures::stream::Stream;
 
 use crate::values::hash::Hash;
+use crate::values::set::Set;
 use crate::values::zset::SortedSet;
-use crate::{Collection, UnixMs};
+use crate::{Class, Collection, UnixMs};
 
 /// The types a key can have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -26,6 +27,8 @@ pub enum Type {
     List,
     /// Hashes.
     Hash,
+    /// Sets.
+    Set,
     /// Sorted sets.
     ZSet,
     /// Streams.
@@ -48,6 +51,7 @@ impl Type {
         Type::String,
         Type::List,
         Type::Hash,
+        Type::Set,
         Type::ZSet,
         Type::Stream,
         Type::Json,
@@ -63,6 +67,7 @@ impl Type {
             Type::String => "string",
             Type::List => "list",
             Type::Hash => "hash",
+            Type::Set => "set",
             Type::ZSet => "zset",
             Type::Stream => "stream",
             Type::Json => "ReJSON-RL",
@@ -81,6 +86,8 @@ pub enum Object {
     List(List),
     /// A hash.
     Hash(Hash),
+    /// A set.
+    Set(Set),
     /// A sorted set.
     ZSet(SortedSet),
     /// A stream, with or without entries.
@@ -115,6 +122,7 @@ impl Object {
         match self {
             Object::List(_) => Type::List,
             Object::Hash(_) => Type::Hash,
+            Object::Set(_) => Type::Set,
             Object::ZSet(_) => Type::ZSet,
             Object::Stream(_) => Type::Stream,
             Object::Json(_) => Type::Json,
@@ -130,6 +138,7 @@ impl Object {
         match self {
             Object::List(list) => list.heap_bytes(),
             Object::Hash(hash) => hash.heap_bytes(),
+            Object::Set(set) => set.heap_bytes(),
             Object::ZSet(zset) => zset.heap_bytes(),
             Object::Stream(stream) => boxed::<Stream>() + stream.heap_bytes(),
             Object::Json(document) => boxed::<Document>() + document.heap_bytes(),
@@ -150,6 +159,7 @@ impl Object {
         match self {
             Object::List(list) => list.free_some(NODES_PER_STEP),
             Object::Hash(hash) => hash.free_some(NODES_PER_STEP),
+            Object::Set(set) => set.free_some(NODES_PER_STEP),
             Object::ZSet(zset) => zset.free_some(NODES_PER_STEP),
             Object::Stream(stream) => stream.free_some(NODES_PER_STEP),
             Object::Json(document) => document.free_some(JSON_VALUES_PER_STEP),
@@ -160,12 +170,13 @@ impl Object {
         }
     }
 
-    /// A time before which no element expires by itself; None if none does. Elements of hashes (and of nothing else
-    /// so far) may have an expiry of their own.
+    /// A time before which no element expires by itself; None if none does. Elements of hashes and sets may have an
+    /// expiry of their own.
     #[inline]
     pub fn next_expiry(&self) -> Option<UnixMs> {
         match self {
             Object::Hash(hash) => hash.next_expiry(),
+            Object::Set(set) => set.next_expiry(),
             _ => None,
         }
     }
@@ -174,6 +185,7 @@ impl Object {
     pub(crate) fn expire_elements(&mut self, now: UnixMs, limit: usize) -> usize {
         match self {
             Object::Hash(hash) => hash.expire(now, limit),
+            Object::Set(set) => set.expire(now, limit),
             _ => 0,
         }
     }
@@ -182,6 +194,7 @@ impl Object {
     pub(crate) fn has_live(&self, now: UnixMs) -> bool {
         match self {
             Object::Hash(hash) => hash.has_live(now),
+            Object::Set(set) => set.has_live(now),
             _ => true,
         }
     }
@@ -191,6 +204,7 @@ impl Object {
         match self {
             Object::List(list) => list.check(),
             Object::Hash(hash) => hash.check(),
+            Object::Set(set) => set.check(),
             Object::ZSet(zset) => zset.check(),
             Object::Stream(stream) => stream.check(),
             Object::Json(document) => document.check(),
@@ -241,9 +255,27 @@ macro_rules! collection {
             }
         }
     };
-    ($name:ty, $variant:ident, begin: |$seed:ident| $begin:expr, gone: |$this:ident| $gone:expr) => {
+    (
+        $name:ty,
+        $variant:ident,
+        begin: |$seed:ident| $begin:expr,
+        gone: |$this:ident| $gone:expr
+        $(, expired: $class:expr, $event:literal)?
+    ) => {
         impl Collection for $name {
             const TYPE: Type = Type::$variant;
+            $(
+                const MEMBERS_EXPIRE: Option<(Class, &'static str)> = Some(($class, $event));
+
+                #[inline]
+                fn next_expiry(&self) -> Option<UnixMs> {
+                    <$name>::next_expiry(self)
+                }
+
+                fn expire_members(&mut self, now: UnixMs) -> usize {
+                    <$name>::expire_members(self, now)
+                }
+            )?
 
             fn begin($seed: u64) -> Self {
                 $begin
@@ -277,6 +309,13 @@ macro_rules! collection {
 
 collection!(List, List, begin: |_seed| List::new(), gone: |list| list.is_empty());
 collection!(Hash, Hash, begin: |_seed| Hash::new(), gone: |hash| hash.is_empty());
+collection!(
+    Set,
+    Set,
+    begin: |_seed| Set::new(),
+    gone: |set| set.is_empty(),
+    expired: Class::Set, "sexpired"
+);
 collection!(
     SortedSet,
     ZSet,

@@ -4,19 +4,25 @@
 //! the order of their numbers (so two coordinators never wait for each other), then runs the parts in parallel, and
 //! each part gives its lock back as it ends. Between the first lock and the last part nobody else sees or changes
 //! these keys, so the operation is atomic; commands on other keys are not disturbed.
+//!
+//! Operations that need little of the keys bring only that: `coordinate/relay.rs` (one element from key to key) and
+//! `coordinate/sort.rs` (SORT).
+
+mod relay;
+mod sort;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::time::Instant;
 
-use damselfly_commands::{Command, Flags, Merge, Run, Spread};
+use damselfly_commands::{Command, CommandError, Cx, Flags, Merge, Run, Spread};
 use damselfly_keyspace::{Event, Keyspace, Options, Portable};
 use damselfly_protocol::{Argv, Proto, ReplyWriter, Requests};
 
 use crate::connection::ConnectionId;
 use crate::core::Core;
-use crate::execute::{Sender, run_handler};
+use crate::execute::{Sender, run_handler, set_running};
 use crate::locks::{Scope, Ticket, lock_number};
 use crate::modes::Modes;
 use crate::tracking::{Asker, Reader};
@@ -27,6 +33,16 @@ pub type Held = Vec<(usize, Option<Ticket>)>;
 
 /// What goes on once they are held.
 type OnHeld = Box<dyn FnOnce(&mut Core, Held)>;
+
+/// A request that is carried out in several steps.
+struct Request {
+    id: ConnectionId,
+    command: &'static Command,
+    index: usize,
+    db: u16,
+    proto: Proto,
+    owned: Owned,
+}
 
 /// A request that outlives the bytes it came in.
 #[derive(Clone)]
@@ -45,9 +61,59 @@ impl Owned {
     fn argv(&self) -> Argv<'_> {
         self.requests.argv(&self.bytes, 0)
     }
+
+    fn to_args(&self) -> Args {
+        self.argv().iter().map(<[u8]>::to_vec).collect()
+    }
+}
+
+/// The arguments of a request, name included, in a form that can travel.
+type Args = Vec<Vec<u8>>;
+
+/// What a step of a request on some shard needs to know of the request.
+#[derive(Clone, Copy)]
+struct Step {
+    name: &'static str,
+    db: u16,
+    proto: Proto,
+}
+
+impl Request {
+    /// Answers with an error, or with a finished reply, and books the command.
+    fn finish(self, core: &mut Core, failed: Option<CommandError>, reply: &[u8], nanos: u64) {
+        let Request { id, command, index, owned, .. } = self;
+        let text = failed.map(|error| error.to_string());
+        core.book_spread(id, command, index, nanos, text.as_deref(), &owned);
+        match text {
+            Some(text) => core.answer_with(id, |out| out.error(text)),
+            None => core.answer(id, reply),
+        }
+    }
 }
 
 impl Core {
+    /// Does one step of a command over this shard; what came out, what it wrote, and the nanoseconds it took.
+    fn step<R>(
+        &mut self,
+        step: Step,
+        args: &Args,
+        work: impl FnOnce(&mut Cx<'_>, damselfly_commands::Args<'_>) -> Result<R, CommandError>,
+    ) -> (Result<R, CommandError>, Vec<u8>, u64) {
+        let started = Instant::now();
+        let mut reply = Vec::new();
+        set_running(step.name, self.id);
+        let owned = Owned::new(args.iter().map(Vec::as_slice));
+        let mut cx = Cx {
+            ks: &mut self.ks,
+            db: usize::from(step.db),
+            out: ReplyWriter::new(&mut reply, step.proto),
+            env: &self.env,
+        };
+        let result = work(&mut cx, damselfly_commands::Args::behind_name(&owned.argv()));
+        self.after_command();
+        (result, reply, started.elapsed().as_nanos() as u64)
+    }
+
     /// Takes locks on several cores in order, then goes on.
     pub fn lock_all(&mut self, scopes: BTreeMap<usize, Scope>, then: impl FnOnce(&mut Core, Held) + 'static) {
         lock_next(self, scopes.into_iter().collect(), Vec::new(), Box::new(then));
@@ -87,6 +153,14 @@ impl Core {
             parts.entry(self.shared.owner(self.ks.hash(&argv[at]))).or_default().push(at);
         }
         let databases = self.ks.databases();
+        let owned = Owned::new(argv.iter());
+        match command.spread {
+            Spread::Sort => return self.sort(Request { id, command, index, db, proto, owned }),
+            Spread::Relay(relay) => {
+                return self.relay(relay, Request { id, command, index, db, proto, owned }, &parts);
+            }
+            Spread::Single | Spread::Split { .. } | Spread::Together => {}
+        }
         let together = matches!(command.spread, Spread::Together);
         let scopes = parts
             .iter()
@@ -102,7 +176,6 @@ impl Core {
                 (*core, Scope::Keys(numbers))
             })
             .collect();
-        let owned = Owned::new(argv.iter());
         self.lock_for(id, scopes, move |core, held| match command.spread {
             Spread::Split { step, merge } => {
                 let nanos = Cell::new(0);
@@ -122,7 +195,7 @@ impl Core {
                 };
                 core.run_split(split, held);
             }
-            Spread::Together | Spread::Single => {
+            Spread::Together | Spread::Single | Spread::Relay(_) | Spread::Sort => {
                 core.run_together(id, asker, command, index, db, proto, owned, parts, held);
             }
         });
@@ -286,6 +359,10 @@ impl Core {
             let state = meeting.export(event.db, &event.key);
             changes.entry(self.shared.owner(self.ks.hash(&event.key))).or_default().push((event, state));
         }
+        // Before anybody goes on: copies share nodes with what they were made of, and whoever gives up a node last
+        // frees it. So what is replaced is freed by its own shard, in steps, and not here at once; and no write finds
+        // its nodes shared for longer than it must.
+        drop(meeting);
         let missing = Rc::new(Cell::new(held.len()));
         let out = Rc::new(out);
         for (to, ticket) in held.iter().copied() {

@@ -25,6 +25,8 @@ use std::time::Duration;
 use damselfly_commands::Env;
 use damselfly_config::{Events, MaxmemoryPolicy};
 use damselfly_keyspace::stream::NodeLimits;
+use damselfly_keyspace::values::PackLimits;
+use damselfly_keyspace::values::set::SetLimits;
 use damselfly_keyspace::{Keyspace, Options};
 use damselfly_protocol::{Limits, Requests};
 
@@ -891,6 +893,13 @@ impl Core {
         self.env.zset_pack.len_max = settings.zset_max_listpack_value() as usize;
         self.env.hash_pack.entries_max = settings.hash_max_listpack_entries() as usize;
         self.env.hash_pack.len_max = settings.hash_max_listpack_value() as usize;
+        self.env.set_limits = SetLimits {
+            ints_max: settings.set_max_intset_entries() as usize,
+            pack: PackLimits {
+                entries_max: settings.set_max_listpack_entries() as usize,
+                len_max: settings.set_max_listpack_value() as usize,
+            },
+        };
         self.env.stream_node = NodeLimits {
             bytes: settings.stream_node_max_bytes() as usize,
             entries: settings.stream_node_max_entries() as usize,

@@ -19,6 +19,7 @@ pub struct Digest([u8; LEN]);
 /// Redis' numbers of types, which go into the digest.
 const STRING: u32 = 0;
 const LIST: u32 = 1;
+const SET: u32 = 2;
 const ZSET: u32 = 3;
 const HASH: u32 = 4;
 const MODULE: u32 = 5;
@@ -71,6 +72,12 @@ impl Digest {
                     }
                     self.xor(&one.0);
                 });
+            }
+            Value::Object(Object::Set(set)) => {
+                self.mix(&SET.to_be_bytes());
+                for member in set.iter() {
+                    self.xor(member.as_bytes(&mut [0; 20]));
+                }
             }
             Value::Object(Object::ZSet(zset)) => {
                 self.mix(&ZSET.to_be_bytes());

@@ -9,6 +9,7 @@ use std::cell::Cell;
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 
+use damselfly_commands::sort::Sort;
 use damselfly_commands::{Args, Command, Cx, Env, Flags, Found, Group, Handler, Keys, Run, Spread, lookup};
 use damselfly_keyspace::{Db, Keyspace};
 use damselfly_protocol::{Argv, Proto, ProtocolError, ReplyWriter, Requests};
@@ -39,6 +40,11 @@ thread_local! {
 /// Command and shard that this thread is running.
 pub fn running() -> (&'static str, usize) {
     RUNNING.get()
+}
+
+/// Notes what this thread is about to run.
+pub(crate) fn set_running(name: &'static str, shard: usize) {
+    RUNNING.set((name, shard));
 }
 
 /// Where a request runs.
@@ -254,6 +260,9 @@ impl Core {
         {
             // Incomplete groups: the handler says so.
             return Route::Here;
+        }
+        if matches!(command.spread, Spread::Sort) && looks_further(command, argv) {
+            return Route::Spread;
         }
         let mut positions = std::mem::take(&mut self.positions);
         command.key_positions(argv, &mut positions);
@@ -808,6 +817,12 @@ impl Core {
             core.resume(id);
         });
     }
+}
+
+/// Whether a SORT looks at keys that are not among its arguments. One with a mistake looks at none.
+pub(crate) fn looks_further(command: &Command, argv: &Argv<'_>) -> bool {
+    Sort::parse(Args::behind_name(argv), command.flags.has(Flags::WRITE))
+        .is_ok_and(|sort| sort.looks_further())
 }
 
 /// Runs a handler; its error, if any, becomes the reply and is returned for counting.

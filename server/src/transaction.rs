@@ -27,7 +27,7 @@ use damselfly_protocol::{Argv, Proto, ReplyWriter, Requests};
 use crate::connection::ConnectionId;
 use crate::coordinate::Held;
 use crate::core::Core;
-use crate::execute::{Flow, Route, run_handler};
+use crate::execute::{Flow, Route, looks_further, run_handler};
 use crate::locks::{Scope, lock_number};
 use crate::mailbox::Message;
 use crate::server_commands::{self, Outcome, client_of, reply, wait};
@@ -619,9 +619,12 @@ impl Core {
         watching: Option<&Watching>,
         plan: &Plan,
     ) -> BTreeMap<usize, Scope> {
-        let touches_all = transaction.commands.iter().any(|found| match found.command.run {
+        let touches_all = transaction.commands.iter().enumerate().any(|(i, found)| match found.command.run {
             Run::Server(which) => touches_all(which),
-            Run::Shard(_) => false,
+            Run::Shard(_) => {
+                matches!(found.command.spread, Spread::Sort)
+                    && looks_further(found.command, &transaction.argv(i))
+            }
         });
         let cores = self.shared.peers.len();
         if touches_all {

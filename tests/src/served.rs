@@ -28,13 +28,7 @@ const GROUPS: &[(&str, &str)] = &[
     ),
     ("persistence", "bgsave lastsave save"),
     ("replication", "replconf replicaof slaveof wait"),
-    (
-        "set",
-        "sadd scard sdiff sdiffstore sinter sintercard sinterstore sismember smembers smismember smove spop \
-         srandmember srem sscan sunion sunionstore",
-    ),
     ("shrink", "shrink"),
-    ("sort", "sort sort_ro"),
     ("zset", "bzmpop bzpopmax bzpopmin z*"),
 ];
 

@@ -6,8 +6,9 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher};
 
+use damselfly_keyspace::values::set::Set;
 use damselfly_keyspace::values::zset::SortedSet;
-use damselfly_keyspace::{Collection, Loc};
+use damselfly_keyspace::{Collection, Loc, Object, Type, Value};
 use damselfly_protocol::number::{parse_f64, parse_i64};
 
 use super::{Pairs, store};
@@ -48,11 +49,12 @@ fn number_or_zero(score: f64) -> f64 {
     if score.is_nan() { 0.0 } else { score }
 }
 
-/// One input. Another type whose members have a score by nature (sets: 1) is another variant.
+/// One input. Each member of a set has the score 1.
 #[derive(Clone, Copy)]
 enum Source<'a> {
     Missing,
     Sorted(&'a SortedSet),
+    Plain(&'a Set),
 }
 
 impl Source<'_> {
@@ -60,6 +62,7 @@ impl Source<'_> {
         match self {
             Source::Missing => 0,
             Source::Sorted(set) => set.len(),
+            Source::Plain(set) => set.len(),
         }
     }
 
@@ -68,13 +71,21 @@ impl Source<'_> {
         match self {
             Source::Missing => None,
             Source::Sorted(set) => set.score(member),
+            Source::Plain(set) => set.contains(member).then_some(1.0),
         }
     }
 
     /// Visits members until `visit` answers false, which is looked at in steps.
     fn visit_while(self, mut visit: impl FnMut(&[u8], f64) -> bool) {
         const STEP: usize = 64;
-        let Source::Sorted(set) = self else { return };
+        let set = match self {
+            Source::Missing => return,
+            Source::Sorted(set) => set,
+            Source::Plain(set) => {
+                set.iter().all(|member| visit(member.as_bytes(&mut [0; 20]), 1.0));
+                return;
+            }
+        };
         let mut more = true;
         for start in (0..set.len()).step_by(STEP) {
             set.visit(start..start + STEP, false, |member, score| more = more && visit(member, score));
@@ -163,7 +174,12 @@ fn take_sources(
         args.take()?;
         let found = if purpose == Purpose::Store { cx.find(key) } else { cx.read(key) };
         if let Some(loc) = found {
-            cx.ks.collection::<SortedSet>(cx.db, loc)?;
+            match cx.ks.table(cx.db).type_at(loc) {
+                Type::ZSet => {}
+                // Members whose time has come go now, perhaps with the key.
+                Type::Set => drop(cx.ks.is_left::<Set>(cx.db, loc)),
+                _ => return Err(CommandError::WrongType),
+            }
         }
     }
     Ok(keys.map(|key| cx.find(key)).collect())
@@ -179,7 +195,11 @@ fn sources<'a>(
     let mut sources = Vec::with_capacity(locs.len());
     for (loc, weight) in locs.iter().zip(weights) {
         let source = match loc {
-            Some(loc) => Source::Sorted(cx.ks.collection(cx.db, *loc)?),
+            Some(loc) => match cx.ks.value(cx.db, *loc) {
+                Value::Object(Object::ZSet(set)) => Source::Sorted(set),
+                Value::Object(Object::Set(set)) => Source::Plain(set),
+                _ => return Err(CommandError::WrongType),
+            },
             None => Source::Missing,
         };
         sources.push((source, *weight));

@@ -1,6 +1,7 @@
 //! Collections that choose between a compact and a large form.
 
 pub mod hash;
+pub mod set;
 pub mod zset;
 
 /// When a collection is small enough for one pack: `*-max-listpack-entries` and `*-max-listpack-value`.
