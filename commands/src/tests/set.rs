@@ -101,7 +101,7 @@ fn members_expire() {
         SADDEX s KEEPTTL 1 a c -> :1
         SADD s forever b -> :1
         SADDEX s 0 a -> -ERR value is not an integer or out of range
-        SADDEX s 268435456 a -> -ERR value is not an integer or out of range
+        SADDEX s 67108865 a -> -ERR value is not an integer or out of range
         SADDEX s x a -> -ERR value is not an integer or out of range
         SADDEX s KEEPTTL 5 -> -ERR wrong number of arguments for 'saddex' command
         SCARD s -> :4
