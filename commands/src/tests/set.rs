@@ -130,7 +130,7 @@ fn members_expire() {
         SCARD u -> :2
         ",
     );
-    assert_eq!(session.events(), "sexpired t, del t, keymiss t");
+    assert_eq!(session.events(), "sexpired t, del t");
     let mut session = Session::new();
     session.check(
         "
