@@ -985,6 +985,7 @@ impl<R: Send + 'static> Replier<R> {
     /// Sends the answer.
     pub fn reply(self, core: &mut Core, answer: R) {
         let number = self.number;
+        core.send_published();
         if core.id == self.from {
             core.defer(move |core| core.answered(number, Box::new(answer)));
         } else {

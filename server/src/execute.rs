@@ -668,6 +668,8 @@ impl Core {
         }
         watch.stop(&mut self.stats);
         batch.replies = replies;
+        // Who has its reply finds that all who listen to the key were told.
+        self.send_published();
         self.post(from, Message::Replies(batch));
     }
 
