@@ -15,7 +15,8 @@ use crate::values::hash::Hash;
 /// See the module's head.
 pub struct Db {
     table: KeyTable<Object>,
-    object_bytes: usize,
+    /// Bytes of collections, by type; strings are counted by the table.
+    object_bytes: [usize; Type::ALL.len()],
     /// Collections some of whose elements have an expiry of their own.
     timed: usize,
     /// Scratch for strings that are edited; kept so that APPEND does not allocate each time.
@@ -59,7 +60,7 @@ pub fn canonical_int(bytes: &[u8]) -> Option<i64> {
 
 impl Db {
     pub(crate) fn new(seed: u64) -> Db {
-        Db { table: KeyTable::new(seed), object_bytes: 0, timed: 0, scratch: Vec::new() }
+        Db { table: KeyTable::new(seed), object_bytes: [0; Type::ALL.len()], timed: 0, scratch: Vec::new() }
     }
 
     /// Number of keys.
@@ -94,7 +95,15 @@ impl Db {
 
     /// Bytes held: table, long strings, collections.
     pub fn heap_bytes(&self) -> usize {
-        self.table.heap_bytes() + self.object_bytes
+        self.table.heap_bytes() + self.object_bytes.iter().sum::<usize>()
+    }
+
+    /// Bytes of the values of one type. Short strings lie in the table's entries and count there as here.
+    pub fn type_bytes(&self, of: Type) -> usize {
+        match of {
+            Type::String => self.table.string_bytes(),
+            _ => self.object_bytes[of as usize],
+        }
     }
 
     /// Bytes of the table's own structure, entries included.
@@ -105,11 +114,6 @@ impl Db {
     /// Bytes of keys.
     pub fn key_bytes(&self) -> usize {
         self.table.key_bytes()
-    }
-
-    /// Bytes of string values.
-    pub fn string_bytes(&self) -> usize {
-        self.table.string_bytes()
     }
 
     /// Keys that fit before the next splits.
@@ -335,7 +339,7 @@ impl Db {
         object: Object,
         expiry: Expiry,
     ) -> Removed<Object> {
-        self.object_bytes += object.heap_bytes();
+        self.object_bytes[object.kind() as usize] += object.heap_bytes();
         let next_expiry = object.next_expiry();
         self.timed += usize::from(next_expiry.is_some());
         let mut object = object;
@@ -365,7 +369,8 @@ impl Db {
         let (before, was_timed) = (object.heap_bytes(), object.next_expiry().is_some());
         let result = change(object);
         let (after, next_expiry) = (object.heap_bytes(), object.next_expiry());
-        self.object_bytes = self.object_bytes + after - before;
+        let bytes = &mut self.object_bytes[object.kind() as usize];
+        *bytes = *bytes + after - before;
         self.timed = self.timed + usize::from(next_expiry.is_some()) - usize::from(was_timed);
         if let Some(at) = next_expiry {
             self.table.lower_note(loc, at);
@@ -387,7 +392,7 @@ impl Db {
 
     fn count_out(&mut self, removed: Removed<Object>) -> Removed<Object> {
         if let Removed::Object(object) = &removed {
-            self.object_bytes -= object.heap_bytes();
+            self.object_bytes[object.kind() as usize] -= object.heap_bytes();
             self.timed -= usize::from(object.next_expiry().is_some());
         }
         removed
@@ -510,12 +515,13 @@ impl Db {
 
     pub(crate) fn check(&self) {
         self.table.check();
-        let (view, mut timed) = (self.table.raw(), 0);
+        let (view, mut timed, mut bytes) = (self.table.raw(), 0, [0; Type::ALL.len()]);
         let mut id = Some(view.first_segment());
         while let Some(segment) = id {
             view.visit_segment(segment, |loc| {
                 if let Value::Object(object) = self.table.value(loc) {
                     object.check();
+                    bytes[object.kind() as usize] += object.heap_bytes();
                     if let Some(at) = object.next_expiry() {
                         timed += 1;
                         assert!(view.note(segment) <= at, "no element expires before the segment's note");
@@ -525,6 +531,7 @@ impl Db {
             id = view.next_segment(segment);
         }
         assert_eq!(timed, self.timed);
+        assert_eq!(bytes, self.object_bytes, "bytes of collections are booked as they change");
     }
 }
 

@@ -75,14 +75,7 @@ fn memory(families: &mut Families, shared: &Shared, report: &CoreReport) {
             ("connection", report.connection_bytes.saturating_sub(report.input_bytes)),
         ],
     );
-    let types =
-        [("string", report.over_dbs(|db| db.string_bytes)), ("key", report.over_dbs(|db| db.key_bytes))];
-    families.gauges(
-        "type_used_memory",
-        "Bytes of values, by type, and of keys",
-        "type",
-        types.into_iter().filter(|(_, bytes)| *bytes > 0),
-    );
+    families.gauges("type_used_memory", "Bytes of values, by type, and of keys", "type", report.type_bytes());
     families.counters(
         "oom_errors_total",
         "Refusals for lack of memory",

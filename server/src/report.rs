@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
 use damselfly_commands::Flags;
-use damselfly_keyspace::{Cursor, Db, Stats};
+use damselfly_keyspace::{Cursor, Db, Stats, Type};
 
 use crate::connection::Listener;
 use crate::core::Core;
@@ -42,8 +42,8 @@ pub struct DbReport {
     pub heap_bytes: u64,
     /// Bytes of keys.
     pub key_bytes: u64,
-    /// Bytes of strings.
-    pub string_bytes: u64,
+    /// Bytes of values, by type.
+    pub type_bytes: [u64; Type::ALL.len()],
     /// Milliseconds that the sampled keys have left, in total.
     pub ttl_sum_ms: u64,
     /// Keys sampled for that.
@@ -59,7 +59,7 @@ impl DbReport {
             table_bytes: db.table_bytes() as u64,
             heap_bytes: db.heap_bytes() as u64,
             key_bytes: db.key_bytes() as u64,
-            string_bytes: db.string_bytes() as u64,
+            type_bytes: std::array::from_fn(|of| db.type_bytes(Type::ALL[of]) as u64),
             ttl_sum_ms: 0,
             ttl_sampled: 0,
         };
@@ -85,9 +85,16 @@ impl DbReport {
         self.table_bytes += other.table_bytes;
         self.heap_bytes += other.heap_bytes;
         self.key_bytes += other.key_bytes;
-        self.string_bytes += other.string_bytes;
+        for (sum, bytes) in self.type_bytes.iter_mut().zip(other.type_bytes) {
+            *sum += bytes;
+        }
         self.ttl_sum_ms = self.ttl_sum_ms.saturating_add(other.ttl_sum_ms);
         self.ttl_sampled += other.ttl_sampled;
+    }
+
+    /// Bytes of values of one type.
+    pub fn bytes_of(&self, of: Type) -> u64 {
+        self.type_bytes[of as usize]
     }
 
     /// Mean milliseconds to live of the keys with an expiry; 0 if none was found.
@@ -333,6 +340,12 @@ impl CoreReport {
     /// A field summed over the databases.
     pub fn over_dbs(&self, field: impl Fn(&DbReport) -> u64) -> u64 {
         self.dbs.iter().map(field).sum()
+    }
+
+    /// Bytes of values by the name of their type, then those of keys; only of what there is.
+    pub fn type_bytes(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        let values = Type::ALL.iter().map(|&of| (of.name(), self.over_dbs(|db| db.bytes_of(of))));
+        values.chain([("key", self.over_dbs(|db| db.key_bytes))]).filter(|(_, bytes)| *bytes > 0)
     }
 
     /// Bytes of the data, and of what was data and is still being freed: `used_memory`.

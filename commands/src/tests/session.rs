@@ -20,6 +20,7 @@ impl Session {
         let mut ks = Keyspace::new(&Options { databases: 2, hash_seed: 1, random_seed: 2 });
         ks.now = NOW;
         ks.observed = true;
+        ks.notes_misses = true;
         Session { ks, env: Env::default(), db: 0 }
     }
 

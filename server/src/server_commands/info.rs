@@ -200,8 +200,9 @@ fn memory(out: &mut Fields<'_>) {
     out.put("maxmemory_policy", policy.name());
     out.put("cache_mode", if policy == MaxmemoryPolicy::NoEviction { "store" } else { "cache" });
     out.put("object_used_memory", report.over_dbs(|db| db.heap_bytes) - table);
-    out.put("type_used_memory_string", report.over_dbs(|db| db.string_bytes));
-    out.put("type_used_memory_key", report.over_dbs(|db| db.key_bytes));
+    for (name, bytes) in report.type_bytes() {
+        out.put(&format!("type_used_memory_{name}"), bytes);
+    }
     out.put("table_used_memory", table);
     out.put("prime_capacity", report.over_dbs(|db| db.capacity));
     out.put("num_entries", report.over_dbs(|db| db.keys));

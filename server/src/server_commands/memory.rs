@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use damselfly_commands::{Args, CommandError};
+use damselfly_keyspace::Type;
 use damselfly_protocol::ReplyWriter;
 
 use super::info::human;
@@ -156,9 +157,7 @@ impl Figures {
 
 /// Bytes of a database that are neither keys nor values.
 fn overhead(db: &DbReport) -> u64 {
-    // Long strings are rounded up by the allocator, so this is the table's own room and that rounding.
-    let content = db.key_bytes + db.string_bytes;
-    db.table_bytes.min(db.heap_bytes.saturating_sub(content))
+    db.heap_bytes.saturating_sub(db.key_bytes + db.type_bytes.iter().sum::<u64>())
 }
 
 fn percent(part: u64, whole: u64) -> f64 {
@@ -264,13 +263,17 @@ fn overview(figures: &Figures, report: &CoreReport) -> String {
         line(&format!("db{number}: all"), db.heap_bytes);
         line(&format!("db{number}: table"), db.table_bytes);
         line(&format!("db{number}: keys"), db.key_bytes);
-        line(&format!("db{number}: strings"), db.string_bytes);
+        for &of in Type::ALL.iter().filter(|&&of| db.bytes_of(of) > 0) {
+            line(&format!("db{number}: {}", of.name()), db.bytes_of(of));
+        }
     }
     text
 }
 
 #[cfg(test)]
 mod tests {
+    use damselfly_keyspace::Type;
+
     use super::{Figures, advice, overhead};
     use crate::process::Memory;
     use crate::report::DbReport;
@@ -311,15 +314,11 @@ mod tests {
     /// Never more than there is, whatever the parts.
     #[test]
     fn overhead_is_bounded() {
-        let db = DbReport {
-            table_bytes: 100,
-            heap_bytes: 500,
-            key_bytes: 50,
-            string_bytes: 430,
-            ..DbReport::default()
-        };
+        let mut db = DbReport { table_bytes: 100, heap_bytes: 500, key_bytes: 50, ..DbReport::default() };
+        db.type_bytes[Type::String as usize] = 30;
+        db.type_bytes[Type::Hash as usize] = 400;
         assert_eq!(overhead(&db), 20);
-        assert_eq!(overhead(&DbReport { string_bytes: 600, ..db }), 0);
-        assert_eq!(overhead(&DbReport { string_bytes: 0, ..db }), 100);
+        db.type_bytes[Type::Hash as usize] = 600;
+        assert_eq!(overhead(&db), 0);
     }
 }
