@@ -8,12 +8,16 @@ use damselfly_keyspace::stream::{self, Entry, NodeLimits, Stream, StreamId};
 use damselfly_keyspace::values::hash::{Hash, Rules};
 use damselfly_keyspace::values::set::Set;
 use damselfly_keyspace::values::zset::SortedSet;
-use damselfly_keyspace::{Collection, Db, Expiry, List, Loc, Object, Value};
+use damselfly_keyspace::{Collection, Db, Expiry, Keyspace, List, Loc, Object, Value};
 use damselfly_protocol::number::Decimal;
-use damselfly_rdb::{ConsumerValue, Encoder, GroupValue, StreamMeta, StreamValue, Target, dump};
+use damselfly_protocol::{Proto, ReplyWriter};
+use damselfly_rdb::{
+    ConsumerValue, Encoder, Event, FileWriter, GroupValue, Kind, Meta, NodeSizer, Shape, StreamMeta,
+    StreamValue, Target, dump,
+};
 use damselfly_sketches::blocks::Blocks;
 
-use crate::{CommandError, Cx};
+use crate::{CommandError, Cx, Env};
 
 mod sketches;
 
@@ -169,6 +173,70 @@ fn stream_from_rdb(value: StreamValue, nodes: NodeLimits) -> Option<Stream> {
         }
     }
     Some(stream)
+}
+
+/// Writes a collection as an entry of a file. Those whose elements are events of their own go element by element, so
+/// that they are not in memory a second time.
+pub fn write_object(writer: &mut FileWriter, db: u64, meta: &Meta, key: &[u8], object: &Object) {
+    // Room for the decimal form of an integer.
+    let (mut one, mut other) = ([0; 20], [0; 20]);
+    match object {
+        Object::List(list) => {
+            let mut sizer = NodeSizer::list();
+            for item in list.iter() {
+                sizer.add_element(item.as_bytes(&mut one).len());
+            }
+            let mut entry = writer.begin(db, meta, key, Shape::List { nodes: sizer.nodes() });
+            writer.put(&mut entry, Event::Begin { kind: Kind::List, count: list.len() as u64 });
+            for item in list.iter() {
+                writer.put(&mut entry, Event::Element(item.as_bytes(&mut one)));
+            }
+            writer.put(&mut entry, Event::End);
+        }
+        Object::Hash(hash @ Hash::Big(_)) if hash.next_expiry().is_none() => {
+            let count = hash.len(0) as u64;
+            let mut entry = writer.begin(db, meta, key, Shape::Hash { count });
+            writer.put(&mut entry, Event::Begin { kind: Kind::Hash, count });
+            hash.for_each(0, |field| {
+                let (field, value) = (field.field.as_bytes(&mut one), field.value.as_bytes(&mut other));
+                writer.put(&mut entry, Event::Field { field, value, expire_at_ms: None });
+            });
+            writer.put(&mut entry, Event::End);
+        }
+        Object::Set(set @ Set::Big(_)) if set.next_expiry().is_none() => {
+            let count = set.len() as u64;
+            let mut entry = writer.begin(db, meta, key, Shape::Set { count });
+            writer.put(&mut entry, Event::Begin { kind: Kind::Set, count });
+            set.for_each(|member, _| {
+                let member = member.as_bytes(&mut one);
+                writer.put(&mut entry, Event::Member { member, expire_at_ms: None });
+            });
+            writer.put(&mut entry, Event::End);
+        }
+        Object::ZSet(zset @ SortedSet::Big(_)) => {
+            let count = zset.len() as u64;
+            let mut entry = writer.begin(db, meta, key, Shape::ZSet { count });
+            writer.put(&mut entry, Event::Begin { kind: Kind::ZSet, count });
+            zset.for_each(|member, score| {
+                writer.put(&mut entry, Event::Scored { member: &member, score });
+            });
+            writer.put(&mut entry, Event::End);
+        }
+        object => writer.value(db, meta, key, &to_rdb(object)),
+    }
+}
+
+/// Stores a value that a file had under a key. Nobody is told.
+pub fn restore(
+    ks: &mut Keyspace,
+    env: &Env,
+    db: usize,
+    key: &[u8],
+    value: damselfly_rdb::Value,
+    expiry: Expiry,
+) -> Result<(), CommandError> {
+    let mut unused = Vec::new();
+    store(&mut Cx { ks, db, out: ReplyWriter::new(&mut unused, Proto::Resp2), env }, key, value, expiry)
 }
 
 /// Stores a decoded payload under a key, new or not. Announce it.

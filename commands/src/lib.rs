@@ -44,7 +44,7 @@ mod transaction;
 mod zset;
 
 pub use args::Args;
-pub use convert::{encoding_at, serialized_len};
+pub use convert::{encoding_at, restore, serialized_len, write_object};
 pub use cx::{Cx, Env};
 pub use error::{CmdResult, CommandError};
 pub use lookup::{Found, lookup};

@@ -17,6 +17,7 @@ mod value;
 pub mod values;
 
 pub use collection::{Collection, Edit, WrongType};
+pub use damselfly_structures::hash::hash;
 pub use damselfly_structures::keytable::{Expiry, Removed, Value};
 pub use damselfly_structures::list::List;
 pub use damselfly_structures::pack::Item;

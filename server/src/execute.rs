@@ -363,6 +363,12 @@ impl Core {
             self.answer_error(id, crate::gates::RESTRICTED);
             return Flow::Next;
         }
+        if self.shared.snapshots.is_loading() && !command.flags.has(Flags::LOADING) {
+            self.stats.commands[index].rejected += 1;
+            self.spoil_transaction(id);
+            self.answer_error(id, crate::snapshots::LOADING);
+            return Flow::Next;
+        }
         if self.pause.is_some() && self.hold_if_paused(id, command) == Flow::Hold {
             return Flow::Hold;
         }

@@ -28,6 +28,7 @@ mod server_commands;
 mod shared;
 mod slot;
 mod slow_peers;
+mod snapshots;
 mod stats;
 mod tracking;
 mod transaction;
@@ -249,6 +250,7 @@ fn serve(config: Config, set_log_level: Box<dyn Fn(LogLevel) + Send + Sync>) -> 
         peers,
         clients: DashMap::with_shard_amount(16),
         registry: pubsub::Registry::new(),
+        snapshots: snapshots::Snapshots::default(),
         next_client: AtomicU64::new(1),
         next_slow: AtomicU64::new(0),
         connected: AtomicUsize::new(0),
@@ -268,8 +270,13 @@ fn serve(config: Config, set_log_level: Box<dyn Fn(LogLevel) + Send + Sync>) -> 
     banner(&shared, &machine, &sockets);
     // Before the cores take clients, so that whoever was answered by them finds the health page too.
     admin_http::start(&shared);
+    // Before the cores take clients too: none may be answered from data that is not there yet.
+    snapshots::load_at_start(&shared)?;
     let cores = start_cores(&shared, sockets)?;
     wait_for_the_end(&shared, stopped)?;
+    if let Some(failure) = shared.snapshots.failure() {
+        return Err(failure);
+    }
     shared.stopping.store(true, Ordering::Release);
     for peer in &shared.peers {
         peer.mailbox.post_from_outside(Box::new(Core::stop));

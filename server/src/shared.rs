@@ -13,6 +13,7 @@ use crate::connection::ConnectionId;
 use crate::gates::Gates;
 use crate::mailbox::Mailbox;
 use crate::pubsub::Registry;
+use crate::snapshots::Snapshots;
 
 /// One core as the others see it.
 pub struct Peer {
@@ -40,6 +41,8 @@ pub struct Shared {
     pub peers: Vec<Peer>,
     /// Which core a client is on, by client id: for CLIENT KILL, UNBLOCK and redirections.
     pub clients: DashMap<u64, (usize, ConnectionId)>,
+    /// What is known of snapshots: the one being loaded, the one being saved, the last ones.
+    pub snapshots: Snapshots,
     /// Who listens to what.
     pub registry: Registry,
     /// Next client id.
@@ -86,8 +89,10 @@ pub struct MemoryLimit {
 pub enum Stop {
     /// A core's loop ended by itself.
     CoreEnded,
-    /// SHUTDOWN.
+    /// SHUTDOWN, which has saved if that was wanted.
     Command,
+    /// There is a snapshot, and it cannot be loaded.
+    LoadFailed,
 }
 
 impl Shared {

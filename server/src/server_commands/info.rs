@@ -212,7 +212,18 @@ fn memory(out: &mut Fields<'_>) {
 }
 
 fn persistence(out: &mut Fields<'_>) {
-    out.put("loading", 0);
+    let snapshots = &out.shared.snapshots;
+    let loading = snapshots.is_loading();
+    out.put("loading", u8::from(loading));
+    if loading {
+        let progress = &snapshots.progress;
+        let (bytes, read) = (progress.bytes.load(Ordering::Relaxed), progress.read.load(Ordering::Relaxed));
+        out.put("loading_start_time", progress.began_ms.load(Ordering::Relaxed) / 1000);
+        out.put("loading_total_bytes", bytes);
+        out.put("loading_loaded_bytes", read);
+        out.put("loading_loaded_perc", format!("{:.2}", progress.percent()));
+        out.put("loading_eta_seconds", progress.eta_s(Shared::now_ms()));
+    }
     out.put("saving", 0);
     out.put("rdb_changes_since_last_save", out.report.mutations_ever);
     out.put("rdb_bgsave_in_progress", 0);

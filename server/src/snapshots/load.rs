@@ -1,0 +1,459 @@
+//! Loading a snapshot.
+//!
+//! ```text
+//! file -> reader thread (decode, hash) -> batches -> the mailboxes of the owners -> their tables
+//! ```
+//!
+//! Files of a set are read in parallel. The number of shards that wrote them does not matter: every key is hashed
+//! and goes to whom it belongs here. A bounded number of batches is on the way, so a reader that is faster than a
+//! shard waits, and memory is that of the data plus some megabytes.
+//!
+//! A snapshot is loaded whole or not at all: whatever is wrong with any file ends the load with the file's name and
+//! the place in it.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Instant, SystemTime};
+
+use damselfly_keyspace::Expiry;
+use damselfly_rdb::{Collector, Event, FileReader, FileSink, Item, Limits, Meta, Refused, Value, ValueSink};
+use damselfly_snapshot::{Candidate, FileRole, SHARDS_MAX, newest, role_of};
+
+use super::rows::{Content, Rows};
+use super::{Snapshots, directory};
+use crate::core::Core;
+use crate::shared::{Shared, Stop};
+
+/// Batches on their way to one core. One that it works on and one that waits keep it busy.
+const BATCHES_PER_CORE: usize = 4;
+/// Seconds between two lines in the log about how far it is.
+const SECONDS_PER_LINE: u64 = 5;
+
+type Batch = Rows<Value>;
+
+/// Loads the snapshot that the settings lead to, in the background: the state is *loading* from before this returns
+/// until all is there. A snapshot that cannot be loaded ends the process.
+pub fn load_at_start(shared: &Arc<Shared>) -> Result<(), String> {
+    let name = shared.settings.dbfilename();
+    if name.is_empty() || !shared.settings.replicaof().is_empty() {
+        return Ok(());
+    }
+    let directory = directory(shared);
+    let Some(file) = choose(&directory, &name)? else {
+        tracing::info!("no snapshot in {} for dbfilename {name}: starting empty", directory.display());
+        return Ok(());
+    };
+    shared.snapshots.loading.store(true, Ordering::Release);
+    let shared = shared.clone();
+    std::thread::Builder::new()
+        .name("load".to_owned())
+        .spawn(move || {
+            if let Err(error) = load(&shared, &file) {
+                let failure = Some(format!("cannot load the snapshot: {error}"));
+                *shared.snapshots.failure.lock().unwrap_or_else(PoisonError::into_inner) = failure;
+                // A main thread that has gone already ends the process as well.
+                let _ = shared.stop.send(Stop::LoadFailed);
+                return;
+            }
+            shared.snapshots.loading.store(false, Ordering::Release);
+        })
+        .map_err(|error| format!("cannot start a thread: {error}"))?;
+    Ok(())
+}
+
+/// The file that a start loads.
+fn choose(directory: &Path, name: &str) -> Result<Option<PathBuf>, String> {
+    let failed = |error: io::Error| format!("cannot read the directory {}: {error}", directory.display());
+    let mut candidates = Vec::new();
+    for entry in std::fs::read_dir(directory).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        // Names that are no text are not ours, and what vanishes meanwhile is not there.
+        let (Ok(name), Ok(data)) = (entry.file_name().into_string(), std::fs::metadata(entry.path())) else {
+            continue;
+        };
+        if data.is_file() {
+            let modified = data.modified().unwrap_or(SystemTime::UNIX_EPOCH);
+            candidates.push(Candidate { name, modified });
+        }
+    }
+    Ok(newest(name, &candidates).map(|found| directory.join(&found.name)))
+}
+
+/// Loads a snapshot, given its only file or its summary, into the shards as they are.
+pub(super) fn load(shared: &Arc<Shared>, file: &Path) -> Result<(), String> {
+    let began = Instant::now();
+    let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let snapshots = &shared.snapshots;
+    let mut files = vec![file.to_owned()];
+    let mut expected = None;
+    if let FileRole::Summary(base) = role_of(name) {
+        let summary = read_summary(shared, file)?;
+        for shard in 0..summary.shards {
+            files.push(file.with_file_name(format!("{base}-{shard:04}.dfs")));
+        }
+        expected = Some(summary.id);
+    }
+    let mut bytes = 0;
+    for file in &files {
+        bytes += std::fs::metadata(file).map_err(|error| about(file, error))?.len();
+    }
+    snapshots.progress.begin(bytes);
+    tracing::info!("loading {} ({} MiB)", file.display(), bytes >> 20);
+    let next = AtomicUsize::new(usize::from(expected.is_some()));
+    let flight = Arc::new(Flight { max: BATCHES_PER_CORE * shared.peers.len(), ..Flight::default() });
+    let (failure, failed) = (Mutex::new(None), AtomicBool::new(false));
+    let work = || {
+        while let Some(file) = files.get(next.fetch_add(1, Ordering::Relaxed)) {
+            if let Err(error) = read_file(shared, &flight, file, expected.as_deref(), &failed) {
+                failed.store(true, Ordering::Relaxed);
+                failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 1..files.len().min(shared.peers.len()) {
+            scope.spawn(work);
+        }
+        work();
+    });
+    flight.wait_for_all();
+    if let Some(error) = failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        return Err(error);
+    }
+    if let Some(error) = flight.refusal() {
+        return Err(about(file, error));
+    }
+    tracing::info!(
+        "loaded {} keys from {} in {:.3} s; {} had expired",
+        snapshots.progress.keys.load(Ordering::Relaxed),
+        file.display(),
+        began.elapsed().as_secs_f64(),
+        snapshots.progress.expired.load(Ordering::Relaxed),
+    );
+    Ok(())
+}
+
+fn about(file: &Path, error: impl std::fmt::Display) -> String {
+    format!("{}: {error}", file.display())
+}
+
+/// What the summary of a set says.
+#[derive(Default)]
+struct Summary {
+    id: Vec<u8>,
+    shards: usize,
+}
+
+fn read_summary(shared: &Shared, file: &Path) -> Result<Summary, String> {
+    let mut summary = Summary::default();
+    let mut notes = Notes::default();
+    let mut source = File::open(file).map_err(|error| about(file, error))?;
+    let result = FileReader::new(Limits::STREAM).read_all(&mut source, &mut |item: Item<'_>| {
+        match item {
+            Item::Aux { name: b"snapshot-id", value } => summary.id = value.to_vec(),
+            Item::Aux { name: b"shard-count", value } => {
+                let count = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok());
+                summary.shards = count.ok_or(Refused("the number of shards is no number"))?;
+            }
+            Item::Key(_) => return Err(Refused("a summary has no keys")),
+            item => notes.take(item),
+        }
+        Ok(())
+    });
+    result.map_err(|error| about(file, error))?;
+    if summary.shards == 0 || summary.shards > SHARDS_MAX {
+        return Err(about(file, format!("{} is no number of shards", summary.shards)));
+    }
+    notes.keep(&shared.snapshots);
+    Ok(summary)
+}
+
+/// What files have besides keys.
+#[derive(Default)]
+struct Notes {
+    functions: Vec<Vec<u8>>,
+    scripts: Vec<Vec<u8>>,
+}
+
+impl Notes {
+    fn take(&mut self, item: Item<'_>) {
+        match item {
+            Item::Function(source) => self.functions.push(source.to_vec()),
+            Item::Aux { name: b"lua", value } => self.scripts.push(value.to_vec()),
+            _ => {}
+        }
+    }
+
+    fn keep(self, snapshots: &Snapshots) {
+        snapshots.functions.lock().unwrap_or_else(PoisonError::into_inner).extend(self.functions);
+        snapshots.scripts.lock().unwrap_or_else(PoisonError::into_inner).extend(self.scripts);
+    }
+}
+
+/// A source that tells how far it is.
+struct Counted<'a> {
+    file: File,
+    shared: &'a Shared,
+}
+
+impl Read for Counted<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let len = self.file.read(buffer)?;
+        let progress = &self.shared.snapshots.progress;
+        progress.read.fetch_add(len as u64, Ordering::Relaxed);
+        Ok(len)
+    }
+}
+
+fn read_file(
+    shared: &Arc<Shared>,
+    flight: &Arc<Flight>,
+    file: &Path,
+    expected: Option<&[u8]>,
+    failed: &AtomicBool,
+) -> Result<(), String> {
+    let source = File::open(file).map_err(|error| about(file, error))?;
+    let limits = if expected.is_some() { Limits::STREAM } else { Limits::FILE };
+    let mut sink = Sink {
+        shared,
+        flight,
+        failed,
+        expected,
+        matched: false,
+        databases: shared.config.databases as u64,
+        batches: shared.peers.iter().map(|_| Batch::default()).collect(),
+        plain: Open::default(),
+        chunked: BTreeMap::new(),
+        notes: Notes::default(),
+        spoken: Instant::now(),
+    };
+    let read = FileReader::new(limits).read_all(&mut Counted { file: source, shared }, &mut sink);
+    read.map_err(|error| about(file, error))?;
+    if expected.is_some() && !sink.matched {
+        return Err(about(file, "the file does not say which snapshot it belongs to"));
+    }
+    for owner in 0..sink.batches.len() {
+        sink.send(owner);
+    }
+    sink.notes.keep(&shared.snapshots);
+    Ok(())
+}
+
+/// A key whose value is being read.
+#[derive(Default)]
+struct Open {
+    db: u32,
+    key: Vec<u8>,
+    meta: Meta,
+    value: Collector,
+}
+
+struct Sink<'a> {
+    shared: &'a Arc<Shared>,
+    flight: &'a Arc<Flight>,
+    failed: &'a AtomicBool,
+    /// The snapshot it must belong to.
+    expected: Option<&'a [u8]>,
+    matched: bool,
+    databases: u64,
+    /// By owner.
+    batches: Vec<Batch>,
+    /// The value that is not chunked.
+    plain: Open,
+    chunked: BTreeMap<u32, Open>,
+    notes: Notes,
+    spoken: Instant,
+}
+
+impl FileSink for Sink<'_> {
+    #[inline]
+    fn item(&mut self, item: Item<'_>) -> Result<(), Refused> {
+        match item {
+            Item::Key(key) => {
+                if key.db >= self.databases {
+                    return Err(Refused("a database above those of --databases"));
+                }
+                let open = match key.stream {
+                    0 => &mut self.plain,
+                    stream => self.chunked.entry(stream).or_default(),
+                };
+                open.db = key.db as u32;
+                open.key.clear();
+                open.key.extend_from_slice(key.key);
+                open.meta = key.meta;
+                open.value = Collector::new();
+                Ok(())
+            }
+            Item::Value { stream: 0, event: Event::String(text) } => {
+                let open = &self.plain;
+                let owner = self.shared.owner(hash(self.shared, &open.key));
+                if self.is_due(&self.plain.meta) {
+                    return Ok(());
+                }
+                self.batches[owner].push_text(open.db, &open.key, open.meta, text);
+                self.pushed(owner)
+            }
+            Item::Value { stream, event } => self.value(stream, event),
+            Item::Aux { name: b"snapshot-id", value } => {
+                if self.expected.is_some_and(|expected| expected != value) {
+                    return Err(Refused("the file belongs to another snapshot than the summary"));
+                }
+                self.matched = true;
+                Ok(())
+            }
+            item => {
+                self.notes.take(item);
+                Ok(())
+            }
+        }
+    }
+}
+
+fn hash(shared: &Shared, key: &[u8]) -> u64 {
+    damselfly_keyspace::hash(key, shared.hash_seed)
+}
+
+impl Sink<'_> {
+    /// Whether a key has expired, and so is left out as in Redis.
+    fn is_due(&self, meta: &Meta) -> bool {
+        let due = meta.expire_at_ms.is_some_and(|at| at <= Shared::now_ms());
+        if due {
+            self.shared.snapshots.progress.expired.fetch_add(1, Ordering::Relaxed);
+        }
+        due
+    }
+
+    fn value(&mut self, stream: u32, event: Event<'_>) -> Result<(), Refused> {
+        let open = match stream {
+            0 => &mut self.plain,
+            stream => self.chunked.get_mut(&stream).ok_or(Refused("a value without a key"))?,
+        };
+        open.value.event(event)?;
+        if !open.value.is_done() {
+            return Ok(());
+        }
+        let value = std::mem::take(&mut open.value).finish().expect("it is done");
+        let (db, meta, key) = (open.db, open.meta, std::mem::take(&mut open.key));
+        self.chunked.remove(&stream);
+        if let Value::Module { .. } = value {
+            return Err(Refused("a value of a module that is not built in"));
+        }
+        if value.is_empty_container() || self.is_due(&meta) {
+            return Ok(());
+        }
+        let owner = self.shared.owner(hash(self.shared, &key));
+        // What a collection weighs is not known; counting it as some dozens of small strings keeps batches small.
+        self.batches[owner].push_other(db, &key, meta, value, 4096);
+        self.pushed(owner)
+    }
+
+    fn pushed(&mut self, owner: usize) -> Result<(), Refused> {
+        if !self.batches[owner].is_full() {
+            return Ok(());
+        }
+        if self.failed.load(Ordering::Relaxed) || self.flight.has_refused() {
+            return Err(Refused("another part of the snapshot is broken"));
+        }
+        self.send(owner);
+        if self.spoken.elapsed().as_secs() >= SECONDS_PER_LINE {
+            self.spoken = Instant::now();
+            let progress = &self.shared.snapshots.progress;
+            let keys = progress.keys.load(Ordering::Relaxed);
+            tracing::info!("loaded {:.1} %, {keys} keys", progress.percent());
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, owner: usize) {
+        let batch = std::mem::take(&mut self.batches[owner]);
+        if batch.is_empty() {
+            return;
+        }
+        self.flight.depart();
+        let flight = self.flight.clone();
+        self.shared.peers[owner].mailbox.post_from_outside(Box::new(move |core| {
+            let count = batch.len() as u64;
+            if let Err(error) = take_in(core, batch) {
+                flight.refuse(error);
+            }
+            core.shared.snapshots.progress.keys.fetch_add(count, Ordering::Relaxed);
+            flight.arrive();
+        }));
+    }
+}
+
+/// Stores a batch in this core's shard.
+fn take_in(core: &mut Core, batch: Batch) -> Result<(), String> {
+    let result = batch.drain(|db, key, meta, content| {
+        let db = db as usize;
+        let expiry = meta.expire_at_ms.map_or(Expiry::Never, Expiry::At);
+        match content {
+            Content::Text(text) => core.ks.set_string(db, key, text, expiry),
+            Content::Other(value) => {
+                damselfly_commands::restore(&mut core.ks, &core.env, db, key, value, expiry).map_err(
+                    |_| format!("the value of {} is none", String::from_utf8_lossy(key).escape_debug()),
+                )?
+            }
+        }
+        if (meta.sticky || meta.mc_flags.is_some())
+            && let Some(loc) = core.ks.find(db, key)
+        {
+            let table = core.ks.table_mut(db);
+            table.set_sticky(loc, meta.sticky);
+            table.set_mc_flags(loc, meta.mc_flags.unwrap_or(0));
+        }
+        Ok(())
+    });
+    // Nobody listens to a load.
+    core.ks.take_events();
+    result
+}
+
+/// Batches between readers and shards.
+#[derive(Default)]
+struct Flight {
+    max: usize,
+    flying: Mutex<usize>,
+    landed: Condvar,
+    refused: AtomicBool,
+    refusal: Mutex<Option<String>>,
+}
+
+impl Flight {
+    fn depart(&self) {
+        let mut flying = self.flying.lock().unwrap_or_else(PoisonError::into_inner);
+        while *flying >= self.max {
+            flying = self.landed.wait(flying).unwrap_or_else(PoisonError::into_inner);
+        }
+        *flying += 1;
+    }
+
+    fn arrive(&self) {
+        *self.flying.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        self.landed.notify_all();
+    }
+
+    fn wait_for_all(&self) {
+        let mut flying = self.flying.lock().unwrap_or_else(PoisonError::into_inner);
+        while *flying > 0 {
+            flying = self.landed.wait(flying).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn refuse(&self, why: String) {
+        self.refusal.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(why);
+        self.refused.store(true, Ordering::Release);
+    }
+
+    fn has_refused(&self) -> bool {
+        self.refused.load(Ordering::Acquire)
+    }
+
+    fn refusal(&self) -> Option<String> {
+        self.refusal.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}

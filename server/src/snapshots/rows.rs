@@ -1,0 +1,111 @@
+//! Entries on their way between a shard and a file.
+//!
+//! A batch is one run of bytes (keys and strings, one behind the other) and one row per entry, so a million small
+//! strings travel with two allocations per batch instead of two per key.
+
+use damselfly_rdb::Meta;
+
+/// Bytes of keys and strings after which a batch is sent. Below the caches' size, and large enough that a message
+/// per batch costs nothing beside its contents.
+const BYTES_MAX: usize = 256 << 10;
+/// Entries after which it is sent.
+const ROWS_MAX: usize = 1024;
+
+/// Entries; `T` is what stands for values that are no strings.
+pub struct Rows<T> {
+    bytes: Vec<u8>,
+    rows: Vec<Row<T>>,
+    /// Bytes that the others hold elsewhere.
+    held: usize,
+}
+
+struct Row<T> {
+    db: u32,
+    key: u32,
+    meta: Meta,
+    body: Body<T>,
+}
+
+enum Body<T> {
+    Text(u32),
+    Other(T),
+}
+
+/// A value of a batch.
+pub enum Content<'a, T> {
+    /// A string.
+    Text(&'a [u8]),
+    /// Anything else.
+    Other(T),
+}
+
+impl<T> Default for Rows<T> {
+    fn default() -> Rows<T> {
+        Rows { bytes: Vec::new(), rows: Vec::new(), held: 0 }
+    }
+}
+
+impl<T> Rows<T> {
+    /// Adds a string.
+    #[inline]
+    pub fn push_text(&mut self, db: u32, key: &[u8], meta: Meta, text: &[u8]) {
+        let key_len = self.push_key(key);
+        let len = u32::try_from(text.len()).expect("strings are at most 512 MiB");
+        self.bytes.extend_from_slice(text);
+        self.rows.push(Row { db, key: key_len, meta, body: Body::Text(len) });
+    }
+
+    /// Adds another value, which holds about so many bytes.
+    pub fn push_other(&mut self, db: u32, key: &[u8], meta: Meta, other: T, held: usize) {
+        let key = self.push_key(key);
+        self.held += held;
+        self.rows.push(Row { db, key, meta, body: Body::Other(other) });
+    }
+
+    fn push_key(&mut self, key: &[u8]) -> u32 {
+        self.bytes.extend_from_slice(key);
+        u32::try_from(key.len()).expect("keys are at most 512 MiB")
+    }
+
+    /// Whether it is time to send it.
+    #[inline]
+    pub fn is_full(&self) -> bool {
+        self.bytes.len() + self.held >= BYTES_MAX || self.rows.len() >= ROWS_MAX
+    }
+
+    /// Whether there is nothing in it.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// Number of entries.
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Bytes it takes, about.
+    pub fn weight(&self) -> usize {
+        self.bytes.len() + self.held + self.rows.len() * size_of::<Row<T>>()
+    }
+
+    /// Hands all entries on, in their order, as database, key, what it has besides, value.
+    pub fn drain<E>(
+        self,
+        mut take: impl FnMut(u32, &[u8], &Meta, Content<'_, T>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut rest = self.bytes.as_slice();
+        for row in self.rows {
+            let (key, behind) = rest.split_at(row.key as usize);
+            rest = behind;
+            match row.body {
+                Body::Text(len) => {
+                    let (text, behind) = rest.split_at(len as usize);
+                    rest = behind;
+                    take(row.db, key, &row.meta, Content::Text(text))?;
+                }
+                Body::Other(other) => take(row.db, key, &row.meta, Content::Other(other))?,
+            }
+        }
+        Ok(())
+    }
+}
