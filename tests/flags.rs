@@ -100,8 +100,8 @@ fn rows_and_sources_agree() {
         "compression_mode" => "compression",
         name => name,
     };
-    // Shown in INFO, HELLO or the metrics, or refused, though nothing is done with them.
-    let shown = ["maxmemory", "maxmemory_policy", "dir", "cluster_mode", "tls", "tls_replication"];
+    // Shown in INFO, HELLO or the metrics, refused, or a reason to load nothing, though no more is done with them.
+    let shown = ["maxmemory", "maxmemory_policy", "replicaof", "cluster_mode", "tls", "tls_replication"];
     let text = sources();
     let is_read = |name: &str| {
         ["config.", "settings.", "settings()."].iter().any(|owner| {

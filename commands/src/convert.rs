@@ -218,7 +218,7 @@ pub fn write_object(writer: &mut FileWriter, db: u64, meta: &Meta, key: &[u8], o
             let mut entry = writer.begin(db, meta, key, Shape::ZSet { count });
             writer.put(&mut entry, Event::Begin { kind: Kind::ZSet, count });
             zset.for_each(|member, score| {
-                writer.put(&mut entry, Event::Scored { member: &member, score });
+                writer.put(&mut entry, Event::Scored { member, score });
             });
             writer.put(&mut entry, Event::End);
         }

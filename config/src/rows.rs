@@ -233,11 +233,11 @@ Encodings {
         "Most fields of a hash that is kept as one flat block.";
     - hash_max_listpack_value [hash_max_ziplist_value] Bytes(0, SIGNED_BYTES), "64" Settable Used
         "Longest field or value of such a hash.";
-    - set_max_intset_entries Int(0, I64), "512" Settable NotYet
+    - set_max_intset_entries Int(0, I64), "512" Settable Used
         "Most members of a set kept as sorted integers.";
-    - set_max_listpack_entries Int(0, I64), "128" Settable NotYet
+    - set_max_listpack_entries Int(0, I64), "128" Settable Used
         "Most members of a set kept as one flat block.";
-    - set_max_listpack_value Bytes(0, SIGNED_BYTES), "64" Settable NotYet "Longest member of such a set.";
+    - set_max_listpack_value Bytes(0, SIGNED_BYTES), "64" Settable Used "Longest member of such a set.";
     - zset_max_listpack_entries [zset_max_ziplist_entries] Int(0, I64), "128" Settable Used
         "Most members of a sorted set kept as one flat block.";
     - zset_max_listpack_value [zset_max_ziplist_value] Bytes(0, SIGNED_BYTES), "64" Settable Used
@@ -261,8 +261,8 @@ Encodings {
     _ use_oah_set Bool, "false" Hidden Ignored "";
 }
 Snapshots {
-    - dir Text, "" Fixed NotYet "Directory of snapshots; empty: the working directory.";
-    - dbfilename FileName, "dump-{timestamp}" Settable NotYet
+    - dir Text, "" Fixed Used "Directory of snapshots; empty: the working directory.";
+    - dbfilename FileName, "dump-{timestamp}" Settable Used
         "Name of a snapshot, with {timestamp}, {Y}, {m}, {d}. Empty: none at shutdown, none is loaded.";
     _ snapshot_cron Cron, "" Settable NotYet "When to save: minute hour day month weekday; empty: never.";
     _ save_schedule Text, "" Fixed NotYet "Old form of --snapshot_cron: HH:MM, each a pattern such as * or 0?.";
@@ -272,7 +272,7 @@ Snapshots {
     _ compression_level Int(-128, 22), "2" Fixed NotYet "Effort of zstd and lz4.";
     _ serialization_max_chunk_size Bytes(0, BYTES), "65536" Settable NotYet
         "Larger values are written to snapshots and replicas in parts; 0: never.";
-    _ rdb_ignore_expiry Bool, "false" Fixed NotYet "Load keys without their expiry.";
+    _ rdb_ignore_expiry Bool, "false" Fixed Used "Load keys without their expiry.";
     _ background_snapshotting Bool, "false" Settable Ignored "";
     _ deserialize_hnsw_index Bool, "false" Hidden Ignored "";
     _ rdb_load_dry_run Bool, "false" Hidden Ignored "";

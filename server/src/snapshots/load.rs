@@ -320,7 +320,8 @@ fn hash(shared: &Shared, key: &[u8]) -> u64 {
 impl Sink<'_> {
     /// Whether a key has expired, and so is left out as in Redis.
     fn is_due(&self, meta: &Meta) -> bool {
-        let due = meta.expire_at_ms.is_some_and(|at| at <= Shared::now_ms());
+        let due = !self.shared.config.rdb_ignore_expiry
+            && meta.expire_at_ms.is_some_and(|at| at <= Shared::now_ms());
         if due {
             self.shared.snapshots.progress.expired.fetch_add(1, Ordering::Relaxed);
         }
@@ -388,9 +389,13 @@ impl Sink<'_> {
 
 /// Stores a batch in this core's shard.
 fn take_in(core: &mut Core, batch: Batch) -> Result<(), String> {
+    let forget_expiry = core.shared.config.rdb_ignore_expiry;
     let result = batch.drain(|db, key, meta, content| {
         let db = db as usize;
-        let expiry = meta.expire_at_ms.map_or(Expiry::Never, Expiry::At);
+        let expiry = match meta.expire_at_ms {
+            Some(at) if !forget_expiry => Expiry::At(at),
+            _ => Expiry::Never,
+        };
         match content {
             Content::Text(text) => core.ks.set_string(db, key, text, expiry),
             Content::Other(value) => {

@@ -83,11 +83,6 @@ impl<T> Rows<T> {
         self.rows.len()
     }
 
-    /// Bytes it takes, about.
-    pub fn weight(&self) -> usize {
-        self.bytes.len() + self.held + self.rows.len() * size_of::<Row<T>>()
-    }
-
     /// Hands all entries on, in their order, as database, key, what it has besides, value.
     pub fn drain<E>(
         self,
