@@ -12,6 +12,7 @@
 
 mod args;
 mod bitmap;
+pub mod blocking;
 mod bloom;
 mod connection;
 mod convert;
@@ -44,6 +45,7 @@ mod transaction;
 mod zset;
 
 pub use args::Args;
+pub use blocking::{Blocking, Wait};
 pub use convert::{encoding_at, restore, serialized_len, write_object};
 pub use cx::{Cx, Env};
 pub use error::{CmdResult, CommandError};
@@ -268,8 +270,22 @@ pub type Handler = fn(&mut Cx<'_>, Args<'_>) -> CmdResult;
 pub enum Run {
     /// A handler over the keyspace of one shard.
     Shard(Handler),
+    /// As `Shard`, and if the keys have nothing for it, it waits.
+    Block(&'static Blocking),
     /// The server, which matches on this.
     Server(ServerCommand),
+}
+
+impl Run {
+    /// The handler of a command over shards; one that would wait does not.
+    #[inline]
+    pub fn handler(self) -> Option<Handler> {
+        match self {
+            Run::Shard(handler) => Some(handler),
+            Run::Block(blocking) => Some(blocking.once),
+            Run::Server(_) => None,
+        }
+    }
 }
 
 /// Commands about connections or the whole server. The server's `match` over this enum is their implementation.

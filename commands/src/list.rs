@@ -3,6 +3,8 @@
 //! Most commands come in pairs that differ in the end they work at, so the ends are a type and the handlers are
 //! shared. Replies are written straight from the list's memory; only an element that changes lists is copied.
 
+mod blocking;
+
 use std::ops::Range;
 
 use damselfly_keyspace::{Class, Item, List, Loc};
@@ -12,9 +14,31 @@ use damselfly_protocol::reply::ReplyWriter;
 use crate::relay::{Looked, Parcel, Relay};
 use crate::{Args, Arity, CmdResult, Command, CommandError, Cx, Flags, Group, Keys, Run, Spread};
 
+use blocking::{BLMOVE, BLMPOP, BLPOP, BRPOP, BRPOPLPUSH};
+
 pub(crate) const COMMANDS: &[&Command] = &[
-    &LINDEX, &LINSERT, &LLEN, &LMOVE, &LMPOP, &LPOP, &LPOS, &LPUSH, &LPUSHX, &LRANGE, &LREM, &LSET, &LTRIM,
-    &RPOP, &RPOPLPUSH, &RPUSH, &RPUSHX,
+    &BLMOVE,
+    &BLMPOP,
+    &BLPOP,
+    &BRPOP,
+    &BRPOPLPUSH,
+    &LINDEX,
+    &LINSERT,
+    &LLEN,
+    &LMOVE,
+    &LMPOP,
+    &LPOP,
+    &LPOS,
+    &LPUSH,
+    &LPUSHX,
+    &LRANGE,
+    &LREM,
+    &LSET,
+    &LTRIM,
+    &RPOP,
+    &RPOPLPUSH,
+    &RPUSH,
+    &RPUSHX,
 ];
 
 /// An end of a list.
@@ -214,7 +238,8 @@ struct Move<'a> {
 impl<'a> Move<'a> {
     fn take(args: &mut Args<'a>) -> Result<Move<'a>, CommandError> {
         let (source, target) = (args.take()?, args.take()?);
-        if args.is_empty() {
+        // The blocking ones have a timeout behind.
+        if args.len() < 2 {
             return Ok(Move { source, from: End::Right, target, to: End::Left });
         }
         let (from, to) = (End::take(args)?, End::take(args)?);
@@ -272,25 +297,31 @@ const LMPOP: Command = Command {
     run: Run::Shard(lmpop),
 };
 
-fn lmpop(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
+/// Number of keys, end and count of LMPOP.
+fn take_mpop(args: &mut Args<'_>) -> Result<(usize, End, usize), CommandError> {
     const NO_KEYS: CommandError = CommandError::text("ERR numkeys should be greater than 0");
     const NO_COUNT: CommandError = CommandError::text("ERR count should be greater than 0");
-    let numkeys = take_positive(&mut args, NO_KEYS)?;
+    let numkeys = take_positive(args, NO_KEYS)?;
     // One argument more must follow the keys: the end.
     if numkeys >= args.len() {
         return Err(CommandError::Syntax);
     }
-    let keys = args.rest().take(numkeys);
     for _ in 0..numkeys {
         args.take()?;
     }
-    let end = End::take(&mut args)?;
+    let end = End::take(args)?;
     let mut count = 1;
     if args.len() >= 2 && args.take_word("COUNT") {
-        count = take_positive(&mut args, NO_COUNT)?;
+        count = take_positive(args, NO_COUNT)?;
     }
     args.end()?;
-    for key in keys {
+    Ok((numkeys, end, count))
+}
+
+fn lmpop(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
+    let keys = args.rest().skip(1);
+    let (numkeys, end, count) = take_mpop(&mut args)?;
+    for key in keys.take(numkeys) {
         if let Some(loc) = cx.find(key) {
             let start = cx.out.len();
             cx.out.array(2);

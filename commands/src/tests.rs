@@ -44,7 +44,7 @@ fn declarations_agree() {
         };
         assert!(least >= 1, "{name}: the name itself counts");
         let has_keys = !matches!(command.keys, Keys::None);
-        if has_keys && matches!(command.run, Run::Shard(_)) {
+        if has_keys && command.run.handler().is_some() {
             assert!(
                 command.flags.has(Flags::READ) != command.flags.has(Flags::WRITE),
                 "{name}: reads or writes its keys"

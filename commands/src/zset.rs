@@ -2,6 +2,7 @@
 //! in `zset/pick.rs`, unions and the like in `zset/algebra.rs`.
 
 mod algebra;
+mod blocking;
 mod bounds;
 mod pick;
 mod range;
@@ -13,6 +14,7 @@ use damselfly_protocol::{Proto, ReplyWriter};
 
 use crate::{Args, Arity, CmdResult, Command, CommandError, Cx, Flags, Group, Keys, Run, Spread};
 use algebra::{ZDIFF, ZDIFFSTORE, ZINTER, ZINTERCARD, ZINTERSTORE, ZUNION, ZUNIONSTORE};
+use blocking::{BZMPOP, BZPOPMAX, BZPOPMIN};
 use pick::{ZMPOP, ZPOPMAX, ZPOPMIN, ZRANDMEMBER, ZSCAN};
 use range::{
     ZCOUNT, ZLEXCOUNT, ZRANGE, ZRANGEBYLEX, ZRANGEBYSCORE, ZRANGESTORE, ZREMRANGEBYLEX, ZREMRANGEBYRANK,
@@ -20,6 +22,9 @@ use range::{
 };
 
 pub(crate) const COMMANDS: &[&Command] = &[
+    &BZMPOP,
+    &BZPOPMAX,
+    &BZPOPMIN,
     &ZADD,
     &ZCARD,
     &ZCOUNT,

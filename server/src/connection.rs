@@ -12,6 +12,7 @@ use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 
 use damselfly_commands::Command;
 use damselfly_protocol::{Argv, Proto, ProtocolError, Requests, Scanner};
@@ -19,6 +20,7 @@ use rustix::buffer::spare_capacity;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
 
+use crate::blocking::Waiter;
 use crate::core::Work;
 use crate::modes::Modes;
 use crate::server_commands::subcommands::Subcommand;
@@ -189,6 +191,8 @@ pub struct Connection {
     pub multi: Option<Box<Transaction>>,
     /// WATCH.
     pub watching: Option<Box<Watching>>,
+    /// The command under way waits for data.
+    pub blocked: Option<Arc<Waiter>>,
     /// Close once the output is sent.
     pub closing: bool,
     /// AUTH was given or is not needed.
@@ -258,6 +262,7 @@ impl Connection {
             executing: false,
             multi: None,
             watching: None,
+            blocked: None,
             closing: false,
             authenticated,
             proto: Proto::Resp2,
@@ -442,6 +447,7 @@ impl Connection {
             + self.fills.capacity()
             + self.holes.capacity() * size_of::<Hole>()
             + self.multi.as_ref().map_or(0, |multi| multi.heap_bytes())
+            + self.blocked.as_ref().map_or(0, |waiter| waiter.heap_bytes())
     }
 }
 

@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::time::Instant;
 
-use damselfly_commands::{Command, CommandError, Cx, Flags, Merge, Run, Spread};
+use damselfly_commands::{Command, CommandError, Cx, Flags, Found, Merge, Spread};
 use damselfly_keyspace::{Event, Keyspace, Options, Portable};
 use damselfly_protocol::{Argv, Proto, ReplyWriter, Requests};
 
@@ -24,6 +24,7 @@ use crate::connection::ConnectionId;
 use crate::core::Core;
 use crate::execute::{Sender, run_handler, set_running};
 use crate::locks::{Scope, Ticket, lock_number};
+use crate::mailbox::Message;
 use crate::modes::Modes;
 use crate::tracking::{Asker, Reader};
 
@@ -201,6 +202,28 @@ impl Core {
         });
     }
 
+    /// Carries out a move from a key of one shard to a key of another, under locks that are already held.
+    pub(crate) fn move_held(&mut self, id: ConnectionId, found: Found, argv: &Argv<'_>, held: Held) {
+        let Spread::Relay(relay) = found.command.spread else { unreachable!("a move") };
+        let Some(connection) = self.connection(id) else { return self.unlock_all(held) };
+        let (db, proto) = (connection.db, connection.proto);
+        let owned = Owned::new(argv.iter());
+        let request = Request { id, command: found.command, index: found.index, db, proto, owned };
+        let [source, target] = [1, 2].map(|at| self.shared.owner(self.ks.hash(&argv[at])));
+        self.relay_held(relay, request, source, target, &held);
+    }
+
+    /// Gives locks on several cores back.
+    pub(crate) fn unlock_all(&mut self, held: Held) {
+        for (to, ticket) in held {
+            if to == self.id {
+                self.unlock(ticket);
+            } else {
+                self.post(to, Message::Job(Box::new(move |core| core.unlock(ticket))));
+            }
+        }
+    }
+
     fn run_split(&mut self, split: Split, held: Held) {
         let missing = Rc::new(Cell::new(held.len()));
         let replies = Rc::new(RefCell::new(vec![Vec::new(); held.len()]));
@@ -246,7 +269,9 @@ impl Core {
         proto: Proto,
         args: &[Vec<u8>],
     ) -> Vec<u8> {
-        let Run::Shard(handler) = command.run else { unreachable!("only commands over shards have parts") };
+        let Some(handler) = command.run.handler() else {
+            unreachable!("only commands over shards have parts")
+        };
         let owned = Owned::new(args.iter().map(Vec::as_slice));
         let mut out = Vec::new();
         let (db, shard) = (usize::from(db), self.id);
@@ -323,7 +348,7 @@ impl Core {
         copies: Vec<Copied>,
         held: &Held,
     ) {
-        let Run::Shard(handler) = command.run else {
+        let Some(handler) = command.run.handler() else {
             unreachable!("only commands over shards bring keys together")
         };
         let started = Instant::now();

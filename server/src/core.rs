@@ -14,9 +14,10 @@
 
 use std::any::Any;
 use std::collections::{HashMap, VecDeque};
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::os::fd::AsFd;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Poll as TaskPoll;
@@ -31,6 +32,7 @@ use damselfly_keyspace::{Keyspace, Options};
 use damselfly_protocol::{Limits, Requests};
 
 use crate::batch::Batch;
+use crate::blocking::Blocked;
 use crate::connection::{Client, Connection, ConnectionId, Got, Listener, Stream};
 use crate::execute::Prepared;
 use crate::listen::Listening;
@@ -110,6 +112,8 @@ pub struct Core {
     pub stats: CoreStats,
     /// Key locks of the shard.
     pub locks: Locks,
+    /// Those who wait for data.
+    pub blocked: Blocked,
     /// Keys of the shard that connections watch.
     pub watches: Watches,
     /// Requests from a peer's connection that wait behind a locked one of the same connection.
@@ -186,6 +190,7 @@ impl Core {
             pipeline_max: usize::MAX,
             stats: CoreStats::default(),
             locks: Locks::default(),
+            blocked: Blocked::default(),
             watches: Watches::default(),
             parked: HashMap::new(),
             places: Vec::new(),
@@ -229,6 +234,8 @@ impl Core {
         let watched = self.poll.watched()?;
         let mut tick = tokio::time::interval(self.tick_period);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut alarm = pin!(tokio::time::sleep(Duration::MAX));
+        let mut alarm_at = None;
         let mut ready = Vec::new();
         let mut turns = 0u32;
         let mut ticked = false;
@@ -251,9 +258,21 @@ impl Core {
             if !mailbox.fall_asleep() {
                 continue;
             }
+            let deadline = self.blocked.next_deadline();
+            if deadline != alarm_at {
+                alarm_at = deadline;
+                let millis = deadline.map_or(u64::MAX >> 20, |at| at.saturating_sub(Shared::now_ms()).max(1));
+                alarm
+                    .as_mut()
+                    .reset(tokio::time::Instant::now() + Duration::from_millis(millis.min(1 << 40)));
+            }
+            let mut rung = false;
             poll_fn(|cx| {
                 if tick.poll_tick(cx).is_ready() {
                     ticked = true;
+                }
+                if deadline.is_some() && alarm.as_mut().poll(cx).is_ready() {
+                    rung = true;
                 }
                 match watched.poll_read_ready(cx) {
                     // What is ready is taken completely by the next turn, and whatever comes after that makes a new
@@ -263,11 +282,14 @@ impl Core {
                         TaskPoll::Ready(Ok(()))
                     }
                     TaskPoll::Ready(Err(error)) => TaskPoll::Ready(Err(error)),
-                    TaskPoll::Pending if ticked => TaskPoll::Ready(Ok(())),
+                    TaskPoll::Pending if ticked || rung => TaskPoll::Ready(Ok(())),
                     TaskPoll::Pending => TaskPoll::Pending,
                 }
             })
             .await?;
+            if rung {
+                alarm_at = None;
+            }
             mailbox.wake_up();
         }
         self.close_all();
@@ -278,6 +300,7 @@ impl Core {
     fn turn(&mut self, ready: &mut Vec<Ready>, ticked: bool) -> io::Result<bool> {
         self.ks.now = Shared::now_ms();
         self.unpause_when_due();
+        self.end_due_waits();
         let mut more = self.take_messages();
         ready.clear();
         more |= self.poll.collect(ready)?;
@@ -353,6 +376,10 @@ impl Core {
         let Some(connection) = self.connection(id) else { return };
         connection.readable |= event.readable;
         connection.hung_up |= event.ended;
+        if event.ended && connection.blocked.is_some() {
+            self.close(id);
+            return;
+        }
         if event.writable && connection.pending_output() > 0 && !connection.flush() {
             self.close(id);
             return;
@@ -507,6 +534,9 @@ impl Core {
         }
         if let Some(watching) = connection.watching.take() {
             self.forget_watched(*watching);
+        }
+        if let Some(waiter) = connection.blocked.take() {
+            self.abandon(&waiter);
         }
         self.count_out();
         Some(connection)
@@ -807,6 +837,9 @@ impl Core {
     /// Releases a lock, if there is a ticket, and goes on with those that waited for it.
     pub fn unlock(&mut self, ticket: impl Into<Option<crate::locks::Ticket>>) {
         let Some(ticket) = ticket.into() else { return };
+        if self.blocked.has_ready() {
+            self.settle(None, Some(ticket));
+        }
         for (ticket, on_grant) in self.locks.release(ticket) {
             self.defer(move |core| on_grant(core, ticket));
         }
@@ -820,6 +853,26 @@ impl Core {
     ) {
         if let Some((ticket, on_grant)) = self.locks.acquire(scope, Box::new(on_grant)) {
             on_grant(self, ticket);
+        }
+    }
+
+    /// As [`Core::lock`], for a command that holds no other lock: it also waits for the end of a reservation.
+    pub fn lock_plain(
+        &mut self,
+        scope: crate::locks::Scope,
+        on_grant: impl FnOnce(&mut Core, crate::locks::Ticket) + 'static,
+    ) {
+        if let Some((scope, on_grant)) = self.locks.stand_back(scope, Box::new(on_grant)) {
+            self.lock(scope, on_grant);
+        }
+    }
+
+    /// Ends a key's reservation: those who wait for the key come first, then those who stood back.
+    pub fn unreserve(&mut self, number: u64) {
+        let stood_back = self.locks.unreserve(number);
+        self.settle(None, None);
+        for (scope, on_grant) in stood_back {
+            self.lock_plain(scope, on_grant);
         }
     }
 

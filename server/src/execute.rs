@@ -455,6 +455,10 @@ impl Core {
                 self.close_watch(Sender::Here(id), command, watch, argv);
                 flow
             }
+            Run::Block(_) => {
+                watch.stop(&mut self.stats);
+                self.block(id, argv, Found { command, index })
+            }
             Run::Shard(handler) => match ready.route {
                 Route::Here => {
                     if !self.locks.is_idle() && self.is_locked(id, command, argv) {
@@ -687,7 +691,7 @@ impl Core {
         replies: &mut Vec<u8>,
         watch: &mut Stopwatch,
     ) {
-        let Run::Shard(handler) = entry.command.run else {
+        let Some(handler) = entry.command.run.handler() else {
             unreachable!("only commands over one shard are forwarded")
         };
         let alone = self.is_timed_alone(entry.command, argv);
@@ -728,7 +732,7 @@ impl Core {
         let entry = first.entries[0];
         let numbers = self.lock_numbers(entry.command, usize::from(entry.db), &first.argv(0));
         self.parked.get_mut(&key).expect("found above").push_front(first);
-        self.lock(Scope::Keys(numbers), move |core, ticket| {
+        self.lock_plain(Scope::Keys(numbers), move |core, ticket| {
             let queue = core.parked.get_mut(&key).expect("parked until it is run");
             let mut alone = queue.pop_front().expect("parked until it is run");
             let mut replies = std::mem::take(&mut alone.replies);
@@ -811,8 +815,8 @@ impl Core {
         let numbers = self.lock_numbers(command, db, argv);
         let mut kept = Queued::default();
         kept.push(argv);
-        self.lock(Scope::Keys(numbers), move |core, ticket| {
-            if let (Some(argv), Run::Shard(handler)) = (kept.peek(), command.run) {
+        self.lock_plain(Scope::Keys(numbers), move |core, ticket| {
+            if let (Some(argv), Some(handler)) = (kept.peek(), command.run.handler()) {
                 let mut watch = Stopwatch::start();
                 watch.count(&mut core.stats, index);
                 core.run_here(id, command.name, index, handler, &argv);

@@ -41,6 +41,8 @@ pub struct Locks {
     tickets: BTreeMap<Ticket, Waiting>,
     queues: HashMap<u64, VecDeque<Ticket>>,
     whole: VecDeque<Ticket>,
+    /// Keys for which commands without locks of their own stand back, and those that do.
+    reserved: HashMap<u64, VecDeque<(Scope, OnGrant)>>,
 }
 
 /// The lock number of a key.
@@ -53,12 +55,49 @@ impl Locks {
     /// Whether nothing is locked: the one test on the common path.
     #[inline]
     pub fn is_idle(&self) -> bool {
-        self.tickets.is_empty()
+        self.tickets.is_empty() && self.reserved.is_empty()
     }
 
     /// Whether a command on this key must queue.
     pub fn is_locked(&self, number: u64) -> bool {
-        !self.whole.is_empty() || self.queues.contains_key(&number)
+        !self.whole.is_empty() || self.queues.contains_key(&number) || self.reserved.contains_key(&number)
+    }
+
+    /// Whether somebody else than this ticket's holder has a lock on the key, or it is reserved.
+    pub fn is_locked_for_others(&self, number: u64, ticket: Option<Ticket>) -> bool {
+        if self.reserved.contains_key(&number) {
+            return true;
+        }
+        let ours = ticket.is_some_and(|ticket| {
+            self.whole.front() == Some(&ticket)
+                || self.queues.get(&number).is_some_and(|queue| queue.front() == Some(&ticket))
+        });
+        !ours && (!self.whole.is_empty() || self.queues.contains_key(&number))
+    }
+
+    /// Reserves a key: commands without locks of their own wait, operations over several shards do not.
+    pub fn reserve(&mut self, number: u64) {
+        self.reserved.entry(number).or_default();
+    }
+
+    /// Ends a reservation; returns those who stood back, to queue again.
+    pub fn unreserve(&mut self, number: u64) -> VecDeque<(Scope, OnGrant)> {
+        self.reserved.remove(&number).unwrap_or_default()
+    }
+
+    /// Lets a command on reserved keys wait for the end of the reservation; otherwise it is given back.
+    pub fn stand_back(&mut self, scope: Scope, on_grant: OnGrant) -> Option<(Scope, OnGrant)> {
+        let reserved = match &scope {
+            Scope::Keys(keys) => keys.iter().find(|key| self.reserved.contains_key(key)),
+            Scope::Shard => None,
+        };
+        match reserved.and_then(|number| self.reserved.get_mut(number)) {
+            Some(queue) => {
+                queue.push_back((scope, on_grant));
+                None
+            }
+            None => Some((scope, on_grant)),
+        }
     }
 
     /// Queues for a scope. If the ticket is first everywhere it is returned with its continuation, to be run by the

@@ -5,6 +5,7 @@
 
 mod admin_http;
 mod batch;
+mod blocking;
 mod connection;
 mod coordinate;
 mod core;

@@ -6,6 +6,7 @@
 use damselfly_config::Events;
 
 use crate::core::Core;
+use crate::locks::Ticket;
 use crate::tracking::Reader;
 
 impl Core {
@@ -27,20 +28,39 @@ impl Core {
 
     #[cold]
     fn hand_round(&mut self, client: Option<Reader>) {
-        for event in self.ks.take_events() {
-            // What a group reads and acknowledges is no change to those who watch the stream, as in Redis.
-            if event.class.is_change() && event.class != damselfly_keyspace::Class::Quiet {
-                self.watches.touch(event.db, &event.key);
-                self.invalidate(&event.key, client);
+        self.settle(client, None);
+    }
+
+    /// Tells everybody what happened, serves those who waited for it, and tells what that changed, until all is
+    /// quiet. `releasing` is a lock about to be given back, whose keys are free for those who wait.
+    pub(crate) fn settle(&mut self, mut client: Option<Reader>, releasing: Option<Ticket>) {
+        loop {
+            for event in self.ks.take_events() {
+                // What a group reads and acknowledges is no change to those who watch the stream, as in Redis.
+                if event.class.is_change() && event.class != damselfly_keyspace::Class::Quiet {
+                    self.watches.touch(event.db, &event.key);
+                    self.invalidate(&event.key, client);
+                }
+                if event.class.is_change() {
+                    self.blocked.touch(event.db, &event.key);
+                }
+                self.notify(&event);
             }
-            self.notify(&event);
+            // What follows is done by those who waited.
+            client = None;
+            let served = self.blocked.has_ready() && self.serve_ready(releasing);
+            if !served && !self.ks.has_events() {
+                return;
+            }
         }
     }
 
     /// Switches the recording of changes on or off. To be called whenever somebody begins or ceases to care.
     pub(crate) fn observe(&mut self) {
-        self.ks.observed =
-            !self.watches.is_empty() || self.notifications != Events::default() || !self.tracking.is_idle();
+        self.ks.observed = !self.watches.is_empty()
+            || !self.blocked.is_empty()
+            || self.notifications != Events::default()
+            || !self.tracking.is_idle();
     }
 
     /// Removes all keys of a database of this shard.
@@ -54,5 +74,8 @@ impl Core {
         self.touch_watched(|at| at == one || at == other);
         self.ks.swap(one, other);
         self.touch_watched(|at| at == one || at == other);
+        self.blocked.touch_all(one);
+        self.blocked.touch_all(other);
+        self.settle(None, None);
     }
 }

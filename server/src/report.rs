@@ -8,7 +8,6 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
-use damselfly_commands::Flags;
 use damselfly_keyspace::{Cursor, Db, Stats, Type};
 
 use crate::connection::Listener;
@@ -218,8 +217,7 @@ impl CoreReport {
                 report.connections_other += 1;
                 report.processed_other = report.processed_other.wrapping_add(connection.commands);
             }
-            let blocking = connection.last_command.is_some_and(|last| last.flags.has(Flags::BLOCKING));
-            report.blocked += u64::from(connection.waiting && blocking);
+            report.blocked += u64::from(connection.blocked.is_some());
             let lib = match (&*client.lib_name, &*client.lib_ver) {
                 ("", "") => String::new(),
                 (name, version) => format!("{name}:{version}"),

@@ -357,7 +357,7 @@ impl Core {
                     }
                     continue;
                 }
-                Run::Shard(_) => match self.route(found.command, &argv) {
+                Run::Shard(_) | Run::Block(_) => match self.route(found.command, &argv) {
                     None => Place::Shard(None),
                     Some(Route::Here) => Place::Shard(Some(self.id)),
                     Some(Route::There(peer)) => Place::Shard(Some(peer)),
@@ -468,7 +468,7 @@ impl Core {
             return then(self, (watching, replies));
         }
         let numbers = self.transaction_locks(&parcel.transaction, parcel.db, parcel.watching.as_deref());
-        self.lock(Scope::Keys(numbers), move |core, ticket| {
+        self.lock_plain(Scope::Keys(numbers), move |core, ticket| {
             let watching = core.run_parcel(parcel, &mut replies);
             core.unlock(ticket);
             then(core, (watching, replies));
@@ -504,7 +504,7 @@ impl Core {
         proto: Proto,
         out: &mut Vec<u8>,
     ) {
-        let Run::Shard(handler) = found.command.run else { unreachable!("a command over one shard") };
+        let Some(handler) = found.command.run.handler() else { unreachable!("a command over one shard") };
         let started = Instant::now();
         let (name, shard) = (found.command.name, self.id);
         let failed = run_handler(name, shard, handler, &mut self.ks, &self.env, db, proto, argv, out);
@@ -625,6 +625,7 @@ impl Core {
                 matches!(found.command.spread, Spread::Sort)
                     && looks_further(found.command, &transaction.argv(i))
             }
+            Run::Block(_) => false,
         });
         let cores = self.shared.peers.len();
         if touches_all {
@@ -722,7 +723,7 @@ impl Exec {
                     core.stats.book(found.index, started.elapsed().as_nanos() as u64, 1);
                     flow
                 }
-                Run::Shard(_) => {
+                Run::Shard(_) | Run::Block(_) => {
                     core.coordinate(self.id, found.command, found.index, &argv);
                     Flow::Pause
                 }
@@ -804,13 +805,7 @@ impl Exec {
 
     /// Gives the locks back and lets the connection go on.
     fn end(self, core: &mut Core) {
-        for (to, ticket) in self.held {
-            if to == core.id {
-                core.unlock(ticket);
-            } else {
-                core.post(to, Message::Job(Box::new(move |core| core.unlock(ticket))));
-            }
-        }
+        core.unlock_all(self.held);
         let Some(connection) = core.connection(self.id) else { return };
         connection.executing = false;
         connection.muted = false;

@@ -3,7 +3,7 @@
 use damselfly_keyspace::{Keyspace, Options};
 use damselfly_protocol::{Proto, ReplyWriter, Requests};
 
-use crate::{Args, Cx, Env, Run, lookup};
+use crate::{Args, Cx, Env, lookup};
 
 /// One keyspace of two databases at a fixed instant, and the client's settings.
 pub(crate) struct Session {
@@ -29,7 +29,7 @@ impl Session {
         let (mut bytes, mut requests, mut out) = (Vec::new(), Requests::new(), Vec::new());
         assert!(requests.push_copy(&mut bytes, args.iter().copied()));
         let command = lookup(args[0]).unwrap_or_else(|| panic!("no {}", args[0].escape_ascii())).command;
-        let Run::Shard(handler) = command.run else { panic!("{} is the server's", command.name) };
+        let Some(handler) = command.run.handler() else { panic!("{} is the server's", command.name) };
         let argv = requests.argv(&bytes, 0);
         let mut writer = ReplyWriter::new(&mut out, Proto::Resp2);
         if !command.arity.allows(argv.len()) {

@@ -13,7 +13,7 @@ use crate::{Args, Arity, CmdResult, Command, CommandError, Cx, Flags, Group, Key
 
 /// The end of the order that is popped.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum End {
+pub(super) enum End {
     Lowest,
     Highest,
 }
@@ -28,7 +28,7 @@ impl End {
 }
 
 /// Replies with up to `count` members from an end of the set under a key, and removes them.
-fn pop(cx: &mut Cx<'_>, key: &[u8], end: End, count: usize, shape: Shape) -> CmdResult {
+pub(super) fn pop(cx: &mut Cx<'_>, key: &[u8], end: End, count: usize, shape: Shape) -> CmdResult {
     let out = &mut cx.out;
     let edit = cx.ks.edit(cx.db, key, |set: &mut SortedSet| {
         let len = set.len();
@@ -38,7 +38,11 @@ fn pop(cx: &mut Cx<'_>, key: &[u8], end: End, count: usize, shape: Shape) -> Cmd
             End::Highest => len - count..len,
         };
         let nested = shape == Shape::Nested;
-        out.array(if nested { count } else { 2 * count });
+        match shape {
+            Shape::Nested => out.array(count),
+            Shape::Flat => out.array(2 * count),
+            Shape::Bare => {}
+        }
         set.visit(ranks.clone(), end == End::Highest, |member, score| {
             if nested {
                 out.array(2);
@@ -59,11 +63,13 @@ fn pop(cx: &mut Cx<'_>, key: &[u8], end: End, count: usize, shape: Shape) -> Cmd
 
 /// How popped members are shown.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Shape {
+pub(super) enum Shape {
     /// Member, score, member, score.
     Flat,
     /// [member, score], [member, score].
     Nested,
+    /// Member, score, as parts of an array that is already begun.
+    Bare,
 }
 
 fn pop_from(cx: &mut Cx<'_>, mut args: Args<'_>, end: End) -> CmdResult {
@@ -100,7 +106,8 @@ pub(super) const ZMPOP: Command = Command {
     run: Run::Shard(zmpop),
 };
 
-fn zmpop(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
+/// Number of keys, end and count of ZMPOP.
+pub(super) fn take_mpop(args: &mut Args<'_>) -> Result<(usize, End, usize), CommandError> {
     const NO_KEYS: CommandError = CommandError::text("ERR numkeys should be greater than 0");
     const NO_COUNT: CommandError = CommandError::text("ERR count should be greater than 0");
     let positive = |text| parse_i64(text).and_then(|n| usize::try_from(n).ok()).filter(|&n| n > 0);
@@ -108,7 +115,6 @@ fn zmpop(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
     if keys >= args.len() {
         return Err(CommandError::Syntax);
     }
-    let candidates = args.rest().take(keys);
     for _ in 0..keys {
         args.take()?;
     }
@@ -124,7 +130,13 @@ fn zmpop(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
         count = positive(args.take()?).ok_or(NO_COUNT)?;
     }
     args.end()?;
-    for key in candidates {
+    Ok((keys, end, count))
+}
+
+pub(super) fn zmpop(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
+    let candidates = args.rest().skip(1);
+    let (keys, end, count) = take_mpop(&mut args)?;
+    for key in candidates.take(keys) {
         if cx.ks.peek::<SortedSet>(cx.db, key)?.is_some() {
             cx.out.array(2);
             cx.out.bulk(key);

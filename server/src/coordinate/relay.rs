@@ -43,12 +43,24 @@ impl Core {
             }
             scopes.insert(*core, Scope::Keys(vec![lock_number(db, self.ks.hash(&argv[at]))]));
         }
-        let args = Arc::new(request.owned.to_args());
-        self.lock_for(request.id, scopes, move |core, held: Held| {
-            let ticket = |of: usize| *held.iter().find(|(core, _)| *core == of).expect("both were locked");
-            let (source, target) = (ticket(source), ticket(target));
-            Running { relay, request, args, source, target }.look(core);
+        self.lock_for(request.id, scopes, move |core, held| {
+            core.relay_held(relay, request, source, target, &held);
         });
+    }
+
+    /// As [`Core::relay`], under locks that are already held.
+    pub(super) fn relay_held(
+        &mut self,
+        relay: &'static Relay,
+        request: Request,
+        source: usize,
+        target: usize,
+        held: &Held,
+    ) {
+        let args = Arc::new(request.owned.to_args());
+        let ticket = |of: usize| *held.iter().find(|(core, _)| *core == of).expect("both were locked");
+        let (source, target) = (ticket(source), ticket(target));
+        Running { relay, request, args, source, target }.look(self);
     }
 }
 

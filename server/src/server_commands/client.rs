@@ -164,7 +164,7 @@ fn pause(core: &mut Core, id: ConnectionId, word: &[u8], mut args: Args<'_>) -> 
     wait(core, id)
 }
 
-/// CLIENT UNBLOCK id [TIMEOUT | ERROR]. No command waits for data of others, so there is nobody to find.
+/// CLIENT UNBLOCK id [TIMEOUT | ERROR]
 fn unblock(core: &mut Core, id: ConnectionId, word: &[u8], mut args: Args<'_>) -> Outcome {
     match args.len() {
         0 => return Err(CommandError::arity("client|unblock")),
@@ -172,11 +172,19 @@ fn unblock(core: &mut Core, id: ConnectionId, word: &[u8], mut args: Args<'_>) -
         _ => return Err(wrong_shape("CLIENT", word)),
     }
     let number = args.take()?;
-    if !args.is_empty() && !args.take_word("TIMEOUT") && !args.take_word("ERROR") {
+    let with_error = args.take_word("ERROR");
+    if !args.is_empty() && !args.take_word("TIMEOUT") {
         return Err(CommandError::text("ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR"));
     }
-    parse_i64(number).ok_or(CommandError::NotInteger)?;
-    reply(core, id, |out| out.int(0))
+    let number = parse_i64(number).ok_or(CommandError::NotInteger)?;
+    let place = u64::try_from(number).ok().and_then(|number| core.shared.clients.get(&number).map(|at| *at));
+    let Some((to, waiting)) = place else { return reply(core, id, |out| out.int(0)) };
+    core.ask(
+        to,
+        move |core| core.unblock(waiting, with_error),
+        move |core, was_waiting| core.answer_with(id, |out| out.int(i64::from(was_waiting))),
+    );
+    wait(core, id)
 }
 
 const HELP: &[&str] = &[

@@ -52,6 +52,7 @@ fn line(core: &Core, connection: &Connection) -> String {
         (client.monitor, 'O'),
         (connection.modes.has(Modes::SUBSCRIBED), 'P'),
         (connection.multi.is_some(), 'x'),
+        (connection.blocked.is_some(), 'b'),
         (connection.watching.as_ref().is_some_and(|watching| watching.is_dirty()), 'd'),
         (tracker.is_some(), 't'),
         (tracker.is_some_and(|tracker| tracker.is_redirect_broken), 'R'),

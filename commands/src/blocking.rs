@@ -1,0 +1,93 @@
+//! Commands that wait until a key has something for them.
+//!
+//! Such a command is declared with what the server needs to carry the waiting out: how long, whether a key has
+//! what it waits for, and how to take it. Everything is about one key at a time, because keys may be on several shards
+//! and are looked at, one after the other, where they are.
+
+use damselfly_protocol::ReplyWriter;
+use damselfly_protocol::number::{parse_f64, parse_i64};
+
+use crate::{Args, CmdResult, CommandError, Cx, Handler};
+
+/// How long a command waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// Not at all.
+    Never,
+    /// This many milliseconds.
+    Millis(u64),
+    /// Until there is something.
+    Forever,
+}
+
+/// What a blocking command is made of. Keys are named by their place in the arguments behind the command's name.
+pub struct Blocking {
+    /// The command where nothing may wait: in transactions and scripts.
+    pub once: Handler,
+    /// Checks all arguments and says how long to wait.
+    pub wait: fn(Args<'_>) -> Result<Wait, CommandError>,
+    /// Only the first key is waited for; another one is a target.
+    pub first_only: bool,
+    /// What one waiter takes is gone for the others, so that when one of them finds nothing the others need not look.
+    pub exclusive: bool,
+    /// Replies for all keys that have something are put together. Otherwise the first key that has something is all.
+    pub gather: bool,
+    /// What must be remembered about a key when the waiting begins ("newer than now"); handed to `ready` and `take`.
+    pub mark: fn(&mut Cx<'_>, Args<'_>, usize) -> Vec<u8>,
+    /// Whether the key has something for the command. An error is the reply.
+    pub ready: fn(&mut Cx<'_>, Args<'_>, usize, &[u8]) -> Result<bool, CommandError>,
+    /// Takes it and replies; `ready` was true just before.
+    pub take: fn(&mut Cx<'_>, Args<'_>, usize, &[u8]) -> CmdResult,
+    /// Replies that the time is over.
+    pub nothing: fn(&mut ReplyWriter<'_>),
+}
+
+/// For commands that remember nothing.
+pub(crate) fn no_mark(_: &mut Cx<'_>, _: Args<'_>, _: usize) -> Vec<u8> {
+    Vec::new()
+}
+
+/// A timeout in seconds, with fractions.
+pub(crate) fn parse_timeout(text: &[u8]) -> Result<Wait, CommandError> {
+    const NOT_A_FLOAT: CommandError = CommandError::text("ERR timeout is not a float or out of range");
+    const OUT_OF_RANGE: CommandError = CommandError::text("ERR timeout is out of range");
+    let seconds = parse_f64(text).ok_or(NOT_A_FLOAT)?;
+    // Redis rounds up, so that a tiny timeout does not become "for ever".
+    let millis = (seconds * 1000.0).ceil();
+    if millis >= i64::MAX as f64 {
+        return Err(OUT_OF_RANGE);
+    }
+    if seconds < 0.0 {
+        return Err(NEGATIVE);
+    }
+    Ok(wait(millis as u64))
+}
+
+/// A timeout in milliseconds.
+pub fn parse_timeout_ms(text: &[u8]) -> Result<Wait, CommandError> {
+    const NOT_AN_INTEGER: CommandError = CommandError::text("ERR timeout is not an integer or out of range");
+    let millis = parse_i64(text).ok_or(NOT_AN_INTEGER)?;
+    u64::try_from(millis).map(wait).map_err(|_| NEGATIVE)
+}
+
+const NEGATIVE: CommandError = CommandError::text("ERR timeout is negative");
+
+fn wait(millis: u64) -> Wait {
+    if millis == 0 { Wait::Forever } else { Wait::Millis(millis) }
+}
+
+/// Tries keys in order; whether one had something.
+pub(crate) fn try_keys(
+    cx: &mut Cx<'_>,
+    args: Args<'_>,
+    keys: std::ops::Range<usize>,
+    blocking: &Blocking,
+) -> Result<bool, CommandError> {
+    for at in keys {
+        if (blocking.ready)(cx, args, at, &[])? {
+            (blocking.take)(cx, args, at, &[])?;
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}

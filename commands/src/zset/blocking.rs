@@ -1,0 +1,121 @@
+//! The sorted set commands that wait.
+
+use damselfly_keyspace::values::zset::SortedSet;
+
+use super::pick::{End, Shape, pop, take_mpop, zmpop};
+use crate::blocking::{Blocking, Wait, no_mark, parse_timeout, try_keys};
+use crate::{Args, Arity, CmdResult, Command, CommandError, Cx, Flags, Group, Keys, Run, Spread};
+
+/// What all of them are.
+const COMMON: Flags = Flags::WRITE.with(Flags::BLOCKING);
+
+/// The argument at `at`, which the arity has checked.
+fn arg<'a>(args: &Args<'a>, at: usize) -> Result<&'a [u8], CommandError> {
+    args.get(at).ok_or(CommandError::Syntax)
+}
+
+fn has_set(cx: &mut Cx<'_>, args: Args<'_>, at: usize, _: &[u8]) -> Result<bool, CommandError> {
+    Ok(cx.ks.peek::<SortedSet>(cx.db, arg(&args, at)?)?.is_some())
+}
+
+fn wait_last(args: Args<'_>) -> Result<Wait, CommandError> {
+    parse_timeout(arg(&args, args.len() - 1)?)
+}
+
+/// Takes one member and replies with the key, it and its score.
+fn pop_one(cx: &mut Cx<'_>, args: Args<'_>, at: usize, end: End) -> CmdResult {
+    let key = arg(&args, at)?;
+    cx.out.array(3);
+    cx.out.bulk(key);
+    pop(cx, key, end, 1, Shape::Bare)
+}
+
+fn pop_once(cx: &mut Cx<'_>, args: Args<'_>, blocking: &Blocking) -> CmdResult {
+    wait_last(args)?;
+    if !try_keys(cx, args, 0..args.len() - 1, blocking)? {
+        cx.out.null_array();
+    }
+    Ok(())
+}
+
+/// What they share.
+const BASE: Blocking = Blocking {
+    once: |cx, args| pop_once(cx, args, &BZPOPMIN_WAITS),
+    wait: wait_last,
+    first_only: false,
+    exclusive: true,
+    gather: false,
+    mark: no_mark,
+    ready: has_set,
+    take: |cx, args, at, _| pop_one(cx, args, at, End::Lowest),
+    nothing: |out| out.null_array(),
+};
+
+pub(super) const BZPOPMIN: Command = Command {
+    name: "BZPOPMIN",
+    arity: Arity::AtLeast(3),
+    keys: Keys::Range { first: 1, last: -2, step: 1 },
+    flags: COMMON.with(Flags::FAST),
+    spread: Spread::Together,
+    group: Group::SortedSet,
+    since: "5.0.0",
+    syntax: "key [key ...] timeout",
+    summary: "Takes the lowest member of the first of several sorted sets that is there, or waits for one.",
+    run: Run::Block(&BZPOPMIN_WAITS),
+};
+
+static BZPOPMIN_WAITS: Blocking = BASE;
+
+pub(super) const BZPOPMAX: Command = Command {
+    name: "BZPOPMAX",
+    arity: Arity::AtLeast(3),
+    keys: Keys::Range { first: 1, last: -2, step: 1 },
+    flags: COMMON.with(Flags::FAST),
+    spread: Spread::Together,
+    group: Group::SortedSet,
+    since: "5.0.0",
+    syntax: "key [key ...] timeout",
+    summary: "Takes the highest member of the first of several sorted sets that is there, or waits for one.",
+    run: Run::Block(&BZPOPMAX_WAITS),
+};
+
+static BZPOPMAX_WAITS: Blocking = Blocking {
+    once: |cx, args| pop_once(cx, args, &BZPOPMAX_WAITS),
+    take: |cx, args, at, _| pop_one(cx, args, at, End::Highest),
+    ..BASE
+};
+
+pub(super) const BZMPOP: Command = Command {
+    name: "BZMPOP",
+    arity: Arity::AtLeast(5),
+    keys: Keys::Counted { count: 2, also: 0 },
+    flags: COMMON.with(Flags::MOVABLE_KEYS),
+    spread: Spread::Together,
+    group: Group::SortedSet,
+    since: "7.0.0",
+    syntax: "timeout numkeys key [key ...] <MIN | MAX> [COUNT count]",
+    summary: "Takes the lowest or highest members of the first of several sorted sets that is there, or waits for one.",
+    run: Run::Block(&BZMPOP_WAITS),
+};
+
+static BZMPOP_WAITS: Blocking = Blocking {
+    once: |cx, mut args| {
+        parse_timeout(args.take()?)?;
+        zmpop(cx, args)
+    },
+    wait: |mut args| {
+        let wait = parse_timeout(args.take()?)?;
+        take_mpop(&mut args)?;
+        Ok(wait)
+    },
+    take: |cx, args, at, _| {
+        let mut rest = args;
+        rest.take()?;
+        let (_, end, count) = take_mpop(&mut rest)?;
+        let key = arg(&args, at)?;
+        cx.out.array(2);
+        cx.out.bulk(key);
+        pop(cx, key, end, count, Shape::Nested)
+    },
+    ..BASE
+};
