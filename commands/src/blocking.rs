@@ -32,8 +32,9 @@ pub struct Blocking {
     pub exclusive: bool,
     /// Replies for all keys that have something are put together. Otherwise the first key that has something is all.
     pub gather: bool,
-    /// What must be remembered about a key when the waiting begins ("newer than now"); handed to `ready` and `take`.
-    pub mark: fn(&mut Cx<'_>, Args<'_>, usize) -> Vec<u8>,
+    /// What must be remembered about a key when the waiting begins ("newer than now"); handed to `ready` and `take`. An
+    /// error is the reply, before anything is taken.
+    pub mark: fn(&mut Cx<'_>, Args<'_>, usize) -> Result<Vec<u8>, CommandError>,
     /// Whether the key has something for the command. An error is the reply.
     pub ready: fn(&mut Cx<'_>, Args<'_>, usize, &[u8]) -> Result<bool, CommandError>,
     /// Takes it and replies; `ready` was true just before.
@@ -43,14 +44,13 @@ pub struct Blocking {
 }
 
 /// For commands that remember nothing.
-pub(crate) fn no_mark(_: &mut Cx<'_>, _: Args<'_>, _: usize) -> Vec<u8> {
-    Vec::new()
+pub(crate) fn no_mark(_: &mut Cx<'_>, _: Args<'_>, _: usize) -> Result<Vec<u8>, CommandError> {
+    Ok(Vec::new())
 }
 
 /// A timeout in seconds, with fractions.
 pub(crate) fn parse_timeout(text: &[u8]) -> Result<Wait, CommandError> {
     const NOT_A_FLOAT: CommandError = CommandError::text("ERR timeout is not a float or out of range");
-    const OUT_OF_RANGE: CommandError = CommandError::text("ERR timeout is out of range");
     let seconds = parse_f64(text).ok_or(NOT_A_FLOAT)?;
     // Redis rounds up, so that a tiny timeout does not become "for ever".
     let millis = (seconds * 1000.0).ceil();
@@ -64,12 +64,17 @@ pub(crate) fn parse_timeout(text: &[u8]) -> Result<Wait, CommandError> {
 }
 
 /// A timeout in milliseconds.
-pub fn parse_timeout_ms(text: &[u8]) -> Result<Wait, CommandError> {
+pub(crate) fn parse_timeout_ms(text: &[u8]) -> Result<Wait, CommandError> {
     const NOT_AN_INTEGER: CommandError = CommandError::text("ERR timeout is not an integer or out of range");
     let millis = parse_i64(text).ok_or(NOT_AN_INTEGER)?;
+    // Together with the present time it must be a time.
+    if millis > i64::MAX - (1 << 42) {
+        return Err(OUT_OF_RANGE);
+    }
     u64::try_from(millis).map(wait).map_err(|_| NEGATIVE)
 }
 
+const OUT_OF_RANGE: CommandError = CommandError::text("ERR timeout is out of range");
 const NEGATIVE: CommandError = CommandError::text("ERR timeout is negative");
 
 fn wait(millis: u64) -> Wait {

@@ -300,7 +300,8 @@ impl Core {
             return;
         }
         for at in waiter.keys_on(self.id) {
-            let mark = self.with_cx(waiter, |cx| (waiter.blocking.mark)(cx, waiter.args(), at)).0;
+            // There was no error a moment ago, when the key was tried.
+            let mark = self.mark(waiter, at).unwrap_or_default();
             self.blocked.add(waiter.db, waiter.key(at), Place { waiter: waiter.clone(), at, mark });
         }
         self.observe();
@@ -313,6 +314,10 @@ impl Core {
         let mut cx = Cx { ks: &mut self.ks, db: waiter.db, out, env: &self.env };
         let result = work(&mut cx);
         (result, reply)
+    }
+
+    fn mark(&mut self, waiter: &Waiter, at: usize) -> Result<Vec<u8>, CommandError> {
+        self.with_cx(waiter, |cx| (waiter.blocking.mark)(cx, waiter.args(), at)).0
     }
 
     /// Whether a key of this shard has something for the waiter; nothing is taken.
@@ -331,7 +336,7 @@ impl Core {
             let mark = match mark {
                 Some(mark) => mark,
                 None => {
-                    fresh = (blocking.mark)(cx, args, at);
+                    fresh = (blocking.mark)(cx, args, at)?;
                     &fresh
                 }
             };
@@ -358,17 +363,28 @@ impl Core {
         reply
     }
 
+    /// The marks of the waiter's keys on this shard; the first error.
+    fn marks(&mut self, waiter: &Waiter) -> Result<Vec<Part>, (usize, CommandError)> {
+        let keys = waiter.keys_on(self.id);
+        keys.into_iter()
+            .map(|at| self.mark(waiter, at).map(|mark| (at, mark)).map_err(|error| (at, error)))
+            .collect()
+    }
+
+    /// What each of these keys of this shard has for the waiter.
+    fn gather_marked(&mut self, waiter: &Waiter, marks: Vec<Part>) -> Vec<Part> {
+        marks
+            .into_iter()
+            .filter_map(|(at, mark)| Some((at, self.try_key(waiter, at, Some(&mark))?)))
+            .collect()
+    }
+
     /// What each of the waiter's keys on this shard has for it; an error is the reply.
     fn gather_keys(&mut self, waiter: &Waiter) -> Result<Vec<Part>, Vec<u8>> {
-        let mut parts = Vec::new();
-        for at in waiter.keys_on(self.id) {
-            match self.try_key(waiter, at, None) {
-                Some(error) if error.first() == Some(&b'-') => return Err(error),
-                Some(reply) => parts.push((at, reply)),
-                None => {}
-            }
+        match self.marks(waiter) {
+            Ok(marks) => Ok(self.gather_marked(waiter, marks)),
+            Err((_, error)) => Err(self.error_reply(waiter, &error)),
         }
-        Ok(parts)
     }
 
     /// Runs `work` on a core, this one or another.
@@ -519,34 +535,82 @@ impl Core {
         );
     }
 
-    /// Puts together what the keys on all shards have.
+    /// Puts together what the keys on all shards have. No key is touched before all have been found to be in order.
     fn gather_spread(&mut self, waiter: Arc<Waiter>, held: Held, may_wait: bool) {
-        let missing = Rc::new(Cell::new(held.len()));
-        let gathered: Rc<RefCell<Result<Vec<Part>, Vec<u8>>>> = Rc::new(RefCell::new(Ok(Vec::new())));
-        for (to, _) in held.clone() {
-            let (asking, waiter, held) = (waiter.clone(), waiter.clone(), held.clone());
-            let (missing, gathered) = (missing.clone(), gathered.clone());
-            self.ask(
-                to,
-                move |core| {
-                    let parts = core.gather_keys(&asking);
-                    core.after_command();
-                    parts
-                },
-                move |core, parts| {
-                    match (&mut *gathered.borrow_mut(), parts) {
-                        (Ok(all), Ok(parts)) => all.extend(parts),
-                        (Err(_), _) => {}
-                        (all, error) => *all = error,
+        let asking = waiter.clone();
+        let shards = waiter.shards();
+        self.ask_some(
+            shards,
+            move |core, _| core.marks(&asking),
+            move |core, marked| {
+                let mut marks = Vec::new();
+                let mut first_error: Option<(usize, CommandError)> = None;
+                for (shard, result) in marked {
+                    match result {
+                        Ok(of_shard) => marks.push((shard, of_shard)),
+                        Err(error) if first_error.as_ref().is_none_or(|first| error.0 < first.0) => {
+                            first_error = Some(error);
+                        }
+                        Err(_) => {}
                     }
+                }
+                if let Some((_, error)) = first_error {
+                    let reply = core.error_reply(&waiter, &error);
+                    return core.leave_spread(&waiter, held, Some(reply), may_wait);
+                }
+                core.take_spread(waiter, marks, held, may_wait);
+            },
+        );
+    }
+
+    fn take_spread(
+        &mut self,
+        waiter: Arc<Waiter>,
+        marks: Vec<(usize, Vec<Part>)>,
+        held: Held,
+        may_wait: bool,
+    ) {
+        let asking = waiter.clone();
+        let shards = marks.iter().map(|(shard, _)| *shard).collect();
+        self.ask_some(
+            shards,
+            move |core, shard| {
+                let mine = marks.iter().find(|(of, _)| *of == shard).map(|(_, marks)| marks.clone());
+                let parts = core.gather_marked(&asking, mine.unwrap_or_default());
+                core.after_command();
+                parts
+            },
+            move |core, gathered| {
+                let parts: Vec<Part> = gathered.into_iter().flat_map(|(_, parts)| parts).collect();
+                let reply = (!parts.is_empty()).then(|| join(waiter.proto, parts));
+                core.leave_spread(&waiter, held, reply, may_wait);
+            },
+        );
+    }
+
+    /// Asks these shards the same and goes on with all answers.
+    fn ask_some<R: Send + 'static>(
+        &mut self,
+        shards: Vec<usize>,
+        work: impl FnOnce(&mut Core, usize) -> R + Clone + Send + 'static,
+        then: impl FnOnce(&mut Core, Vec<(usize, R)>) + 'static,
+    ) {
+        let missing = Rc::new(Cell::new(shards.len()));
+        let answers = Rc::new(RefCell::new(Vec::new()));
+        let then = Rc::new(Cell::new(Some(then)));
+        for shard in shards {
+            let (missing, answers, then) = (missing.clone(), answers.clone(), then.clone());
+            let work = work.clone();
+            self.ask(
+                shard,
+                move |core| work(core, shard),
+                move |core, answer| {
+                    answers.borrow_mut().push((shard, answer));
                     missing.set(missing.get() - 1);
-                    if missing.get() == 0 {
-                        let reply = match gathered.replace(Ok(Vec::new())) {
-                            Ok(parts) if parts.is_empty() => None,
-                            Ok(parts) => Some(join(waiter.proto, parts)),
-                            Err(error) => Some(error),
-                        };
-                        core.leave_spread(&waiter, held, reply, may_wait);
+                    if missing.get() == 0
+                        && let Some(then) = then.take()
+                    {
+                        then(core, answers.take());
                     }
                 },
             );
@@ -674,7 +738,10 @@ impl Core {
                     break;
                 }
                 Ok(_) => match self.try_key(waiter, place.at, Some(&place.mark)) {
-                    Some(reply) => {
+                    Some(mut reply) => {
+                        if waiter.blocking.gather && reply.first() != Some(&b'-') {
+                            reply = join(waiter.proto, vec![(place.at, reply)]);
+                        }
                         served.push(waiter.clone());
                         self.deliver_from_queue(place, reply);
                     }

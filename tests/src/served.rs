@@ -23,13 +23,13 @@ const GROUPS: &[(&str, &str)] = &[
     ("hyperloglog", "pf*"),
     (
         "list",
-        "blmove blmpop blpop brpop brpoplpush lindex linsert llen lmove lmpop lpop lpos lpush lpushx lrange lrem lset \
+        "lindex linsert llen lmove lmpop lpop lpos lpush lpushx lrange lrem lset \
          ltrim rpop rpoplpush rpush rpushx",
     ),
     ("persistence", "bgsave lastsave save"),
     ("replication", "replconf replicaof slaveof wait"),
     ("shrink", "shrink"),
-    ("zset", "bzmpop bzpopmax bzpopmin z*"),
+    ("zset", "z*"),
 ];
 
 /// Groups whose commands change a connection: nothing that follows in a script is the same without them.

@@ -4,11 +4,12 @@
 //! where on in each stream as things are at this moment ([`Read::resolve`]), and what is there ([`read_streams`]),
 //! which can be tried again with the same positions whenever something was added.
 
+use damselfly_keyspace::Class;
 use damselfly_keyspace::stream::{Stream, StreamId};
-use damselfly_keyspace::{Class, UnixMs};
 use damselfly_protocol::{Argv, Proto, ReplyWriter};
 
 use super::{id, reply};
+use crate::blocking::{Blocking, Wait, parse_timeout_ms};
 use crate::error::printable;
 use crate::{Args, Arity, CmdResult, Command, CommandError, Cx, Flags, Group, Keys, Run, Spread};
 
@@ -22,7 +23,7 @@ pub(super) const XREAD: Command = Command {
     since: "5.0.0",
     syntax: "[COUNT count] [BLOCK milliseconds] STREAMS key [key ...] id [id ...]",
     summary: "Returns the entries of streams behind given ids.",
-    run: Run::Shard(xread),
+    run: Run::Block(&XREAD_WAITS),
 };
 
 pub(super) const XREADGROUP: Command = Command {
@@ -35,7 +36,30 @@ pub(super) const XREADGROUP: Command = Command {
     since: "5.0.0",
     syntax: "GROUP group consumer [COUNT count] [BLOCK milliseconds] [NOACK] STREAMS key [key ...] id [id ...]",
     summary: "Returns new entries to a consumer of a group, or those that it has pending.",
-    run: Run::Shard(xreadgroup),
+    run: Run::Block(&XREADGROUP_WAITS),
+};
+
+static XREAD_WAITS: Blocking = BASE;
+
+const BASE: Blocking = Blocking {
+    once: |cx, args| read(cx, args, false),
+    wait: |args| wait(args, false),
+    mark: |cx, args, at| mark(cx, args, at, false),
+    ready: |cx, args, at, mark| ready(cx, args, at, mark, false),
+    take: |cx, args, at, mark| take(cx, args, at, mark, false),
+    first_only: false,
+    exclusive: false,
+    gather: true,
+    nothing: |out| out.null_array(),
+};
+
+static XREADGROUP_WAITS: Blocking = Blocking {
+    once: |cx, args| read(cx, args, true),
+    wait: |args| wait(args, true),
+    mark: |cx, args, at| mark(cx, args, at, true),
+    ready: |cx, args, at, mark| ready(cx, args, at, mark, true),
+    take: |cx, args, at, mark| take(cx, args, at, mark, true),
+    ..BASE
 };
 
 /// The first half of what is behind STREAMS.
@@ -58,16 +82,8 @@ fn stream_keys(argv: &Argv<'_>, positions: &mut Vec<usize>) {
     }
 }
 
-fn xread(cx: &mut Cx<'_>, args: Args<'_>) -> CmdResult {
-    read(cx, args, false)
-}
-
-fn xreadgroup(cx: &mut Cx<'_>, args: Args<'_>) -> CmdResult {
-    read(cx, args, true)
-}
-
 fn read(cx: &mut Cx<'_>, args: Args<'_>, of_group: bool) -> CmdResult {
-    let read = Read::parse(args, of_group, cx.ks.now)?;
+    let read = Read::parse(args, of_group)?;
     let from = read.resolve(cx)?;
     match read_streams(cx, &read, &from)? {
         Outcome::Served => {}
@@ -76,8 +92,75 @@ fn read(cx: &mut Cx<'_>, args: Args<'_>, of_group: bool) -> CmdResult {
     Ok(())
 }
 
+fn wait(args: Args<'_>, of_group: bool) -> Result<Wait, CommandError> {
+    Ok(Read::parse(args, of_group)?.wait)
+}
+
+/// Where a key is read from: an id, or nothing for what the group has not read.
+fn mark(cx: &mut Cx<'_>, args: Args<'_>, at: usize, of_group: bool) -> Result<Vec<u8>, CommandError> {
+    let read = Read::parse(args, of_group)?;
+    let (key, text) = read.pair(args, at)?;
+    Ok(match read.resolve_one(cx, key, text)? {
+        From::After(id) => [id.ms.to_be_bytes(), id.seq.to_be_bytes()].concat(),
+        From::Unread => Vec::new(),
+    })
+}
+
+/// The other way round.
+fn from_mark(mark: &[u8]) -> From {
+    match mark.split_first_chunk() {
+        Some((ms, seq)) => {
+            let seq = u64::from_be_bytes(seq.try_into().expect("a mark is two numbers"));
+            From::After(StreamId { ms: u64::from_be_bytes(*ms), seq })
+        }
+        None => From::Unread,
+    }
+}
+
+fn ready(
+    cx: &mut Cx<'_>,
+    args: Args<'_>,
+    at: usize,
+    mark: &[u8],
+    of_group: bool,
+) -> Result<bool, CommandError> {
+    let read = Read::parse(args, of_group)?;
+    let (key, _) = read.pair(args, at)?;
+    let stream = cx.ks.peek::<Stream>(cx.db, key)?;
+    let Some((name, _)) = read.reader else {
+        let From::After(after) = from_mark(mark) else { unreachable!("only groups know what is unread") };
+        return Ok(stream.is_some_and(|stream| has_after(stream, after)));
+    };
+    let Some(stream) = stream else { return Err(DELETED) };
+    let Some(group) = stream.group(name) else { return Err(no_group(key, name)) };
+    Ok(match from_mark(mark) {
+        From::Unread => has_after(stream, group.last_id()),
+        // What a consumer has pending is an answer, even if it is nothing.
+        From::After(_) => true,
+    })
+}
+
+const DELETED: CommandError = CommandError::text("UNBLOCKED the stream key no longer exists");
+
+fn has_after(stream: &Stream, after: StreamId) -> bool {
+    let start = after.next().filter(|&start| start <= stream.last_id());
+    start.is_some_and(|start| stream.range(start, StreamId::MAX).next().is_some())
+}
+
+fn take(cx: &mut Cx<'_>, args: Args<'_>, at: usize, mark: &[u8], of_group: bool) -> CmdResult {
+    let read = Read::parse(args, of_group)?;
+    let (key, _) = read.pair(args, at)?;
+    let from = from_mark(mark);
+    match read.reader {
+        None => read_entries(cx, &read, key, from)?,
+        Some((group, consumer)) => read_as(cx, &read, key, from, group, consumer)?,
+    };
+    Ok(())
+}
+
 /// What was asked.
 struct Read<'a> {
+    wait: Wait,
     /// The group and the consumer of XREADGROUP.
     reader: Option<(&'a [u8], &'a [u8])>,
     no_ack: bool,
@@ -108,7 +191,7 @@ enum Outcome {
 const UNREAD: StreamId = StreamId::MAX;
 
 impl<'a> Read<'a> {
-    fn parse(mut args: Args<'a>, of_group: bool, now: UnixMs) -> Result<Read<'a>, CommandError> {
+    fn parse(mut args: Args<'a>, of_group: bool) -> Result<Read<'a>, CommandError> {
         const GROUP: CommandError = CommandError::text(
             "ERR The GROUP option is only supported by XREADGROUP. You called XREAD instead.",
         );
@@ -119,11 +202,12 @@ impl<'a> Read<'a> {
             "ERR Unbalanced XREAD list of streams: for each stream key an ID or '$' must be specified.",
         );
         const NO_GROUP: CommandError = CommandError::text("ERR Missing GROUP option for XREADGROUP");
-        let mut read = Read { reader: None, no_ack: false, count: usize::MAX, streams: args };
+        let mut read =
+            Read { wait: Wait::Never, reader: None, no_ack: false, count: usize::MAX, streams: args };
         loop {
             let more = args.len().checked_sub(1).ok_or(CommandError::Syntax)?;
             if more > 0 && args.take_word("BLOCK") {
-                check_timeout(args.take()?, now)?;
+                read.wait = parse_timeout_ms(args.take()?)?;
             } else if more > 0 && args.take_word("COUNT") {
                 read.count = match args.take_int()? {
                     ..=0 => usize::MAX,
@@ -161,8 +245,18 @@ impl<'a> Read<'a> {
         self.streams.rest().take(count).zip(self.streams.rest().skip(count))
     }
 
+    /// The pair whose key is argument `at`.
+    fn pair(&self, args: Args<'a>, at: usize) -> Result<(&'a [u8], &'a [u8]), CommandError> {
+        let number = at.checked_sub(args.len() - self.streams.len()).ok_or(CommandError::Syntax)?;
+        self.pairs().nth(number).ok_or(CommandError::Syntax)
+    }
+
     /// Where each stream is read from, its end (`$`, `+`) being where it is now.
     fn resolve(&self, cx: &mut Cx<'_>) -> Result<Vec<From>, CommandError> {
+        self.pairs().map(|(key, text)| self.resolve_one(cx, key, text)).collect()
+    }
+
+    fn resolve_one(&self, cx: &mut Cx<'_>, key: &[u8], text: &[u8]) -> Result<From, CommandError> {
         const END: CommandError = CommandError::text(
             "ERR The $ ID is meaningless in the context of XREADGROUP: you want to read the history of this \
              consumer by specifying a proper ID, or use the > ID to get new messages. The $ ID would just return \
@@ -176,29 +270,25 @@ impl<'a> Read<'a> {
         const NOT_OF_GROUP: CommandError = CommandError::text(
             "ERR The > ID can be specified only when calling XREADGROUP using the GROUP <group> <consumer> option.",
         );
-        let mut from = Vec::with_capacity(self.pairs().len());
-        for (key, text) in self.pairs() {
-            let stream = cx.ks.view::<Stream>(cx.db, key)?;
-            if let Some((group, _)) = self.reader
-                && stream.is_none_or(|stream| stream.group(group).is_none())
-            {
-                return Err(no_group(key, group));
-            }
-            let of_group = self.reader.is_some();
-            from.push(match text {
-                b"$" if of_group => return Err(END),
-                b"$" => From::After(stream.map_or(StreamId::MIN, Stream::last_id)),
-                b"+" if of_group => return Err(LAST),
-                b"+" => From::After(stream.map_or(StreamId::MIN, before_last)),
-                b">" if of_group => From::Unread,
-                b">" => return Err(NOT_OF_GROUP),
-                _ => match id::exact(text)? {
-                    UNREAD if of_group => From::Unread,
-                    id => From::After(id),
-                },
-            });
+        let stream = cx.ks.view::<Stream>(cx.db, key)?;
+        if let Some((group, _)) = self.reader
+            && stream.is_none_or(|stream| stream.group(group).is_none())
+        {
+            return Err(no_group(key, group));
         }
-        Ok(from)
+        let of_group = self.reader.is_some();
+        Ok(match text {
+            b"$" if of_group => return Err(END),
+            b"$" => From::After(stream.map_or(StreamId::MIN, Stream::last_id)),
+            b"+" if of_group => return Err(LAST),
+            b"+" => From::After(stream.map_or(StreamId::MIN, before_last)),
+            b">" if of_group => From::Unread,
+            b">" => return Err(NOT_OF_GROUP),
+            _ => match id::exact(text)? {
+                UNREAD if of_group => From::Unread,
+                id => From::After(id),
+            },
+        })
     }
 }
 
@@ -213,18 +303,6 @@ fn no_group(key: &[u8], group: &[u8]) -> CommandError {
     CommandError::owned(format!(
         "NOGROUP No such key '{key}' or consumer group '{group}' in XREADGROUP with GROUP option"
     ))
-}
-
-/// Refuses what is no time to wait.
-fn check_timeout(text: &[u8], now: UnixMs) -> CmdResult {
-    const NOT_INTEGER: CommandError = CommandError::text("ERR timeout is not an integer or out of range");
-    const NEGATIVE: CommandError = CommandError::text("ERR timeout is negative");
-    const TOO_LONG: CommandError = CommandError::text("ERR timeout is out of range");
-    let timeout = damselfly_protocol::number::parse_i64(text).ok_or(NOT_INTEGER)?;
-    if timeout < 0 {
-        return Err(NEGATIVE);
-    }
-    timeout.checked_add_unsigned(now).map(|_| ()).ok_or(TOO_LONG)
 }
 
 /// Replies with what there is: an array, in RESP3 a map, of the streams that have something, in the order asked for.
