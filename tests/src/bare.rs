@@ -129,6 +129,7 @@ impl Executor for Bare {
                 Ok(Reply::Error(text.into_bytes()))
             }
             Run::Shard(handler) => self.run(self.db_of(client), handler, request),
+            Run::Block(blocking) => self.run(self.db_of(client), blocking.once, request),
             Run::Server(_) => self.serve(client, request).ok_or(format!("{NEEDS_SERVER}: {name}")),
         }
     }
