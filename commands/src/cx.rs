@@ -9,6 +9,7 @@ use damselfly_protocol::reply::ReplyWriter;
 use damselfly_sketches::hll;
 
 use crate::error::CommandError;
+use crate::long::Later;
 
 /// Settings that handlers need, copied from the configuration whenever it changes.
 #[derive(Clone, Debug)]
@@ -53,6 +54,8 @@ pub struct Cx<'a> {
     pub out: ReplyWriter<'a>,
     /// Settings.
     pub env: &'a Env,
+    /// Where the rest of a long reply goes; `None` where it must be whole at once.
+    pub later: Later<'a>,
 }
 
 /// A string value as it is stored.

@@ -12,6 +12,7 @@ use damselfly_keyspace::{Class, Expiry, Item};
 use damselfly_protocol::ReplyWriter;
 use damselfly_protocol::long_double::{IncrByFloatError, LongDouble, incr_by_float};
 
+use crate::long::{Walk, put_aside};
 use crate::{Args, Arity, CmdResult, Command, CommandError, Cx, Flags, Group, Keys, Run, Spread};
 use lifetime::{
     HEXPIRE, HEXPIREAT, HEXPIRETIME, HGETDEL, HGETEX, HPERSIST, HPEXPIRE, HPEXPIREAT, HPEXPIRETIME, HPTTL,
@@ -168,14 +169,31 @@ const HGETALL: Command = Command {
     run: Run::Shard(hgetall),
 };
 
-fn hgetall(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
+fn hgetall(cx: &mut Cx<'_>, args: Args<'_>) -> CmdResult {
+    reply_fields(cx, args, true, true)
+}
+
+/// Replies with the names or the values of all fields, or with both.
+fn reply_fields(cx: &mut Cx<'_>, mut args: Args<'_>, names: bool, values: bool) -> CmdResult {
     let now = cx.ks.now;
     let hash = cx.ks.view::<Hash>(cx.db, args.take()?)?;
-    cx.out.map(hash.map_or(0, |hash| hash.len(now)));
-    if let Some(hash) = hash {
+    let len = hash.map_or(0, |hash| hash.len(now));
+    if names && values {
+        cx.out.map(len);
+    } else {
+        cx.out.array(len);
+    }
+    let Some(hash) = hash else { return Ok(()) };
+    let size = (len, len, hash.heap_bytes());
+    let walk = || Walk::Fields { cursor: 0, now, names, values };
+    if !put_aside(&mut cx.later, cx.out.proto(), hash, size, walk) {
         hash.for_each(now, |field| {
-            reply_item(&mut cx.out, field.field);
-            reply_item(&mut cx.out, field.value);
+            if names {
+                reply_item(&mut cx.out, field.field);
+            }
+            if values {
+                reply_item(&mut cx.out, field.value);
+            }
         });
     }
     Ok(())
@@ -261,14 +279,8 @@ const HKEYS: Command = Command {
     run: Run::Shard(hkeys),
 };
 
-fn hkeys(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
-    let now = cx.ks.now;
-    let hash = cx.ks.view::<Hash>(cx.db, args.take()?)?;
-    cx.out.array(hash.map_or(0, |hash| hash.len(now)));
-    if let Some(hash) = hash {
-        hash.for_each(now, |field| reply_item(&mut cx.out, field.field));
-    }
-    Ok(())
+fn hkeys(cx: &mut Cx<'_>, args: Args<'_>) -> CmdResult {
+    reply_fields(cx, args, true, false)
 }
 
 const HLEN: Command = Command {
@@ -431,12 +443,6 @@ const HVALS: Command = Command {
     run: Run::Shard(hvals),
 };
 
-fn hvals(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
-    let now = cx.ks.now;
-    let hash = cx.ks.view::<Hash>(cx.db, args.take()?)?;
-    cx.out.array(hash.map_or(0, |hash| hash.len(now)));
-    if let Some(hash) = hash {
-        hash.for_each(now, |field| reply_item(&mut cx.out, field.value));
-    }
-    Ok(())
+fn hvals(cx: &mut Cx<'_>, args: Args<'_>) -> CmdResult {
+    reply_fields(cx, args, false, true)
 }

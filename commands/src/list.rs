@@ -11,6 +11,7 @@ use damselfly_keyspace::{Class, Item, List, Loc};
 use damselfly_protocol::number::parse_i64;
 use damselfly_protocol::reply::ReplyWriter;
 
+use crate::long::{Walk, put_aside};
 use crate::relay::{Looked, Parcel, Relay};
 use crate::{Args, Arity, CmdResult, Command, CommandError, Cx, Flags, Group, Keys, Run, Spread};
 
@@ -574,7 +575,10 @@ fn lrange(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
     };
     let span = span(start, stop, list.len());
     out.array(span.len());
-    list.range(span.start, span.end).for_each(|item| reply_item(out, item));
+    let size = (span.len(), list.len(), list.heap_bytes());
+    if !put_aside(&mut cx.later, out.proto(), list, size, || Walk::Elements(span.clone())) {
+        list.range(span.start, span.end).for_each(|item| reply_item(out, item));
+    }
     Ok(())
 }
 

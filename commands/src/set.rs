@@ -9,6 +9,7 @@ use damselfly_keyspace::{Class, Item, UnixMs};
 use damselfly_protocol::ReplyWriter;
 
 use crate::lifetime::member_deadline;
+use crate::long::{Walk, put_aside};
 use crate::relay::{Looked, Parcel, Relay};
 use crate::{Args, Arity, CmdResult, Command, CommandError, Cx, Flags, Group, Keys, Run, Spread};
 use algebra::{SDIFF, SDIFFSTORE, SINTER, SINTERCARD, SINTERSTORE, SUNION, SUNIONSTORE};
@@ -199,8 +200,11 @@ const SMEMBERS: Command = Command {
 fn smembers(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
     let set = cx.ks.view::<Set>(cx.db, args.take()?)?;
     let out = &mut cx.out;
-    out.set(set.map_or(0, Set::len));
-    if let Some(set) = set {
+    let len = set.map_or(0, Set::len);
+    out.set(len);
+    let Some(set) = set else { return Ok(()) };
+    let size = (len, len, set.heap_bytes());
+    if !put_aside(&mut cx.later, out.proto(), set, size, || Walk::Members { cursor: 0 }) {
         set.iter().for_each(|member| reply_item(out, member));
     }
     Ok(())

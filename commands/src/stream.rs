@@ -11,13 +11,14 @@ mod group;
 mod id;
 mod info;
 mod read;
-mod reply;
+pub(crate) mod reply;
 mod trim;
 
 use damselfly_keyspace::Class;
 use damselfly_keyspace::stream::{Stream, StreamId};
 
 use crate::error::printable;
+use crate::long::{Walk, put_aside};
 use crate::{Args, Arity, CmdResult, Command, CommandError, Cx, Flags, Group, Keys, Run, Spread};
 use claim::{XAUTOCLAIM, XCLAIM};
 use group::{XACK, XGROUP, XPENDING};
@@ -238,6 +239,19 @@ fn range(cx: &mut Cx<'_>, mut args: Args<'_>, reverse: bool) -> CmdResult {
     if count == 0 {
         cx.out.null_array();
         return Ok(());
+    }
+    if start <= stream.first_id() && stream.last_id() <= end {
+        // How many they are is known without a look at them.
+        let len = usize::try_from(stream.len()).unwrap_or(usize::MAX);
+        let left = len.min(count);
+        let walk = || Walk::Entries { start, end, reverse, left };
+        let before = cx.out.len();
+        cx.out.array(left);
+        let size = (left, len, stream.heap_bytes());
+        if put_aside(&mut cx.later, cx.out.proto(), stream, size, walk) {
+            return Ok(());
+        }
+        cx.out.truncate(before);
     }
     let range = if reverse { stream.range_reverse(start, end) } else { stream.range(start, end) };
     reply::entries(&mut cx.out, range, count, stream.len());

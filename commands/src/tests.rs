@@ -8,6 +8,7 @@ mod geo;
 mod hash;
 mod hyperloglog;
 mod list;
+mod long;
 mod session;
 mod set;
 mod sketches;

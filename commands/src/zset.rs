@@ -61,7 +61,7 @@ pub(crate) const COMMANDS: &[&Command] = &[
 
 /// A reply of members, with their scores or without: RESP2 has one flat array of both, RESP3 an array of pairs.
 #[derive(Clone, Copy)]
-struct Pairs {
+pub(crate) struct Pairs {
     scores: bool,
     nested: bool,
 }
@@ -76,7 +76,7 @@ impl Pairs {
     }
 
     #[inline]
-    fn write(self, out: &mut ReplyWriter<'_>, member: &[u8], score: f64) {
+    pub(crate) fn write(self, out: &mut ReplyWriter<'_>, member: &[u8], score: f64) {
         if self.nested {
             out.array(2);
         }

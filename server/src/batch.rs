@@ -3,7 +3,9 @@
 //! All connections of a core share the batch for a peer: one message per peer and turn however many clients and
 //! pipelined requests it carries. The box travels there and back and is then used again.
 
-use damselfly_commands::Command;
+use std::collections::VecDeque;
+
+use damselfly_commands::{Command, Long};
 use damselfly_protocol::{Argv, Proto, Requests};
 
 use crate::connection::ConnectionId;
@@ -47,6 +49,8 @@ pub struct Batch {
     pub replies: Vec<u8>,
     /// Where each reply ends.
     pub ends: Vec<u32>,
+    /// Rests of long replies, with the numbers of their requests, in their order.
+    pub longs: VecDeque<(usize, Box<Long>)>,
 }
 
 impl Batch {
@@ -77,6 +81,7 @@ impl Batch {
         self.entries.clear();
         self.requests.clear();
         self.ends.clear();
+        self.longs.clear();
         for buffer in [&mut self.bytes, &mut self.replies] {
             buffer.clear();
             if buffer.capacity() > BYTES_KEPT_MAX {

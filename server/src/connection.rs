@@ -7,6 +7,10 @@
 //! Replies in order: a request for another core leaves a *hole* in the output. Replies of later requests are
 //! appended behind it; when the last hole is filled the output is put together and written. Until then nothing more
 //! is read from the client, so at most one turn's requests of a connection are under way.
+//!
+//! Long replies are written in pieces, see `connection/long.rs`.
+
+mod long;
 
 use std::io;
 use std::net::{SocketAddr, TcpStream};
@@ -16,6 +20,7 @@ use std::sync::Arc;
 
 use damselfly_commands::Command;
 use damselfly_protocol::{Argv, Proto, ProtocolError, Requests, Scanner};
+use long::Ahead;
 use rustix::buffer::spare_capacity;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
@@ -167,9 +172,12 @@ pub struct Connection {
     pub scanner: Scanner,
     /// Requests behind one that waits.
     pub queued: Option<Box<Queued>>,
-    /// Replies that were not sent yet; the first `sent` bytes were.
+    /// Replies that were not sent yet, behind those in `ahead`.
     pub output: Vec<u8>,
+    /// How much of what is sent first was sent: of `ahead` if there is something, else of `output`.
     sent: usize,
+    /// A long reply and what is sent before it.
+    ahead: Option<Box<Ahead>>,
     holes: Vec<Hole>,
     fills: Vec<u8>,
     unfilled: u32,
@@ -250,6 +258,7 @@ impl Connection {
             queued: None,
             output: Vec::new(),
             sent: 0,
+            ahead: None,
             holes: Vec::new(),
             fills: Vec::new(),
             unfilled: 0,
@@ -295,7 +304,11 @@ impl Connection {
     /// Whether requests may be run now: nothing is under way, and what was answered has mostly been taken.
     #[inline]
     pub fn may_run(&self, output_max: usize) -> bool {
-        !self.waiting && self.unfilled == 0 && !self.closing && self.pending_output() <= output_max
+        !self.waiting
+            && self.unfilled == 0
+            && self.ahead.is_none()
+            && !self.closing
+            && self.pending_output() <= output_max
     }
 
     /// Whether replies from other cores are missing.
@@ -307,7 +320,7 @@ impl Connection {
     /// Bytes waiting to be sent.
     #[inline]
     pub fn pending_output(&self) -> usize {
-        self.output.len() - self.sent
+        self.output.len() + self.ahead.as_ref().map_or(0, |ahead| ahead.len()) - self.sent
     }
 
     /// Reads once into `into`.
@@ -347,6 +360,12 @@ impl Connection {
         if self.unfilled > 0 {
             return true;
         }
+        if self.ahead.is_some() && !self.flush_ahead() {
+            return false;
+        }
+        if self.ahead.is_some() {
+            return true;
+        }
         while self.sent < self.output.len() {
             match self.stream.write(&self.output[self.sent..]) {
                 Ok(0) => return false,
@@ -367,7 +386,7 @@ impl Connection {
     /// Whether nothing waits to be sent, so that bytes may go to the socket directly.
     #[inline]
     pub fn is_drained(&self) -> bool {
-        self.output.is_empty() && self.unfilled == 0
+        self.output.is_empty() && self.unfilled == 0 && self.ahead.is_none()
     }
 
     /// Sends bytes past the output, which must be drained; returns how many were taken, or None if the connection is
@@ -391,7 +410,8 @@ impl Connection {
     /// behind never does.
     pub fn compact(&mut self) {
         const WORTH_IT: usize = 64 * 1024;
-        if self.sent >= WORTH_IT && self.sent >= self.output.len() / 2 && self.holes.is_empty() {
+        let is_first = self.holes.is_empty() && self.ahead.is_none();
+        if is_first && self.sent >= WORTH_IT && self.sent >= self.output.len() / 2 {
             self.output.drain(..self.sent);
             self.sent = 0;
         }
@@ -426,11 +446,14 @@ impl Connection {
         }
         let mut whole = Vec::with_capacity(self.output.len() + self.fills.len());
         let mut done = 0;
-        for hole in self.holes.drain(..) {
+        for (number, hole) in self.holes.drain(..).enumerate() {
             let (start, end) = hole.filled.expect("all holes are filled");
             whole.extend_from_slice(&self.output[done..hole.at as usize]);
             whole.extend_from_slice(&self.fills[start as usize..end as usize]);
             done = hole.at as usize;
+            if let Some(ahead) = &mut self.ahead {
+                ahead.close_hole(number as u32, &mut whole);
+            }
         }
         whole.extend_from_slice(&self.output[done..]);
         self.output = whole;
@@ -444,6 +467,7 @@ impl Connection {
             + size_of::<Client>()
             + self.input.capacity()
             + self.output.capacity()
+            + self.ahead.as_ref().map_or(0, |ahead| ahead.heap_bytes())
             + self.fills.capacity()
             + self.holes.capacity() * size_of::<Hole>()
             + self.multi.as_ref().map_or(0, |multi| multi.heap_bytes())

@@ -109,6 +109,7 @@ impl Core {
             db: usize::from(step.db),
             out: ReplyWriter::new(&mut reply, step.proto),
             env: &self.env,
+            later: None,
         };
         let result = work(&mut cx, damselfly_commands::Args::behind_name(&owned.argv()));
         self.after_command();

@@ -56,6 +56,8 @@ const READS_PER_TURN: usize = 4;
 /// Unsent output above which a connection's requests are not run: a client that does not read is held back, not
 /// buffered for.
 pub(crate) const OUTPUT_RUN_MAX: usize = 1024 * 1024;
+/// Bytes of a long reply written in one turn: about a tenth of a millisecond's work.
+const LONG_PIECE_LEN: usize = 64 * 1024;
 /// Connections taken from one listener per turn.
 const ACCEPTS_PER_TURN: usize = 256;
 /// Messages handled per turn.
@@ -314,6 +316,7 @@ impl Core {
         }
         for _ in 0..self.again.len() {
             let Some(id) = self.again.pop_front() else { break };
+            self.write_long(id);
             self.pump(id);
         }
         for _ in 0..self.next_turn.len() {
@@ -516,6 +519,7 @@ impl Core {
             return None;
         }
         let mut connection = place.connection.take()?;
+        connection.drop_long().for_each(|held| self.ks.discard(held));
         if connection.modes.any() {
             self.leave_modes(id, connection.modes);
         }
@@ -634,6 +638,9 @@ impl Core {
             return;
         }
         let Some(connection) = self.connection(id) else { return };
+        if connection.is_in_long() {
+            return self.go_on_with_long(id);
+        }
         let drained = connection.pending_output() == 0 && !connection.has_holes() && !connection.waiting;
         if drained && (connection.closing || connection.ended) {
             let more = connection.ended && !connection.closing && connection.queued.is_some();
@@ -649,6 +656,21 @@ impl Core {
         }
         if runnable {
             self.again.push_back(id);
+        }
+    }
+
+    /// Has the next piece of a long reply written in the next turn, if all before it was sent.
+    pub(crate) fn go_on_with_long(&mut self, id: ConnectionId) {
+        if self.connection(id).is_some_and(Connection::is_long_due) {
+            self.again.push_back(id);
+        }
+    }
+
+    /// Writes a piece of a long reply, if one is due.
+    fn write_long(&mut self, id: ConnectionId) {
+        let Some((connection, ks, _)) = self.split(id) else { return };
+        if let Some(held) = connection.write_long(LONG_PIECE_LEN) {
+            ks.discard(held);
         }
     }
 

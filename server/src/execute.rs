@@ -10,7 +10,9 @@ use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 
 use damselfly_commands::sort::Sort;
-use damselfly_commands::{Args, Command, Cx, Env, Flags, Found, Group, Handler, Keys, Run, Spread, lookup};
+use damselfly_commands::{
+    Args, Command, Cx, Env, Flags, Found, Group, Handler, Keys, Later, Long, Run, Spread, lookup,
+};
 use damselfly_keyspace::{Db, Keyspace};
 use damselfly_protocol::{Argv, Proto, ProtocolError, ReplyWriter, Requests};
 
@@ -386,8 +388,9 @@ impl Core {
         }
         let flow = self.run_allowed(id, argv, ready, watch);
         if in_mode && flow != Flow::Hold {
-            let here =
-                flow == Flow::Next && ready.route == Route::Here && matches!(command.run, Run::Shard(_));
+            let ran =
+                flow == Flow::Next || self.connection(id).is_some_and(|connection| connection.is_in_long());
+            let here = ran && ready.route == Route::Here && matches!(command.run, Run::Shard(_));
             self.after_tracked(id, command, here.then_some(argv));
         }
         flow
@@ -470,11 +473,11 @@ impl Core {
                         watch.stop(&mut self.stats);
                     }
                     watch.count(&mut self.stats, index);
-                    let answered = self.run_here(id, command.name, index, handler, argv);
+                    let (answered, flow) = self.run_here(id, command.name, index, handler, argv);
                     if alone || answered > LONG {
                         self.close_watch(Sender::Here(id), command, watch, argv);
                     }
-                    Flow::Next
+                    flow
                 }
                 Route::There(peer) => {
                     self.forward(id, argv, command, index, peer);
@@ -549,7 +552,8 @@ impl Core {
         self.stats.push_slow(slow);
     }
 
-    /// Runs a handler over this core's shard, the reply going to the connection; returns the reply's length.
+    /// Runs a handler over this core's shard, the reply going to the connection; returns the reply's length, and
+    /// whether the requests behind it must wait for its rest.
     #[inline]
     fn run_here(
         &mut self,
@@ -558,19 +562,27 @@ impl Core {
         index: usize,
         handler: Handler,
         argv: &Argv<'_>,
-    ) -> usize {
+    ) -> (usize, Flow) {
         let shard = self.id;
-        let Some((connection, ks, env)) = self.split(id) else { return 0 };
+        let Some((connection, ks, env)) = self.split(id) else { return (0, Flow::Pause) };
         let (db, proto) = (usize::from(connection.db), connection.proto);
         let before = connection.output.len();
-        let failed = run_handler(name, shard, handler, ks, env, db, proto, argv, &mut connection.output);
+        let mut long = None;
+        let later = (!connection.muted).then_some(&mut long);
+        let output = &mut connection.output;
+        let failed = run_handler_for(name, shard, handler, ks, env, db, proto, argv, output, later);
         let answered = connection.output.len() - before;
+        let mut flow = Flow::Next;
+        if let Some(long) = long {
+            connection.begin_long(long);
+            flow = Flow::Pause;
+        }
         if let Some(error) = failed {
             self.stats.count_error(&error);
             self.stats.count_failed(Some(index));
         }
         self.after_command_of(Reader { core: self.id, id });
-        answered
+        (answered, flow)
     }
 
     /// Answers a command that does not exist, or closes if the peer is a browser that somebody made connect here: a
@@ -673,7 +685,8 @@ impl Core {
                     continue;
                 }
             }
-            self.run_entry(from, entry, &batch.argv(i), &mut replies, &mut watch);
+            let long = self.run_entry(from, entry, &batch.argv(i), &mut replies, &mut watch);
+            batch.longs.extend(long.map(|long| (i, long)));
             batch.ends.push(replies.len() as u32);
         }
         watch.stop(&mut self.stats);
@@ -683,6 +696,7 @@ impl Core {
         self.post(from, Message::Replies(batch));
     }
 
+    /// Runs a request of another core; the rest of its reply, if that is long.
     fn run_entry(
         &mut self,
         from: usize,
@@ -690,7 +704,7 @@ impl Core {
         argv: &Argv<'_>,
         replies: &mut Vec<u8>,
         watch: &mut Stopwatch,
-    ) {
+    ) -> Option<Box<Long>> {
         let Some(handler) = entry.command.run.handler() else {
             unreachable!("only commands over one shard are forwarded")
         };
@@ -702,8 +716,9 @@ impl Core {
         let before = replies.len();
         let (db, shard) = (usize::from(entry.db), self.id);
         let name = entry.command.name;
+        let (ks, env, mut long) = (&mut self.ks, &self.env, None);
         let failed =
-            run_handler(name, shard, handler, &mut self.ks, &self.env, db, entry.proto, argv, replies);
+            run_handler_for(name, shard, handler, ks, env, db, entry.proto, argv, replies, Some(&mut long));
         if let Some(error) = failed {
             self.stats.count_error(&error);
             self.stats.count_failed(Some(usize::from(entry.index)));
@@ -716,6 +731,7 @@ impl Core {
         if alone || replies.len() - before > LONG {
             self.close_watch(Sender::There(from, entry.connection), entry.command, watch, argv);
         }
+        long
     }
 
     /// Lets a forwarded request wait for the lock on its key, and those of the same connection behind it.
@@ -737,7 +753,8 @@ impl Core {
             let mut alone = queue.pop_front().expect("parked until it is run");
             let mut replies = std::mem::take(&mut alone.replies);
             let mut watch = Stopwatch::start();
-            core.run_entry(key.0, alone.entries[0], &alone.argv(0), &mut replies, &mut watch);
+            let long = core.run_entry(key.0, alone.entries[0], &alone.argv(0), &mut replies, &mut watch);
+            alone.longs.extend(long.map(|long| (0, long)));
             watch.stop(&mut core.stats);
             alone.ends.push(replies.len() as u32);
             alone.replies = replies;
@@ -752,21 +769,33 @@ impl Core {
     }
 
     /// Gives the replies of a batch to their connections.
-    pub(crate) fn take_replies(&mut self, batch: Box<Batch>) {
+    pub(crate) fn take_replies(&mut self, mut batch: Box<Batch>) {
+        let mut longs = std::mem::take(&mut batch.longs);
         let mut start = 0;
-        for (entry, end) in batch.entries.iter().zip(&batch.ends) {
+        for (i, (entry, end)) in batch.entries.iter().zip(&batch.ends).enumerate() {
             let reply = &batch.replies[start..*end as usize];
             start = *end as usize;
             if entry.hole == u32::MAX {
                 continue;
             }
-            let Some(connection) = self.connection(entry.connection) else { continue };
-            let whole = if connection.muted {
-                connection.muted = false;
-                connection.fill(entry.hole, b"")
-            } else {
-                connection.fill(entry.hole, reply)
+            let long = longs.pop_front_if(|(number, _)| *number == i).map(|(_, long)| long);
+            let mut unwanted = None;
+            let whole = match (self.connection(entry.connection), long) {
+                (Some(connection), long) if connection.muted => {
+                    connection.muted = false;
+                    unwanted = long;
+                    connection.fill(entry.hole, b"")
+                }
+                (Some(connection), Some(long)) => connection.fill_long(entry.hole, reply, long),
+                (Some(connection), None) => connection.fill(entry.hole, reply),
+                (None, long) => {
+                    unwanted = long;
+                    false
+                }
             };
+            if let Some(long) = unwanted {
+                self.ks.discard(long.into_held());
+            }
             if whole {
                 self.pump(entry.connection);
             }
@@ -851,9 +880,27 @@ pub fn run_handler(
     argv: &Argv<'_>,
     out: &mut Vec<u8>,
 ) -> Option<String> {
+    run_handler_for(name, shard, handler, ks, env, db, proto, argv, out, None)
+}
+
+/// As [`run_handler`], for a client to whom a long reply can be sent in pieces: `later` takes the rest of it.
+#[inline]
+#[expect(clippy::too_many_arguments, reason = "the borrows of one core, taken apart")]
+fn run_handler_for(
+    name: &'static str,
+    shard: usize,
+    handler: Handler,
+    ks: &mut Keyspace,
+    env: &Env,
+    db: usize,
+    proto: Proto,
+    argv: &Argv<'_>,
+    out: &mut Vec<u8>,
+    later: Later<'_>,
+) -> Option<String> {
     RUNNING.set((name, shard));
     let before = out.len();
-    let mut cx = Cx { ks, db, out: ReplyWriter::new(out, proto), env };
+    let mut cx = Cx { ks, db, out: ReplyWriter::new(out, proto), env, later };
     match handler(&mut cx, Args::behind_name(argv)) {
         Ok(()) => None,
         Err(error) => {

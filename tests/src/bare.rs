@@ -55,8 +55,13 @@ impl Bare {
         if !requests.push_copy(&mut bytes, request.iter().map(Vec::as_slice)) {
             return Err("the request is too long".into());
         }
-        let mut cx =
-            Cx { ks: &mut self.keyspace, db, out: ReplyWriter::new(&mut out, self.proto), env: &self.env };
+        let mut cx = Cx {
+            ks: &mut self.keyspace,
+            db,
+            out: ReplyWriter::new(&mut out, self.proto),
+            env: &self.env,
+            later: None,
+        };
         if let Err(error) = handler(&mut cx, Args::behind_name(&requests.argv(&bytes, 0))) {
             cx.out.truncate(0);
             cx.out.error(error.to_string());

@@ -15,7 +15,7 @@ fn text(out: &mut ReplyWriter<'_>, text: Text<'_>) {
 
 /// Writes one entry.
 #[inline]
-pub(super) fn entry(out: &mut ReplyWriter<'_>, entry: Entry<'_>) {
+pub(crate) fn entry(out: &mut ReplyWriter<'_>, entry: Entry<'_>) {
     out.array(2);
     id::reply(out, entry.id);
     out.array(2 * entry.fields.len());

@@ -7,6 +7,7 @@ use damselfly_keyspace::{Class, Collection};
 
 use super::bounds::{By, Span};
 use super::{Pairs, store};
+use crate::long::{Walk, put_aside};
 use crate::{Args, Arity, CmdResult, Command, CommandError, Cx, Flags, Group, Keys, Run, Spread};
 
 /// What is asked of a range besides its ends.
@@ -88,7 +89,11 @@ fn reply_range(cx: &mut Cx<'_>, mut args: Args<'_>, form: Form) -> CmdResult {
     };
     let ranks = query.ranks(set);
     let pairs = Pairs::begin(&mut cx.out, ranks.len(), query.scores);
-    set.visit(ranks, query.reverse, |member, score| pairs.write(&mut cx.out, member, score));
+    let (reverse, size) = (query.reverse, (ranks.len(), set.len(), set.heap_bytes()));
+    let walk = || Walk::Ranks { ranks: ranks.clone(), reverse, pairs };
+    if !put_aside(&mut cx.later, cx.out.proto(), set, size, walk) {
+        set.visit(ranks, reverse, |member, score| pairs.write(&mut cx.out, member, score));
+    }
     Ok(())
 }
 

@@ -412,6 +412,7 @@ impl Core {
             } else if let Some(output) = connection.take_idle_output() {
                 self.spare_output(output);
             }
+            self.go_on_with_long(id);
         }
         self.cut_condemned();
     }

@@ -1,0 +1,162 @@
+//! Replies that are written in pieces.
+//!
+//! The reply of a big collection takes tens of milliseconds to write, and a shard has other clients. So the handler
+//! writes only the head of such a reply, and puts a clone of the collection beside it ([`Long`]): a clone shares the
+//! nodes, and whoever writes to the collection meanwhile copies the nodes that it touches. The server asks for a
+//! piece when the client has taken the one before. So a reply takes the memory of a piece, however slow the client,
+//! and shows the collection as it was when the command ran.
+//!
+//! Where a reply cannot wait (inside of a transaction or a script) there is no place for a clone in the surroundings,
+//! and the handler writes it at once.
+
+use std::ops::Range;
+
+use damselfly_keyspace::stream::StreamId;
+use damselfly_keyspace::{Collection, Item, Object, UnixMs};
+use damselfly_protocol::{Proto, ReplyWriter};
+
+use crate::stream::reply::entry;
+use crate::zset::Pairs;
+
+/// Bytes from which a reply is written in pieces: some hundred microseconds' worth.
+const LONG_FROM: usize = 256 * 1024;
+
+/// Elements after which a look at the piece's length is due, at most.
+const ELEMENTS_PER_LOOK: usize = 512;
+
+/// Where the rest of a long reply is put, if it may be written later.
+pub type Later<'a> = Option<&'a mut Option<Box<Long>>>;
+
+/// The rest of a reply, see the module's head.
+pub struct Long {
+    held: Object,
+    walk: Walk,
+    proto: Proto,
+    /// Elements between two looks at the piece's length.
+    look: usize,
+}
+
+/// What is still to be shown.
+pub(crate) enum Walk {
+    /// Fields of a hash from a cursor on.
+    Fields { cursor: u64, now: UnixMs, names: bool, values: bool },
+    /// Members of a set from a cursor on.
+    Members { cursor: u64 },
+    /// Elements of a list by number.
+    Elements(Range<usize>),
+    /// Members of a sorted set by rank.
+    Ranks { ranks: Range<usize>, reverse: bool, pairs: Pairs },
+    /// Entries of a stream between two ids, so many.
+    Entries { start: StreamId, end: StreamId, reverse: bool, left: usize },
+}
+
+/// Whether a reply with `count` of the `len` elements of a collection is written in pieces, as far as its size tells.
+fn is_long(count: usize, len: usize, heap_bytes: usize) -> bool {
+    heap_bytes > LONG_FROM && count as u128 * heap_bytes as u128 > len as u128 * LONG_FROM as u128
+}
+
+/// Puts the rest of a reply aside if it is long and may wait; false if the handler must write it. `count` is how many
+/// elements it shows, `len` how many there are.
+pub(crate) fn put_aside<C: Collection + Clone>(
+    later: &mut Later<'_>,
+    proto: Proto,
+    held: &C,
+    (count, len, heap_bytes): (usize, usize, usize),
+    walk: impl FnOnce() -> Walk,
+) -> bool {
+    let Some(place) = later else { return false };
+    if !is_long(count, len, heap_bytes) {
+        return false;
+    }
+    let look = (LONG_FROM * len / heap_bytes).clamp(1, ELEMENTS_PER_LOOK);
+    **place = Some(Box::new(Long { held: held.clone().wrap(), walk: walk(), proto, look }));
+    true
+}
+
+impl Long {
+    /// Appends a piece of about `len` bytes to the output; true when the reply is whole.
+    pub fn write_some(&mut self, output: &mut Vec<u8>, len: usize) -> bool {
+        let full = output.len() + len;
+        let look = self.look;
+        let out = &mut ReplyWriter::new(output, self.proto);
+        match (&self.held, &mut self.walk) {
+            (Object::Hash(hash), Walk::Fields { cursor, now, names, values }) => loop {
+                *cursor = hash.scan(*cursor, look, *now, |field| {
+                    if *names {
+                        reply_item(out, field.field);
+                    }
+                    if *values {
+                        reply_item(out, field.value);
+                    }
+                });
+                if *cursor == 0 || out.len() >= full {
+                    return *cursor == 0;
+                }
+            },
+            (Object::Set(set), Walk::Members { cursor }) => loop {
+                *cursor = set.scan(*cursor, look, |member| reply_item(out, member));
+                if *cursor == 0 || out.len() >= full {
+                    return *cursor == 0;
+                }
+            },
+            (Object::List(list), Walk::Elements(range)) => {
+                for item in list.range(range.start, range.end) {
+                    reply_item(out, item);
+                    range.start += 1;
+                    if out.len() >= full {
+                        break;
+                    }
+                }
+                range.start >= range.end
+            }
+            (Object::ZSet(set), Walk::Ranks { ranks, reverse, pairs }) => {
+                while ranks.start < ranks.end && out.len() < full {
+                    let count = ranks.len().min(look);
+                    let piece = if *reverse {
+                        ranks.end -= count;
+                        ranks.end..ranks.end + count
+                    } else {
+                        ranks.start += count;
+                        ranks.start - count..ranks.start
+                    };
+                    set.visit(piece, *reverse, |member, score| pairs.write(out, member, score));
+                }
+                ranks.start >= ranks.end
+            }
+            (Object::Stream(stream), Walk::Entries { start, end, reverse, left }) => {
+                let range =
+                    if *reverse { stream.range_reverse(*start, *end) } else { stream.range(*start, *end) };
+                for one in range.take(*left) {
+                    let id = one.id;
+                    entry(out, one);
+                    *left -= 1;
+                    // Behind the highest id nothing is left to be asked for.
+                    match if *reverse { id.previous() } else { id.next() } {
+                        Some(id) if *reverse => *end = id,
+                        Some(id) => *start = id,
+                        None => *left = 0,
+                    }
+                    if out.len() >= full {
+                        break;
+                    }
+                }
+                *left == 0
+            }
+            _ => unreachable!("a walk is put aside with a collection of its type"),
+        }
+    }
+
+    /// What it held, to be freed in steps.
+    pub fn into_held(self) -> Object {
+        self.held
+    }
+}
+
+/// Replies with an element.
+#[inline]
+fn reply_item(out: &mut ReplyWriter<'_>, item: Item<'_>) {
+    match item {
+        Item::Bytes(bytes) => out.bulk(bytes),
+        Item::Int(number) => out.bulk_int(number),
+    }
+}

@@ -1,0 +1,157 @@
+//! Long replies on their way to the client.
+//!
+//! Only the head of a long reply is written by its handler, the rest comes from a [`Long`], piece by piece, each when
+//! the one before has been sent. The head and the replies before it go *ahead* of the output; whatever is written
+//! meanwhile is appended to the output as always, and so stays behind. Until the reply is whole the connection runs
+//! no requests, so a pipeline of them holds one at a time for each request that was already under way.
+
+use std::collections::VecDeque;
+use std::io;
+
+use damselfly_commands::Long;
+use damselfly_keyspace::Object;
+
+use super::{Connection, Hole};
+
+/// What is sent before the output.
+#[derive(Default)]
+pub(super) struct Ahead {
+    parts: VecDeque<Part>,
+    /// Rests of replies whose heads are in holes, with the holes' numbers, until no hole is empty.
+    in_holes: Vec<(u32, Box<Long>)>,
+    /// The next piece will be written in the next turn.
+    is_due: bool,
+}
+
+enum Part {
+    Bytes(Vec<u8>),
+    Rest(Box<Long>),
+}
+
+impl Ahead {
+    /// Bytes that are written.
+    pub fn len(&self) -> usize {
+        self.bytes().map(Vec::len).sum()
+    }
+
+    /// Bytes held.
+    pub fn heap_bytes(&self) -> usize {
+        self.bytes().map(Vec::capacity).sum()
+    }
+
+    fn bytes(&self) -> impl Iterator<Item = &Vec<u8>> {
+        self.parts.iter().filter_map(|part| match part {
+            Part::Bytes(bytes) => Some(bytes),
+            Part::Rest(_) => None,
+        })
+    }
+
+    /// The output is put together up to a hole's end; takes it if the hole has the head of a long reply.
+    pub fn close_hole(&mut self, hole: u32, whole: &mut Vec<u8>) {
+        if let Some(at) = self.in_holes.iter().position(|(number, _)| *number == hole) {
+            let (_, long) = self.in_holes.swap_remove(at);
+            self.push(std::mem::take(whole), long);
+        }
+    }
+
+    fn push(&mut self, before: Vec<u8>, long: Box<Long>) {
+        self.parts.push_back(Part::Bytes(before));
+        self.parts.push_back(Part::Rest(long));
+    }
+}
+
+impl Connection {
+    /// The output ends with the head of a long reply.
+    pub fn begin_long(&mut self, long: Box<Long>) {
+        let before = if self.unfilled == 0 { Some(std::mem::take(&mut self.output)) } else { None };
+        let ahead = self.ahead.get_or_insert_default();
+        match before {
+            Some(before) => ahead.push(before, long),
+            None => {
+                // A hole that is filled already, with nothing, marks the place.
+                ahead.in_holes.push((self.holes.len() as u32, long));
+                self.holes.push(Hole { at: self.output.len() as u32, filled: Some((0, 0)) });
+            }
+        }
+    }
+
+    /// As [`Connection::fill`], with the head of a long reply.
+    pub fn fill_long(&mut self, hole: u32, head: &[u8], long: Box<Long>) -> bool {
+        self.ahead.get_or_insert_default().in_holes.push((hole, long));
+        let whole = self.fill(hole, head);
+        if whole && let Some(ahead) = &mut self.ahead {
+            // A lone hole at the end of the output was filled in place.
+            ahead.close_hole(hole, &mut self.output);
+        }
+        whole
+    }
+
+    /// Sends what is written ahead of the output; false if the connection is broken.
+    pub(super) fn flush_ahead(&mut self) -> bool {
+        let Some(ahead) = &mut self.ahead else { return true };
+        while let Some(Part::Bytes(bytes)) = ahead.parts.front() {
+            while self.sent < bytes.len() {
+                match self.stream.write(&bytes[self.sent..]) {
+                    Ok(0) => return false,
+                    Ok(len) => {
+                        self.sent += len;
+                        self.sent_total += len as u64;
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => return true,
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(_) => return false,
+                }
+            }
+            self.sent = 0;
+            ahead.parts.pop_front();
+        }
+        if ahead.parts.is_empty() {
+            self.ahead = None;
+        }
+        true
+    }
+
+    /// Whether the rest of a long reply waits for its turn: all before it was sent. True once for each piece.
+    pub fn is_long_due(&mut self) -> bool {
+        match &mut self.ahead {
+            Some(ahead) if matches!(ahead.parts.front(), Some(Part::Rest(_))) => {
+                !std::mem::replace(&mut ahead.is_due, true)
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether the connection is sending a long reply.
+    pub fn is_in_long(&self) -> bool {
+        self.ahead.is_some()
+    }
+
+    /// Writes a piece of about `len` bytes of a long reply if its turn has come; what the reply held, if it is whole now.
+    pub fn write_long(&mut self, len: usize) -> Option<Object> {
+        let ahead = self.ahead.as_mut()?;
+        if !std::mem::take(&mut ahead.is_due) {
+            return None;
+        }
+        let Some(Part::Rest(mut long)) = ahead.parts.pop_front() else {
+            unreachable!("only the rest of a long reply is due")
+        };
+        let (mut piece, mut held) = (Vec::with_capacity(len + len / 8), None);
+        if long.write_some(&mut piece, len) {
+            held = Some(long.into_held());
+        } else {
+            ahead.parts.push_front(Part::Rest(long));
+        }
+        ahead.parts.push_front(Part::Bytes(piece));
+        held
+    }
+
+    /// What long replies hold, for a connection that ends.
+    pub fn drop_long(&mut self) -> impl Iterator<Item = Object> + use<> {
+        let ahead = self.ahead.take().map(|ahead| *ahead).unwrap_or_default();
+        let parts = ahead.parts.into_iter().filter_map(|part| match part {
+            Part::Rest(long) => Some(long),
+            Part::Bytes(_) => None,
+        });
+        parts.chain(ahead.in_holes.into_iter().map(|(_, long)| long)).map(|long| long.into_held())
+    }
+}
