@@ -1,6 +1,6 @@
 //! Keys of any type: counted, moved, copied, taken apart and put together.
 
-use super::session::{Session, show};
+use super::session::{NOW, Session, show};
 
 #[test]
 fn counted_once_per_mention() {
@@ -193,4 +193,75 @@ fn dumped_and_restored() {
     }
     assert_eq!(restore(b"0", hi, &[b"IDLETIME", b"5", b"IDLETIME", b"6"]), "+OK; :-1; restore r");
     assert_eq!(session.run("GET r"), "$2 hi");
+}
+
+/// Whatever takes a big collection away leaves its memory to be freed in steps; none frees it on the spot.
+#[test]
+fn big_values_go_in_steps() {
+    let mut session = Session::unchecked();
+    let word = "x".repeat(40);
+    let makers = [
+        ("RPUSH", format!("{word}{{i}}")),
+        ("SADD", format!("{word}{{i}}")),
+        ("HSET", format!("{word}{{i}} {{i}}")),
+        ("ZADD", format!("{{i}} {word}{{i}}")),
+        ("XADD", format!("{{i}}-1 f {word}{{i}}")),
+    ];
+    for (maker, element) in &makers {
+        session.run("DEL kept");
+        for i in 1..8_000 {
+            session.run(&format!("{maker} kept {}", element.replace("{i}", &i.to_string())));
+        }
+        for way in [
+            "DEL big",
+            "UNLINK big",
+            "SET big short",
+            "MSET big short",
+            "RENAME small big",
+            "COPY small big REPLACE",
+            "SUNIONSTORE big set",
+            "ZUNIONSTORE big 1 set",
+            "SORT list STORE big",
+            "GEOSEARCHSTORE big geo FROMLONLAT 1 1 BYRADIUS 10 m",
+            "SINTERSTORE big nosuch",
+            "BITOP NOT big small",
+            "EXPIRE big -1",
+            "PEXPIREAT big 1000000500; LATER; EXISTS big",
+            "PEXPIREAT big 1000000500; LATER; BACKGROUND",
+            "FLUSH",
+        ] {
+            for key in ["big", "small", "set", "list", "geo"] {
+                session.ks.remove(0, key.as_bytes());
+            }
+            session.ks.now = NOW;
+            while session.ks.free_some() {}
+            session.run("SET small text");
+            session.run("SADD set 1 2");
+            session.run("RPUSH list 3 4");
+            session.run("GEOADD geo 1 1 here");
+            session.run("COPY kept big");
+            let loc = session.ks.find(0, b"big").expect("made");
+            let damselfly_keyspace::Value::Object(object) = session.ks.value(0, loc) else {
+                panic!("{maker} makes no string")
+            };
+            let bytes = object.heap_bytes();
+            assert!(object.is_big(), "{maker}: {bytes}");
+            for line in way.split("; ") {
+                match line {
+                    "LATER" => session.ks.now += 1000,
+                    "BACKGROUND" => while !session.ks.expire_some(64).round_ended {},
+                    "FLUSH" => {
+                        session.run("MOVE big 1");
+                        session.ks.flush(1);
+                    }
+                    line => {
+                        session.run(line);
+                    }
+                }
+            }
+            assert!(session.ks.doomed_bytes() >= bytes, "{maker}, {way}");
+            while session.ks.free_some() {}
+            assert_eq!(session.ks.doomed_bytes(), 0, "{maker}, {way}");
+        }
+    }
 }
