@@ -236,7 +236,12 @@ pub fn restore(
     expiry: Expiry,
 ) -> Result<(), CommandError> {
     let mut unused = Vec::new();
-    store(&mut Cx { ks, db, out: ReplyWriter::new(&mut unused, Proto::Resp2), env }, key, value, expiry)
+    store(
+        &mut Cx { ks, db, out: ReplyWriter::new(&mut unused, Proto::Resp2), env, later: None },
+        key,
+        value,
+        expiry,
+    )
 }
 
 /// Stores a decoded payload under a key, new or not. Announce it.
