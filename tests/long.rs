@@ -149,7 +149,6 @@ fn long_replies_keep_their_place() {
             "HVALS hash1",
             "EXEC",
             "ZREVRANGE zset2 0 -1",
-            "BLPOP nosuch list1 1",
             "SMEMBERS set2",
             "HGETALL hash1",
             "MGET d c b a",
@@ -166,7 +165,6 @@ fn long_replies_keep_their_place() {
         let hello = format!("HELLO {protocol}");
         single.send(&[&hello]);
         single.reply();
-        let lines: Vec<&str> = lines.into_iter().filter(|line| !line.starts_with("BLPOP")).collect();
         let mut expected = Vec::new();
         for line in &lines {
             single.send(&[line]);

@@ -311,7 +311,7 @@ impl Core {
     fn with_cx<R>(&mut self, waiter: &Waiter, work: impl FnOnce(&mut Cx<'_>) -> R) -> (R, Vec<u8>) {
         let mut reply = Vec::new();
         let out = ReplyWriter::new(&mut reply, waiter.proto);
-        let mut cx = Cx { ks: &mut self.ks, db: waiter.db, out, env: &self.env };
+        let mut cx = Cx { ks: &mut self.ks, db: waiter.db, out, env: &self.env, later: None };
         let result = work(&mut cx);
         (result, reply)
     }
