@@ -4,10 +4,11 @@
 //! sources of scripts by SHA-1 and of libraries by name for all threads; an engine is told a source when it does not
 //! have it compiled ([`Ended::Unknown`]).
 //!
-//! Why the interpreter is Lua 5.1 with changes of our own, in `lua/`, and not a crate that brings one:
+//! Why the interpreter is Lua 5.1 with changes of our own (`interpreter/`, made to the sources of the crate `lua-src`
+//! while it is built), and not that crate's, or LuaJIT's:
 //!
-//! * Scripts are strangers' programs, and Lua 5.1.5 as released lets them write beyond its stack (CVE-2014-5461), load
-//!   bytecode that is trusted blindly, and spend minutes in one call of C. None of this can be mended from outside.
+//! * Scripts are strangers' programs, and Lua 5.1.5 lets them load bytecode that is trusted blindly, use memory after
+//!   it is freed (CVE-2025-49844), and spend minutes in one call of C. None of this can be mended from outside.
 //! * Later versions and LuaJIT differ where clients see it: order of `pairs` (and of JSON's fields), integers, messages.
 //!   LuaJIT's compiled code also has no place where a script could be interrupted.
 //! * Read-only tables and budgets of work inside the interpreter cost a few instructions; by metatables and hooks they

@@ -13,7 +13,7 @@
 //! Memory that Rust mode has taken beyond the limit is noticed when it returns to Lua ([`enter`]), and in loops by
 //! [`Stack::check_memory`].
 //!
-//! The C library is Lua 5.1.5 with the changes that `lua/README.md` lists.
+//! The C library is Lua 5.1.5 with the changes that `interpreter/edits.rs` lists.
 
 #![expect(unsafe_code, reason = "the interface of the C library")]
 
@@ -61,7 +61,7 @@ mod ffi {
 
     unsafe extern "C-unwind" {
         pub fn lua_newstate(alloc: Alloc, ud: *mut c_void) -> *mut State;
-        pub fn lua_close(l: *mut State);
+        pub fn df_close(l: *mut State);
         pub fn lua_gettop(l: *mut State) -> c_int;
         pub fn lua_settop(l: *mut State, index: c_int);
         pub fn lua_pushvalue(l: *mut State, index: c_int);
@@ -103,17 +103,17 @@ mod ffi {
         pub fn luaopen_table(l: *mut State) -> c_int;
         pub fn luaopen_string(l: *mut State) -> c_int;
         pub fn luaopen_math(l: *mut State) -> c_int;
-        // What `lua/README.md` adds.
-        pub fn lua_raiseabort(l: *mut State);
+        // What `interpreter/damselfly.h` adds.
+        pub fn df_abort(l: *mut State);
     }
     unsafe extern "C" {
         pub fn lua_getallocf(l: *mut State, ud: *mut *mut c_void) -> Alloc;
-        pub fn lua_setreadonly(l: *mut State, index: c_int, readonly: c_int);
-        pub fn lua_resetgc(l: *mut State);
-        pub fn lua_settick(l: *mut State, tick: Tick);
-        pub fn lua_setaborting(l: *mut State, aborting: c_int);
-        pub fn lua_isaborting(l: *mut State) -> c_int;
-        pub fn lua_setgclimit(l: *mut State, limit: usize);
+        pub fn df_set_readonly(l: *mut State, index: c_int, readonly: c_int);
+        pub fn df_reset_gc(l: *mut State);
+        pub fn df_set_tick(l: *mut State, tick: Tick);
+        pub fn df_set_aborting(l: *mut State, aborting: c_int);
+        pub fn df_is_aborting(l: *mut State) -> c_int;
+        pub fn df_set_gc_limit(l: *mut State, limit: usize);
         // The C library's, because Lua's own printing and reading of numbers is defined by them.
         pub fn snprintf(to: *mut c_char, size: usize, format: *const c_char, ...) -> c_int;
         pub fn strtod(text: *const c_char, end: *mut *mut c_char) -> f64;
@@ -195,7 +195,7 @@ impl Lua {
             context: UnsafeCell::new(context),
         });
         let shared = NonNull::from(Box::leak(shared));
-        // SAFETY: `allocate` does what lua_Alloc demands, and `shared` lives until after lua_close (`drop`).
+        // SAFETY: `allocate` does what lua_Alloc demands, and `shared` lives until after df_close (`drop`).
         let state = unsafe { ffi::lua_newstate(allocate, shared.as_ptr().cast()) };
         let state = NonNull::new(state).expect("in Rust mode the allocator never refuses");
         let lua = Lua { state, shared };
@@ -209,8 +209,8 @@ impl Lua {
         }
         // SAFETY: plain setters.
         unsafe {
-            ffi::lua_settick(state.as_ptr(), tick);
-            ffi::lua_setgclimit(state.as_ptr(), limit / 2);
+            ffi::df_set_tick(state.as_ptr(), tick);
+            ffi::df_set_gc_limit(state.as_ptr(), limit / 2);
         }
         lua
     }
@@ -270,10 +270,10 @@ impl Lua {
 
     fn outcome(&mut self, status: c_int) -> Result<(), Failed> {
         // SAFETY: plain getter and setter.
-        let aborted = unsafe { ffi::lua_isaborting(self.state.as_ptr()) } != 0;
+        let aborted = unsafe { ffi::df_is_aborting(self.state.as_ptr()) } != 0;
         if aborted {
             // SAFETY: as above. Nothing runs any more that could catch.
-            unsafe { ffi::lua_setaborting(self.state.as_ptr(), 0) };
+            unsafe { ffi::df_set_aborting(self.state.as_ptr(), 0) };
         }
         match status {
             0 => Ok(()),
@@ -291,7 +291,7 @@ impl Lua {
             if collect {
                 ffi::lua_gc(state, ffi::GCCOLLECT, 0);
             }
-            ffi::lua_resetgc(state);
+            ffi::df_reset_gc(state);
         }
     }
 
@@ -304,10 +304,10 @@ impl Lua {
 
 impl Drop for Lua {
     fn drop(&mut self) {
-        // SAFETY: both were made by `new` and nobody else has them. The allocator needs `shared` until lua_close is
+        // SAFETY: both were made by `new` and nobody else has them. The allocator needs `shared` until df_close is
         // over.
         unsafe {
-            ffi::lua_close(self.state.as_ptr());
+            ffi::df_close(self.state.as_ptr());
             drop(Box::from_raw(self.shared.as_ptr()));
         }
     }
@@ -425,7 +425,7 @@ unsafe extern "C-unwind" fn enter(state: *mut ffi::State) -> c_int {
             Leave::Return(results) => results,
             Leave::Throw => ffi::lua_error(state),
             Leave::Abort => {
-                ffi::lua_raiseabort(state);
+                ffi::df_abort(state);
                 0
             }
         }
@@ -763,7 +763,7 @@ impl Stack {
     pub(crate) fn set_readonly(&mut self, table: c_int, readonly: bool) {
         self.table(table);
         // SAFETY: a table.
-        unsafe { ffi::lua_setreadonly(self.raw(), self.at(table), c_int::from(readonly)) };
+        unsafe { ffi::df_set_readonly(self.raw(), self.at(table), c_int::from(readonly)) };
     }
 
     /// Keeps the value on top, which goes, under a number.

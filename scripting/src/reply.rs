@@ -20,8 +20,8 @@ use crate::raise::Raise;
 use damselfly_protocol::number::{parse_f64, parse_i64};
 use damselfly_protocol::{Proto, ReplyWriter};
 
-/// Nesting of replies of commands. Ours nest a few levels; a level takes about 200 bytes of the thread's stack.
-const READ_DEPTH_MAX: usize = 1000;
+/// Nesting of replies of commands. Those with JSON nest as deep as documents may, others a few levels.
+const READ_DEPTH_MAX: usize = 256;
 /// Nesting of a script's value. Redis goes on to about 8000, where no client can follow.
 const WRITTEN_DEPTH_MAX: usize = 1000;
 
@@ -121,9 +121,10 @@ fn push_aggregate<'a>(
         }
         b'|' => {
             // Attributes come before a reply, and scripts do not see them.
-            for _ in 0..2 * len {
+            for _ in 0..len {
                 rest = push(stack, cx, rest, depth)?;
-                stack.pop(1);
+                rest = push(stack, cx, rest, depth)?;
+                stack.pop(2);
             }
             return push(stack, cx, rest, depth);
         }

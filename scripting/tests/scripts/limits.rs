@@ -59,7 +59,7 @@ fn endless_scripts_are_killed() {
             assert!(text.contains("Script killed by user with SCRIPT KILL."), "{text}");
         }
         // Ticks come every 50 us; this is a bound for a busy machine, not a measurement.
-        assert!(took < Duration::from_secs(5), "{script}: {took:?}");
+        assert!(took < Duration::from_secs(30), "{script}: {took:?}");
         assert_eq!(answer(&mut engine, &mut Fake::default(), "return 'alive'"), "$5\\r\\nalive\\r\\n");
     }
 }
@@ -123,7 +123,7 @@ fn bounds() {
         let start = Instant::now();
         let text = answer(&mut engine, &mut Fake::default(), script);
         assert!(text.contains(expected), "{script}: {text:.300}");
-        assert!(start.elapsed() < Duration::from_secs(5), "{script}: {:?}", start.elapsed());
+        assert!(start.elapsed() < Duration::from_secs(30), "{script}: {:?}", start.elapsed());
         assert!(engine.memory().0 < OPTIONS.memory_max / 4, "{script}: {:?}", engine.memory());
     }
     assert_eq!(answer(&mut engine, &mut Fake::default(), "return 'alive'"), "$5\\r\\nalive\\r\\n");
