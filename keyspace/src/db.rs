@@ -1,7 +1,8 @@
 //! One database of one shard: the key table plus what depends on the meaning of values.
 //!
 //! The table answers `Full` when a segment must split; this is the layer that splits and tries again, so nobody
-//! above knows about segments. (A running cut hooks in here too: before a bucket changes it must have been saved.)
+//! above knows about segments. A running cut hooks in here too ([`cut`](crate::cut)): before a bucket changes it must
+//! have been saved, so every method that changes the table says first what it is about to change.
 
 use std::borrow::Cow;
 
@@ -9,6 +10,7 @@ use damselfly_structures::dense::DenseHash;
 use damselfly_structures::keytable::{Edited, Expiry, Freed, KeyTable, NewValue, Removed, TableView, Value};
 use damselfly_structures::table::{Cursor, Loc, SegmentId};
 
+use crate::cut::DbCut;
 use crate::value::{Object, Type};
 use crate::values::hash::Hash;
 
@@ -21,6 +23,8 @@ pub struct Db {
     timed: usize,
     /// Scratch for strings that are edited; kept so that APPEND does not allocate each time.
     scratch: Vec<u8>,
+    /// The cut that is being saved, while there is something left to save.
+    cut: Option<Box<DbCut>>,
 }
 
 /// A key that must be seen to expire before something else takes its place.
@@ -60,7 +64,13 @@ pub fn canonical_int(bytes: &[u8]) -> Option<i64> {
 
 impl Db {
     pub(crate) fn new(seed: u64) -> Db {
-        Db { table: KeyTable::new(seed), object_bytes: [0; Type::ALL.len()], timed: 0, scratch: Vec::new() }
+        Db {
+            table: KeyTable::new(seed),
+            object_bytes: [0; Type::ALL.len()],
+            timed: 0,
+            scratch: Vec::new(),
+            cut: None,
+        }
     }
 
     /// Number of keys.
@@ -201,6 +211,7 @@ impl Db {
 
     /// Exempts the key from eviction, or not.
     pub fn set_sticky(&mut self, loc: Loc, sticky: bool) {
+        self.before_change(loc);
         self.table.set_sticky(loc, sticky);
     }
 
@@ -211,6 +222,7 @@ impl Db {
 
     /// Sets the memcache flags of a key.
     pub fn set_mc_flags(&mut self, loc: Loc, flags: u32) {
+        self.before_change(loc);
         let mut loc = loc;
         while self.table.set_mc_flags(loc, flags).is_err() {
             loc = self.split_at(loc);
@@ -222,8 +234,67 @@ impl Db {
     fn split_at(&mut self, loc: Loc) -> Loc {
         let key = self.table.key(loc).to_vec();
         let hash = self.table.hash(&key);
-        self.table.split(hash);
+        self.split(hash);
         self.table.find(hash, &key).expect("a split loses no key")
+    }
+
+    /// Splits the segment of a hash.
+    #[cold]
+    fn split(&mut self, hash: u64) {
+        self.before_split(hash);
+        self.table.split(hash);
+    }
+
+    /// Lets a running cut save the bucket of an entry that is about to change. The location stays valid.
+    #[inline]
+    fn before_change(&mut self, loc: Loc) {
+        if self.cut.is_some() {
+            self.save_first(loc);
+        }
+    }
+
+    #[cold]
+    fn save_first(&mut self, loc: Loc) {
+        let (segment, bucket) = self.table.raw().bucket_of(loc);
+        if let Some(cut) = &mut self.cut {
+            cut.save_bucket(&mut self.table, segment, bucket);
+        }
+    }
+
+    /// As [`Db::before_change`], of the bucket that a new entry goes to: what a walk finds there later is not of the
+    /// cut.
+    #[inline]
+    fn before_insert(&mut self, hash: u64) {
+        if let Some(cut) = &mut self.cut {
+            let view = self.table.raw();
+            let (segment, bucket) = (view.segment_of(hash), view.bucket_for_insert(hash));
+            cut.save_bucket(&mut self.table, segment, bucket);
+        }
+    }
+
+    /// As [`Db::before_change`], of a whole segment: its entries are about to get other buckets.
+    fn before_split(&mut self, hash: u64) {
+        if let Some(cut) = &mut self.cut {
+            let segment = self.table.raw().segment_of(hash);
+            cut.save_segment(&mut self.table, segment);
+        }
+    }
+
+    /// Begins to save all there is now, under the number that the database has now.
+    pub(crate) fn begin_cut(&mut self, number: usize, version: u32) {
+        if !self.is_empty() {
+            self.cut = Some(Box::new(DbCut::new(number, version)));
+        }
+    }
+
+    /// The cut that is being saved here, with the table.
+    pub(crate) fn cut(&mut self) -> Option<(&mut DbCut, &mut KeyTable<Object>)> {
+        Some((self.cut.as_deref_mut()?, &mut self.table))
+    }
+
+    /// Ends the cut; what was saved and not taken yet comes back.
+    pub(crate) fn end_cut(&mut self) -> Option<Box<DbCut>> {
+        self.cut.take()
     }
 
     /// Stores a string, as a number if its bytes are the canonical form of one; `hash` is that of `key`. What is due
@@ -258,9 +329,10 @@ impl Db {
                 self.insert(hash, key, NewValue::Str(value), expiry);
                 return Ok(Removed::String);
             };
+            self.before_change(loc);
             match self.table.set_string(loc, value, expiry) {
                 Ok((_, removed)) => return Ok(self.count_out(removed)),
-                Err(_) => self.table.split(hash),
+                Err(_) => self.split(hash),
             }
         }
     }
@@ -279,11 +351,12 @@ impl Db {
                 self.insert(hash, key, NewValue::Edited(value), expiry);
                 return Removed::String;
             };
+            self.before_change(loc);
             match self.table.set_edited(loc, value, expiry) {
                 Ok((_, removed)) => return self.count_out(removed),
                 Err((_, back)) => {
                     value = back;
-                    self.table.split(hash);
+                    self.split(hash);
                 }
             }
         }
@@ -316,9 +389,10 @@ impl Db {
                 self.insert(hash, key, NewValue::Int(value), expiry);
                 return Ok(Removed::String);
             };
+            self.before_change(loc);
             match self.table.set_int(loc, value, expiry) {
                 Ok((_, removed)) => return Ok(self.count_out(removed)),
-                Err(_) => self.table.split(hash),
+                Err(_) => self.split(hash),
             }
         }
     }
@@ -326,6 +400,7 @@ impl Db {
     /// Replaces the number at a location, keeping its expiry.
     #[inline]
     pub fn set_int_at(&mut self, loc: Loc, value: i64) {
+        self.before_change(loc);
         let mut loc = loc;
         while self.table.set_int(loc, value, Expiry::Keep).is_err() {
             loc = self.split_at(loc);
@@ -348,11 +423,12 @@ impl Db {
                 self.insert(hash, key, NewValue::Object(object), expiry);
                 break (None, Removed::String);
             };
+            self.before_change(loc);
             match self.table.set_object(loc, object, expiry) {
                 Ok((loc, removed)) => break (Some(loc), removed),
                 Err((_, back)) => {
                     object = back;
-                    self.table.split(hash);
+                    self.split(hash);
                 }
             }
         };
@@ -365,6 +441,7 @@ impl Db {
 
     /// Changes the collection at a location and books what it takes more or less; None if it holds a string.
     pub(crate) fn edit_object<R>(&mut self, loc: Loc, change: impl FnOnce(&mut Object) -> R) -> Option<R> {
+        self.before_change(loc);
         let object = self.table.object_mut(loc)?;
         let (before, was_timed) = (object.heap_bytes(), object.next_expiry().is_some());
         let result = change(object);
@@ -383,10 +460,12 @@ impl Db {
             Expiry::At(at) => Some(at),
             Expiry::Keep | Expiry::Never => None,
         };
+        self.before_insert(hash);
         let mut value = value;
         while let Err((_, back)) = self.table.insert(hash, key, value, expire_at) {
             value = back;
-            self.table.split(hash);
+            self.split(hash);
+            self.before_insert(hash);
         }
     }
 
@@ -400,6 +479,7 @@ impl Db {
 
     /// Changes a string's bytes through a vector, keeping the expiry. The location must hold a string.
     pub fn edit_string<R>(&mut self, loc: Loc, change: impl FnOnce(&mut Vec<u8>) -> R) -> R {
+        self.before_change(loc);
         let mut scratch = std::mem::take(&mut self.scratch);
         let result = match self.table.edit_string(loc, &mut scratch, change) {
             Edited::InPlace(result) => result,
@@ -420,6 +500,7 @@ impl Db {
     /// Sets or removes the expiry of a key.
     #[inline]
     pub fn set_expire(&mut self, loc: Loc, expire_at: Option<u64>) {
+        self.before_change(loc);
         let mut loc = loc;
         while self.table.set_expire(loc, expire_at).is_err() {
             loc = self.split_at(loc);
@@ -427,6 +508,7 @@ impl Db {
     }
 
     pub(crate) fn remove(&mut self, loc: Loc) -> Removed<Object> {
+        self.before_change(loc);
         let removed = self.table.remove(loc);
         self.count_out(removed)
     }

@@ -10,13 +10,16 @@
 //! Read next: `db.rs` (one database), `value.rs` (what a key can hold), `expiry.rs` (how keys go in time).
 
 mod collection;
+mod cut;
 mod db;
 mod expiry;
 mod portable;
+mod rows;
 mod value;
 pub mod values;
 
 pub use collection::{Collection, Edit, WrongType};
+pub use cut::Saved;
 pub use damselfly_structures::hash::hash;
 pub use damselfly_structures::keytable::{Expiry, Removed, Value};
 pub use damselfly_structures::list::List;
@@ -25,6 +28,7 @@ pub use damselfly_structures::stream;
 pub use damselfly_structures::table::{Cursor, Loc};
 pub use db::Db;
 pub use portable::Portable;
+pub use rows::{Attributes, Content, Rows};
 pub use value::{Object, Type};
 
 use std::collections::VecDeque;
@@ -135,6 +139,7 @@ pub struct Keyspace {
     random: u64,
     hash_seed: u64,
     expiry: expiry::Walk,
+    cut: cut::Progress,
 }
 
 /// Something big that is freed in steps.
@@ -160,6 +165,7 @@ impl Keyspace {
             random: options.random_seed | 1,
             hash_seed: options.hash_seed,
             expiry: expiry::Walk::default(),
+            cut: cut::Progress::default(),
         }
     }
 
@@ -367,7 +373,7 @@ impl Keyspace {
         match self.dbs[db].take() {
             Some(old) => {
                 let keys = old.len();
-                self.doomed.push_back(Doomed::Db(old));
+                self.let_go(old);
                 keys
             }
             None => 0,

@@ -19,11 +19,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Instant, SystemTime};
 
-use damselfly_keyspace::Expiry;
+use damselfly_keyspace::{Attributes, Content, Expiry, Rows};
 use damselfly_rdb::{Collector, Event, FileReader, FileSink, Item, Limits, Meta, Refused, Value, ValueSink};
 use damselfly_snapshot::{Candidate, FileRole, SHARDS_MAX, newest, role_of};
 
-use super::rows::{Content, Rows};
 use super::{Snapshots, directory};
 use crate::core::Core;
 use crate::shared::{Shared, Stop};

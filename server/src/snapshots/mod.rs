@@ -1,11 +1,10 @@
 //! Snapshots: loaded at the start, saved while clients are served.
 //!
-//! Files are read and written by threads of their own; shards give and take entries in batches (`rows.rs`). Loading
+//! Files are read and written by threads of their own; shards give and take entries in batches ([`Rows`](damselfly_keyspace::Rows)). Loading
 //! is in `load.rs`, saving in `save.rs`; what both tell the world is kept here. The files' names and the order in
 //! which a set of them replaces another are the `snapshot` crate's.
 
 mod load;
-mod rows;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

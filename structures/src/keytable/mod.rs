@@ -1004,8 +1004,10 @@ pub trait TableView {
     fn bucket_version(&self, id: SegmentId, bucket: usize) -> u32;
     /// See [`Table::version`].
     fn version(&self, loc: Loc) -> u32;
-    /// See [`Table::version_for_insert`].
-    fn version_for_insert(&self, hash: u64) -> u32;
+    /// See [`Table::bucket_for_insert`].
+    fn bucket_for_insert(&self, hash: u64) -> usize;
+    /// See [`Table::prefetch_share`].
+    fn prefetch_share(&self, id: SegmentId, bucket: usize);
     /// See [`Table::note`].
     fn note(&self, id: SegmentId) -> u64;
     /// See [`Table::heat`].
@@ -1049,8 +1051,13 @@ impl TableView for Table<KeyLayout> {
     fn version(&self, loc: Loc) -> u32 {
         Table::version(self, loc)
     }
-    fn version_for_insert(&self, hash: u64) -> u32 {
-        Table::version_for_insert(self, hash)
+    #[inline]
+    fn bucket_for_insert(&self, hash: u64) -> usize {
+        Table::bucket_for_insert(self, hash)
+    }
+    #[inline]
+    fn prefetch_share(&self, id: SegmentId, bucket: usize) {
+        Table::prefetch_share(self, id, bucket);
     }
     fn note(&self, id: SegmentId) -> u64 {
         Table::note(self, id)

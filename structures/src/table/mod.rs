@@ -465,9 +465,17 @@ impl<L: Layout> Table<L> {
         self.at(loc).version(loc.bucket)
     }
 
-    /// The lowest version among the buckets where an insertion of this hash may put its entry.
-    pub fn version_for_insert(&self, hash: u64) -> u32 {
-        self.segment(hash).version_for_insert(hash)
+    /// The bucket where an insertion of this hash puts its entry, if its segment is not full.
+    #[inline]
+    pub fn bucket_for_insert(&self, hash: u64) -> usize {
+        self.segment(hash).bucket_for_insert(hash)
+    }
+
+    /// Asks the processor to load the share of a segment's entries that goes with one of its buckets: a walk that does
+    /// so for the segment behind the one it is in finds that one loaded.
+    #[inline]
+    pub fn prefetch_share(&self, id: SegmentId, bucket: usize) {
+        self.segment(id.0).prefetch_share(bucket);
     }
 
     /// Visits the entries whose home is the cursor's bucket, and returns where to go on; zero when finished.
@@ -719,6 +727,9 @@ impl<L: Layout> Table<L> {
 pub struct SegmentId(u64);
 
 impl SegmentId {
+    /// The first segment of every table, for walks that begin.
+    pub const FIRST: SegmentId = SegmentId(0);
+
     /// The first hash of the segment: what [`Table::split`], [`Table::merge`] and [`Table::segment_of`] take.
     pub fn hash(self) -> u64 {
         self.0

@@ -373,18 +373,17 @@ impl Segment {
         !self.buckets[bucket].matching(0) & ((1 << SLOTS) - 1)
     }
 
-    /// The lowest version on the probe path of an insertion.
-    pub(super) fn version_for_insert(&self, hash: u64) -> u32 {
+    /// The bucket where an insertion of this hash puts its entry, as `claim` finds it; if all are full, whichever.
+    #[inline]
+    pub(super) fn bucket_for_insert(&self, hash: u64) -> usize {
         let mut bucket = home(hash);
-        let mut lowest = u32::MAX;
         for _ in 0..BUCKETS {
-            lowest = lowest.min(self.buckets[bucket].version);
             if self.buckets[bucket].free_slot().is_some() {
                 break;
             }
             bucket = next(bucket);
         }
-        lowest
+        bucket
     }
 
     #[inline]

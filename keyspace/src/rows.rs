@@ -3,7 +3,18 @@
 //! A batch is one run of bytes (keys and strings, one behind the other) and one row per entry, so a million small
 //! strings travel with two allocations per batch instead of two per key.
 
-use damselfly_rdb::Meta;
+use crate::UnixMs;
+
+/// What a key has besides its value.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Attributes {
+    /// When it expires.
+    pub expire_at: Option<UnixMs>,
+    /// Exempt from eviction.
+    pub sticky: bool,
+    /// Flags of the memcache protocol; 0 if none were set.
+    pub mc_flags: u32,
+}
 
 /// Bytes of keys and strings after which a batch is sent. Below the caches' size, and large enough that a message
 /// per batch costs nothing beside its contents.
@@ -22,7 +33,7 @@ pub struct Rows<T> {
 struct Row<T> {
     db: u32,
     key: u32,
-    meta: Meta,
+    attributes: Attributes,
     body: Body<T>,
 }
 
@@ -48,18 +59,18 @@ impl<T> Default for Rows<T> {
 impl<T> Rows<T> {
     /// Adds a string.
     #[inline]
-    pub fn push_text(&mut self, db: u32, key: &[u8], meta: Meta, text: &[u8]) {
+    pub fn push_text(&mut self, db: u32, key: &[u8], attributes: Attributes, text: &[u8]) {
         let key_len = self.push_key(key);
         let len = u32::try_from(text.len()).expect("strings are at most 512 MiB");
         self.bytes.extend_from_slice(text);
-        self.rows.push(Row { db, key: key_len, meta, body: Body::Text(len) });
+        self.rows.push(Row { db, key: key_len, attributes, body: Body::Text(len) });
     }
 
     /// Adds another value, which holds about so many bytes.
-    pub fn push_other(&mut self, db: u32, key: &[u8], meta: Meta, other: T, held: usize) {
+    pub fn push_other(&mut self, db: u32, key: &[u8], attributes: Attributes, other: T, held: usize) {
         let key = self.push_key(key);
         self.held += held;
-        self.rows.push(Row { db, key, meta, body: Body::Other(other) });
+        self.rows.push(Row { db, key, attributes, body: Body::Other(other) });
     }
 
     fn push_key(&mut self, key: &[u8]) -> u32 {
@@ -83,10 +94,15 @@ impl<T> Rows<T> {
         self.rows.len()
     }
 
+    /// Bytes it takes, about.
+    pub fn weight(&self) -> usize {
+        self.bytes.capacity() + self.held + self.rows.capacity() * size_of::<Row<T>>()
+    }
+
     /// Hands all entries on, in their order, as database, key, what it has besides, value.
     pub fn drain<E>(
         self,
-        mut take: impl FnMut(u32, &[u8], &Meta, Content<'_, T>) -> Result<(), E>,
+        mut take: impl FnMut(u32, &[u8], &Attributes, Content<'_, T>) -> Result<(), E>,
     ) -> Result<(), E> {
         let mut rest = self.bytes.as_slice();
         for row in self.rows {
@@ -96,9 +112,9 @@ impl<T> Rows<T> {
                 Body::Text(len) => {
                     let (text, behind) = rest.split_at(len as usize);
                     rest = behind;
-                    take(row.db, key, &row.meta, Content::Text(text))?;
+                    take(row.db, key, &row.attributes, Content::Text(text))?;
                 }
-                Body::Other(other) => take(row.db, key, &row.meta, Content::Other(other))?,
+                Body::Other(other) => take(row.db, key, &row.attributes, Content::Other(other))?,
             }
         }
         Ok(())
