@@ -11,15 +11,15 @@ use damselfly_keyspace::values::zset::SortedSet;
 use damselfly_keyspace::{Collection, Db, Expiry, Keyspace, List, Loc, Object, Value};
 use damselfly_protocol::number::Decimal;
 use damselfly_protocol::{Proto, ReplyWriter};
-use damselfly_rdb::{
-    ConsumerValue, Encoder, Event, FileWriter, GroupValue, Kind, Meta, NodeSizer, Shape, StreamMeta,
-    StreamValue, Target, dump,
-};
+use damselfly_rdb::{ConsumerValue, Encoder, GroupValue, StreamMeta, StreamValue, Target, dump};
 use damselfly_sketches::blocks::Blocks;
 
 use crate::{CommandError, Cx, Env};
 
+mod file;
 mod sketches;
+
+pub use file::write_object;
 
 /// Strings up to this length are `embstr` to Redis: they fit one 64-byte allocation with their two headers.
 const EMBEDDED_LEN_MAX: usize = 44;
@@ -107,14 +107,7 @@ fn stream_to_rdb(stream: &Stream) -> StreamValue {
         name: group.name().to_vec(),
         last_id: id_to_rdb(group.last_id()),
         entries_read: group.entries_read(),
-        pending: group
-            .pending_from(StreamId::MIN, None)
-            .map(|(id, _, pending)| damselfly_rdb::Pending {
-                id: id_to_rdb(id),
-                delivered_at_ms: pending.delivered_at_ms,
-                deliveries: u64::from(pending.deliveries),
-            })
-            .collect(),
+        pending: pending_to_rdb(group).collect(),
         consumers: group
             .consumers()
             .map(|consumer| ConsumerValue {
@@ -130,15 +123,27 @@ fn stream_to_rdb(stream: &Stream) -> StreamValue {
             .range(StreamId::MIN, StreamId::MAX)
             .map(|entry| (id_to_rdb(entry.id), fields(entry)))
             .collect(),
-        meta: StreamMeta {
-            length: stream.len(),
-            last_id: id_to_rdb(stream.last_id()),
-            first_id: id_to_rdb(stream.first_id()),
-            max_deleted_id: id_to_rdb(stream.max_deleted_id()),
-            entries_added: stream.entries_added(),
-            groups: stream.groups().len() as u64,
-        },
+        meta: meta_to_rdb(stream),
         groups: stream.groups().map(group).collect(),
+    }
+}
+
+fn pending_to_rdb(group: &stream::Group) -> impl Iterator<Item = damselfly_rdb::Pending> {
+    group.pending_from(StreamId::MIN, None).map(|(id, _, pending)| damselfly_rdb::Pending {
+        id: id_to_rdb(id),
+        delivered_at_ms: pending.delivered_at_ms,
+        deliveries: u64::from(pending.deliveries),
+    })
+}
+
+fn meta_to_rdb(stream: &Stream) -> StreamMeta {
+    StreamMeta {
+        length: stream.len(),
+        last_id: id_to_rdb(stream.last_id()),
+        first_id: id_to_rdb(stream.first_id()),
+        max_deleted_id: id_to_rdb(stream.max_deleted_id()),
+        entries_added: stream.entries_added(),
+        groups: stream.groups().len() as u64,
     }
 }
 
@@ -173,57 +178,6 @@ fn stream_from_rdb(value: StreamValue, nodes: NodeLimits) -> Option<Stream> {
         }
     }
     Some(stream)
-}
-
-/// Writes a collection as an entry of a file. Those whose elements are events of their own go element by element, so
-/// that they are not in memory a second time.
-pub fn write_object(writer: &mut FileWriter, db: u64, meta: &Meta, key: &[u8], object: &Object) {
-    // Room for the decimal form of an integer.
-    let (mut one, mut other) = ([0; 20], [0; 20]);
-    match object {
-        Object::List(list) => {
-            let mut sizer = NodeSizer::list();
-            for item in list.iter() {
-                sizer.add_element(item.as_bytes(&mut one).len());
-            }
-            let mut entry = writer.begin(db, meta, key, Shape::List { nodes: sizer.nodes() });
-            writer.put(&mut entry, Event::Begin { kind: Kind::List, count: list.len() as u64 });
-            for item in list.iter() {
-                writer.put(&mut entry, Event::Element(item.as_bytes(&mut one)));
-            }
-            writer.put(&mut entry, Event::End);
-        }
-        Object::Hash(hash @ Hash::Big(_)) if hash.next_expiry().is_none() => {
-            let count = hash.len(0) as u64;
-            let mut entry = writer.begin(db, meta, key, Shape::Hash { count });
-            writer.put(&mut entry, Event::Begin { kind: Kind::Hash, count });
-            hash.for_each(0, |field| {
-                let (field, value) = (field.field.as_bytes(&mut one), field.value.as_bytes(&mut other));
-                writer.put(&mut entry, Event::Field { field, value, expire_at_ms: None });
-            });
-            writer.put(&mut entry, Event::End);
-        }
-        Object::Set(set @ Set::Big(_)) if set.next_expiry().is_none() => {
-            let count = set.len() as u64;
-            let mut entry = writer.begin(db, meta, key, Shape::Set { count });
-            writer.put(&mut entry, Event::Begin { kind: Kind::Set, count });
-            set.for_each(|member, _| {
-                let member = member.as_bytes(&mut one);
-                writer.put(&mut entry, Event::Member { member, expire_at_ms: None });
-            });
-            writer.put(&mut entry, Event::End);
-        }
-        Object::ZSet(zset @ SortedSet::Big(_)) => {
-            let count = zset.len() as u64;
-            let mut entry = writer.begin(db, meta, key, Shape::ZSet { count });
-            writer.put(&mut entry, Event::Begin { kind: Kind::ZSet, count });
-            zset.for_each(|member, score| {
-                writer.put(&mut entry, Event::Scored { member, score });
-            });
-            writer.put(&mut entry, Event::End);
-        }
-        object => writer.value(db, meta, key, &to_rdb(object)),
-    }
 }
 
 /// Stores a value that a file had under a key. Nobody is told.

@@ -75,6 +75,7 @@ pub(crate) struct Progress {
     version: u32,
     running: bool,
     /// Databases that were flushed before they were saved.
+    #[expect(clippy::vec_box, reason = "a database stays in the box in which it lay")]
     leaving: Vec<Box<Db>>,
     /// What was saved of databases whose cut has ended.
     full: VecDeque<Saved>,
@@ -383,7 +384,15 @@ mod tests {
     #[derive(Default)]
     struct Received {
         state: State,
-        longs: HashMap<u64, (u32, Vec<u8>, Attributes, usize, Vec<u8>)>,
+        longs: HashMap<u64, Long>,
+    }
+
+    struct Long {
+        db: u32,
+        key: Box<[u8]>,
+        attributes: Attributes,
+        len: usize,
+        text: Vec<u8>,
     }
 
     impl Received {
@@ -406,15 +415,16 @@ mod tests {
                     .expect("the closure never fails"),
                 Saved::Long { number, db, key, attributes, len } => {
                     assert!(len > LONG_FROM);
-                    let before = self.longs.insert(number, (db, key.into(), attributes, len, Vec::new()));
+                    let long = Long { db, key, attributes, len, text: Vec::new() };
+                    let before = self.longs.insert(number, long);
                     assert!(before.is_none(), "a number is used once");
                 }
                 Saved::Part { number, bytes } => {
                     let long = self.longs.get_mut(&number).expect("a long string begins before its parts");
-                    long.4.extend_from_slice(&bytes);
-                    if long.4.len() == long.3 {
-                        let (db, key, attributes, _, text) = self.longs.remove(&number).expect("it is there");
-                        self.put(db, &key, text, attributes);
+                    long.text.extend_from_slice(&bytes);
+                    if long.text.len() == long.len {
+                        let long = self.longs.remove(&number).expect("it is there");
+                        self.put(long.db, &long.key, long.text, long.attributes);
                     }
                 }
             }

@@ -22,7 +22,8 @@ fn measure(name: &str, unit: &str, amount: usize, mut work: impl FnMut()) {
 }
 
 fn strings(target: Target, compression: Compression) -> Vec<u8> {
-    let mut file = FileWriter::new(FileOptions { target, compression, chunk_len_max: 64 << 10 });
+    let mut file =
+        FileWriter::new(FileOptions { target, compression, chunk_len_max: 64 << 10, checksum: false });
     let (mut bytes, mut key, mut value) =
         (Vec::new(), *b"key:00000000", *b"value of some 32 bytes, 00000000");
     let meta = Meta::default();
@@ -41,8 +42,12 @@ fn strings(target: Target, compression: Compression) -> Vec<u8> {
 }
 
 fn small_hashes() -> Vec<u8> {
-    let options =
-        FileOptions { target: Target::Dfs, compression: Compression::None, chunk_len_max: 64 << 10 };
+    let options = FileOptions {
+        target: Target::Dfs,
+        compression: Compression::None,
+        chunk_len_max: 64 << 10,
+        checksum: false,
+    };
     let mut file = FileWriter::new(options);
     let mut bytes = Vec::new();
     for number in 0..KEYS / 10 {
@@ -60,8 +65,12 @@ fn small_hashes() -> Vec<u8> {
 }
 
 fn big_set() -> Vec<u8> {
-    let options =
-        FileOptions { target: Target::Dfs, compression: Compression::None, chunk_len_max: 64 << 10 };
+    let options = FileOptions {
+        target: Target::Dfs,
+        compression: Compression::None,
+        chunk_len_max: 64 << 10,
+        checksum: false,
+    };
     let mut file = FileWriter::new(options);
     let (count, mut bytes) = (KEYS as u64, Vec::new());
     let mut entry = file.begin(0, &Meta::default(), b"set", Shape::Set { count });

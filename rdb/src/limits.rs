@@ -34,7 +34,7 @@ impl Limits {
         verify_checksum: true,
     };
 
-    /// For dfs files and full syncs, which have no checksums.
+    /// For full syncs, which have no checksums.
     pub const STREAM: Limits = Limits { verify_checksum: false, ..Limits::FILE };
 
     /// For RESTORE: from anybody.

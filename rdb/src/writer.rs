@@ -39,6 +39,8 @@ pub struct FileOptions {
     pub compression: Compression,
     /// Containers longer than this are cut into tagged chunks; 0 never. Only in dfs streams.
     pub chunk_len_max: usize,
+    /// Whether a dfs stream ends in the checksum that rdb files always have. Dragonfly writes zero and verifies none.
+    pub checksum: bool,
 }
 
 /// Writes one file or full sync.
@@ -55,6 +57,8 @@ pub struct FileWriter {
     entries: u32,
     /// The entry whose unfinished bytes are at the end of `run`.
     open: Option<u32>,
+    /// Bytes that are still to come of a string in parts.
+    missing: u64,
 }
 
 /// An entry under way: its writer, and where its bytes are.
@@ -91,6 +95,7 @@ impl FileWriter {
             db: None,
             entries: 0,
             open: None,
+            missing: 0,
         };
         writer.outside(if is_dfs { b"REDIS0009" } else { b"REDIS0010" });
         writer
@@ -137,7 +142,7 @@ impl FileWriter {
 
     #[inline]
     fn head(&mut self, db: u64, meta: &Meta) {
-        assert!(self.open.is_none(), "another entry is being written");
+        assert!(self.open.is_none() && self.missing == 0, "another entry is being written");
         self.select_db(db);
         if let Some(at) = meta.expire_at_ms {
             self.run.push(opcode::EXPIRE_MS);
@@ -166,6 +171,27 @@ impl FileWriter {
         self.encoder.string(&mut self.run, key);
         self.encoder.string(&mut self.run, value);
         self.seal_if_long();
+    }
+
+    /// Begins a string entry whose bytes, `len` of them, follow in parts: for strings that are not to be in memory a
+    /// second time. They are not compressed.
+    pub fn begin_string(&mut self, db: u64, meta: &Meta, key: &[u8], len: u64) {
+        self.seal();
+        self.head(db, meta);
+        self.run.push(Shape::String.value_type(self.options.target));
+        self.encoder.string(&mut self.run, key);
+        put_len(&mut self.run, len);
+        self.seal_raw();
+        self.missing = len;
+    }
+
+    /// The next part of a string; the entry is complete with the last of the bytes that were announced.
+    pub fn put_part(&mut self, part: &[u8]) {
+        let len = part.len() as u64;
+        assert!(len <= self.missing, "more bytes than were announced");
+        self.run.extend_from_slice(part);
+        self.seal_raw();
+        self.missing -= len;
     }
 
     /// A whole entry of any type.
@@ -310,11 +336,16 @@ impl FileWriter {
         self.outside(&item);
     }
 
-    /// The end of the file, with its checksum; zero in dfs streams, which have none.
+    /// The end of the file, with its checksum, or zero if it has none.
     pub fn eof(&mut self) {
+        assert!(self.open.is_none() && self.missing == 0, "an entry is being written");
         self.outside(&[opcode::EOF]);
-        let checksum = if self.options.target == Target::Dfs { 0 } else { self.crc };
+        let checksum = if self.has_checksum() { self.crc } else { 0 };
         self.outside(&checksum.to_le_bytes());
+    }
+
+    fn has_checksum(&self) -> bool {
+        self.options.target != Target::Dfs || self.options.checksum
     }
 
     fn seal_if_long(&mut self) {
@@ -340,9 +371,13 @@ impl FileWriter {
         }
         let code =
             if matches!(self.compressor, Compressor::Lz4) { opcode::BLOB_LZ4 } else { opcode::BLOB_ZSTD };
+        let start = self.ready.len();
         self.ready.push(code);
         put_len(&mut self.ready, self.packed.len() as u64);
         self.ready.extend_from_slice(&self.packed);
+        if self.has_checksum() {
+            self.crc = crc64(self.crc, &self.ready[start..]);
+        }
         self.run.clear();
         self.db = None;
     }
@@ -351,7 +386,8 @@ impl FileWriter {
         if self.options.target == Target::Dfs {
             // Blobs may be read in another order than they stand in, so each run says where it is.
             self.db = None;
-        } else {
+        }
+        if self.has_checksum() {
             self.crc = crc64(self.crc, &self.run);
         }
         if self.ready.is_empty() {

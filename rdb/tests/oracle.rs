@@ -308,7 +308,12 @@ fn string_payloads_are_identical() {
 /// A file of ours passes redis-check-rdb, loads, and holds everything, deadlines included.
 #[test]
 fn redis_loads_our_file() {
-    let options = FileOptions { target: Target::Redis7_0, compression: Compression::None, chunk_len_max: 0 };
+    let options = FileOptions {
+        target: Target::Redis7_0,
+        compression: Compression::None,
+        chunk_len_max: 0,
+        checksum: false,
+    };
     let mut file = FileWriter::new(options);
     file.aux(b"redis-ver", b"7.0.15");
     file.aux(b"redis-bits", b"64");

@@ -168,7 +168,12 @@ fn files() {
     for target in [Target::Redis7_0, Target::Dfs] {
         for compression in compressions {
             for chunk_len_max in [0, 1, 1000, 64 << 10] {
-                let mut file = FileWriter::new(FileOptions { target, compression, chunk_len_max });
+                let mut file = FileWriter::new(FileOptions {
+                    target,
+                    compression,
+                    chunk_len_max,
+                    checksum: target == Target::Dfs && chunk_len_max > 0,
+                });
                 file.aux(b"redis-ver", b"7.0.0");
                 file.aux(b"ctime", b"1700000000");
                 if target == Target::Redis7_0 {
@@ -205,7 +210,7 @@ fn files() {
                 for (key, entry) in expected {
                     assert!(contents.keys[&key] == entry, "{key:?} {:?}", entry.1);
                 }
-                assert_eq!(contents.checksum != 0, target == Target::Redis7_0);
+                assert_eq!(contents.checksum != 0, target == Target::Redis7_0 || chunk_len_max > 0);
                 assert_eq!(contents.aux.len(), 2);
                 assert_eq!(contents.functions.len(), usize::from(target == Target::Redis7_0));
                 chunked += contents.chunked;
@@ -220,7 +225,12 @@ fn files() {
 #[test]
 fn interleaved_values() {
     for compression in [Compression::None, Compression::Lz4] {
-        let mut file = FileWriter::new(FileOptions { target: Target::Dfs, compression, chunk_len_max: 500 });
+        let mut file = FileWriter::new(FileOptions {
+            target: Target::Dfs,
+            compression,
+            chunk_len_max: 500,
+            checksum: false,
+        });
         let meta = Meta { expire_at_ms: Some(99), ..Meta::default() };
         let mut entries = [1u64, 2].map(|db| {
             let mut entry = file.begin(db, &meta, b"long", Shape::Hash { count: 1000 });
@@ -263,7 +273,8 @@ fn interleaved_values() {
 #[test]
 fn output_comes_in_bounded_pieces() {
     for target in [Target::Redis7_0, Target::Dfs] {
-        let options = FileOptions { target, compression: Compression::Lz4, chunk_len_max: 64 << 10 };
+        let options =
+            FileOptions { target, compression: Compression::Lz4, chunk_len_max: 64 << 10, checksum: false };
         let mut file = FileWriter::new(options);
         let count = 300_000u64;
         let mut entry = file.begin(0, &Meta::default(), b"set", Shape::Set { count });
@@ -286,5 +297,34 @@ fn output_comes_in_bounded_pieces() {
             panic!("a set was written")
         };
         assert_eq!(members.len() as u64, count);
+    }
+}
+
+/// A string that comes in parts is written as it is, and what stands around it as ever; a changed byte is noticed.
+#[test]
+fn strings_in_parts() {
+    let long = Random::new(8).bytes(3_000_000);
+    for target in [Target::Redis7_0, Target::Dfs] {
+        let options =
+            FileOptions { target, compression: Compression::Lz4, chunk_len_max: 64 << 10, checksum: true };
+        let mut file = FileWriter::new(options);
+        let meta = Meta { expire_at_ms: Some(99), ..Meta::default() };
+        file.string(1, &Meta::default(), b"before", b"short");
+        file.begin_string(1, &meta, b"long", long.len() as u64);
+        long.chunks(700_001).for_each(|part| file.put_part(part));
+        (0..100u32).for_each(|number| {
+            file.string(1, &Meta::default(), &number.to_le_bytes(), b"behind behind behind")
+        });
+        file.eof();
+        let mut bytes = Vec::new();
+        file.take(&mut bytes);
+        let contents = read_file(&bytes).expect("well formed");
+        assert_eq!(contents.keys.len(), 102);
+        assert!(contents.keys[&(1, b"long".to_vec())] == (meta, Value::String(long.clone())));
+        assert!(contents.checksum != 0);
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        let error = read_file(&bytes).err().expect("a wrong checksum");
+        assert_eq!(error.kind, damselfly_rdb::ErrorKind::Checksum);
     }
 }

@@ -251,7 +251,7 @@ fn serve(config: Config, set_log_level: Box<dyn Fn(LogLevel) + Send + Sync>) -> 
         peers,
         clients: DashMap::with_shard_amount(16),
         registry: pubsub::Registry::new(),
-        snapshots: snapshots::Snapshots::default(),
+        snapshots: snapshots::Snapshots::new(&config),
         next_client: AtomicU64::new(1),
         next_slow: AtomicU64::new(0),
         connected: AtomicUsize::new(0),

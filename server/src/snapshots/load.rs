@@ -12,18 +12,16 @@
 //! the place in it.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::{self, Read};
-use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use damselfly_keyspace::{Attributes, Content, Expiry, Rows};
 use damselfly_rdb::{Collector, Event, FileReader, FileSink, Item, Limits, Meta, Refused, Value, ValueSink};
-use damselfly_snapshot::{Candidate, FileRole, SHARDS_MAX, newest, role_of};
+use damselfly_snapshot::{FileRole, SHARDS_MAX, newest, role_of};
 
-use super::{Snapshots, directory};
+use super::Snapshots;
 use crate::core::Core;
 use crate::shared::{Shared, Stop};
 
@@ -41,9 +39,21 @@ pub fn load_at_start(shared: &Arc<Shared>) -> Result<(), String> {
     if name.is_empty() || !shared.settings.replicaof().is_empty() {
         return Ok(());
     }
-    let directory = directory(shared);
-    let Some(file) = choose(&directory, &name)? else {
-        tracing::info!("no snapshot in {} for dbfilename {name}: starting empty", directory.display());
+    let storage = &shared.snapshots.storage;
+    let failed = |error: io::Error| format!("cannot look for snapshots in {}: {error}", storage.describe(""));
+    let recovered = storage.recover().map_err(failed)?;
+    for name in recovered.completed {
+        tracing::warn!(
+            "{} was complete but not in place when the last process ended: done",
+            storage.describe(&name)
+        );
+    }
+    for name in recovered.swept {
+        tracing::warn!("{} was not complete when the last process ended: removed", storage.describe(&name));
+    }
+    let found = storage.list().map_err(failed)?;
+    let Some(file) = newest(&name, &found).map(|found| found.name.clone()) else {
+        tracing::info!("no snapshot in {} for dbfilename {name}: starting empty", storage.describe(""));
         return Ok(());
     };
     shared.snapshots.loading.store(true, Ordering::Release);
@@ -64,44 +74,23 @@ pub fn load_at_start(shared: &Arc<Shared>) -> Result<(), String> {
     Ok(())
 }
 
-/// The file that a start loads.
-fn choose(directory: &Path, name: &str) -> Result<Option<PathBuf>, String> {
-    let failed = |error: io::Error| format!("cannot read the directory {}: {error}", directory.display());
-    let mut candidates = Vec::new();
-    for entry in std::fs::read_dir(directory).map_err(failed)? {
-        let entry = entry.map_err(failed)?;
-        // Names that are no text are not ours, and what vanishes meanwhile is not there.
-        let (Ok(name), Ok(data)) = (entry.file_name().into_string(), std::fs::metadata(entry.path())) else {
-            continue;
-        };
-        if data.is_file() {
-            let modified = data.modified().unwrap_or(SystemTime::UNIX_EPOCH);
-            candidates.push(Candidate { name, modified });
-        }
-    }
-    Ok(newest(name, &candidates).map(|found| directory.join(&found.name)))
-}
-
 /// Loads a snapshot, given its only file or its summary, into the shards as they are.
-pub(super) fn load(shared: &Arc<Shared>, file: &Path) -> Result<(), String> {
+pub(super) fn load(shared: &Arc<Shared>, file: &str) -> Result<(), String> {
     let began = Instant::now();
-    let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    let snapshots = &shared.snapshots;
+    let (snapshots, storage) = (&shared.snapshots, &shared.snapshots.storage);
     let mut files = vec![file.to_owned()];
     let mut expected = None;
-    if let FileRole::Summary(base) = role_of(name) {
+    if let FileRole::Summary(base) = role_of(file) {
         let summary = read_summary(shared, file)?;
-        for shard in 0..summary.shards {
-            files.push(file.with_file_name(format!("{base}-{shard:04}.dfs")));
-        }
+        files.extend((0..summary.shards).map(|shard| format!("{base}-{shard:04}.dfs")));
         expected = Some(summary.id);
     }
     let mut bytes = 0;
-    for file in &files {
-        bytes += std::fs::metadata(file).map_err(|error| about(file, error))?.len();
+    for file in &files[usize::from(expected.is_some())..] {
+        bytes += storage.len(file).map_err(|error| about(shared, file, error))?;
     }
     snapshots.progress.begin(bytes);
-    tracing::info!("loading {} ({} MiB)", file.display(), bytes >> 20);
+    tracing::info!("loading {} ({} MiB)", storage.describe(file), bytes >> 20);
     let next = AtomicUsize::new(usize::from(expected.is_some()));
     let flight = Arc::new(Flight { max: BATCHES_PER_CORE * shared.peers.len(), ..Flight::default() });
     let (failure, failed) = (Mutex::new(None), AtomicBool::new(false));
@@ -124,20 +113,20 @@ pub(super) fn load(shared: &Arc<Shared>, file: &Path) -> Result<(), String> {
         return Err(error);
     }
     if let Some(error) = flight.refusal() {
-        return Err(about(file, error));
+        return Err(about(shared, file, error));
     }
     tracing::info!(
         "loaded {} keys from {} in {:.3} s; {} had expired",
         snapshots.progress.keys.load(Ordering::Relaxed),
-        file.display(),
+        storage.describe(file),
         began.elapsed().as_secs_f64(),
         snapshots.progress.expired.load(Ordering::Relaxed),
     );
     Ok(())
 }
 
-fn about(file: &Path, error: impl std::fmt::Display) -> String {
-    format!("{}: {error}", file.display())
+fn about(shared: &Shared, file: &str, error: impl std::fmt::Display) -> String {
+    format!("{}: {error}", shared.snapshots.storage.describe(file))
 }
 
 /// What the summary of a set says.
@@ -147,11 +136,11 @@ struct Summary {
     shards: usize,
 }
 
-fn read_summary(shared: &Shared, file: &Path) -> Result<Summary, String> {
+fn read_summary(shared: &Shared, file: &str) -> Result<Summary, String> {
     let mut summary = Summary::default();
     let mut notes = Notes::default();
-    let mut source = File::open(file).map_err(|error| about(file, error))?;
-    let result = FileReader::new(Limits::STREAM).read_all(&mut source, &mut |item: Item<'_>| {
+    let mut source = shared.snapshots.storage.open(file).map_err(|error| about(shared, file, error))?;
+    let result = FileReader::new(Limits::FILE).read_all(&mut source, &mut |item: Item<'_>| {
         match item {
             Item::Aux { name: b"snapshot-id", value } => summary.id = value.to_vec(),
             Item::Aux { name: b"shard-count", value } => {
@@ -163,9 +152,9 @@ fn read_summary(shared: &Shared, file: &Path) -> Result<Summary, String> {
         }
         Ok(())
     });
-    result.map_err(|error| about(file, error))?;
+    result.map_err(|error| about(shared, file, error))?;
     if summary.shards == 0 || summary.shards > SHARDS_MAX {
-        return Err(about(file, format!("{} is no number of shards", summary.shards)));
+        return Err(about(shared, file, format!("{} is no number of shards", summary.shards)));
     }
     notes.keep(&shared.snapshots);
     Ok(summary)
@@ -195,13 +184,13 @@ impl Notes {
 
 /// A source that tells how far it is.
 struct Counted<'a> {
-    file: File,
+    source: Box<dyn Read + Send>,
     shared: &'a Shared,
 }
 
 impl Read for Counted<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let len = self.file.read(buffer)?;
+        let len = self.source.read(buffer)?;
         let progress = &self.shared.snapshots.progress;
         progress.read.fetch_add(len as u64, Ordering::Relaxed);
         Ok(len)
@@ -211,12 +200,11 @@ impl Read for Counted<'_> {
 fn read_file(
     shared: &Arc<Shared>,
     flight: &Arc<Flight>,
-    file: &Path,
+    file: &str,
     expected: Option<&[u8]>,
     failed: &AtomicBool,
 ) -> Result<(), String> {
-    let source = File::open(file).map_err(|error| about(file, error))?;
-    let limits = if expected.is_some() { Limits::STREAM } else { Limits::FILE };
+    let source = shared.snapshots.storage.open(file).map_err(|error| about(shared, file, error))?;
     let mut sink = Sink {
         shared,
         flight,
@@ -230,10 +218,10 @@ fn read_file(
         notes: Notes::default(),
         spoken: Instant::now(),
     };
-    let read = FileReader::new(limits).read_all(&mut Counted { file: source, shared }, &mut sink);
-    read.map_err(|error| about(file, error))?;
+    let read = FileReader::new(Limits::FILE).read_all(&mut Counted { source, shared }, &mut sink);
+    read.map_err(|error| about(shared, file, error))?;
     if expected.is_some() && !sink.matched {
-        return Err(about(file, "the file does not say which snapshot it belongs to"));
+        return Err(about(shared, file, "the file does not say which snapshot it belongs to"));
     }
     for owner in 0..sink.batches.len() {
         sink.send(owner);
@@ -293,7 +281,7 @@ impl FileSink for Sink<'_> {
                 if self.is_due(&self.plain.meta) {
                     return Ok(());
                 }
-                self.batches[owner].push_text(open.db, &open.key, open.meta, text);
+                self.batches[owner].push_text(open.db, &open.key, attributes(&open.meta), text);
                 self.pushed(owner)
             }
             Item::Value { stream, event } => self.value(stream, event),
@@ -309,6 +297,14 @@ impl FileSink for Sink<'_> {
                 Ok(())
             }
         }
+    }
+}
+
+fn attributes(meta: &Meta) -> Attributes {
+    Attributes {
+        expire_at: meta.expire_at_ms,
+        sticky: meta.sticky,
+        mc_flags: meta.mc_flags.unwrap_or_default(),
     }
 }
 
@@ -347,7 +343,7 @@ impl Sink<'_> {
         }
         let owner = self.shared.owner(hash(self.shared, &key));
         // What a collection weighs is not known; counting it as some dozens of small strings keeps batches small.
-        self.batches[owner].push_other(db, &key, meta, value, 4096);
+        self.batches[owner].push_other(db, &key, attributes(&meta), value, 4096);
         self.pushed(owner)
     }
 
@@ -389,9 +385,9 @@ impl Sink<'_> {
 /// Stores a batch in this core's shard.
 fn take_in(core: &mut Core, batch: Batch) -> Result<(), String> {
     let forget_expiry = core.shared.config.rdb_ignore_expiry;
-    let result = batch.drain(|db, key, meta, content| {
+    let result = batch.drain(|db, key, attributes, content| {
         let db = db as usize;
-        let expiry = match meta.expire_at_ms {
+        let expiry = match attributes.expire_at {
             Some(at) if !forget_expiry => Expiry::At(at),
             _ => Expiry::Never,
         };
@@ -403,12 +399,12 @@ fn take_in(core: &mut Core, batch: Batch) -> Result<(), String> {
                 )?
             }
         }
-        if (meta.sticky || meta.mc_flags.is_some())
+        if (attributes.sticky || attributes.mc_flags != 0)
             && let Some(loc) = core.ks.find(db, key)
         {
             let table = core.ks.table_mut(db);
-            table.set_sticky(loc, meta.sticky);
-            table.set_mc_flags(loc, meta.mc_flags.unwrap_or(0));
+            table.set_sticky(loc, attributes.sticky);
+            table.set_mc_flags(loc, attributes.mc_flags);
         }
         Ok(())
     });

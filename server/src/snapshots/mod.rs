@@ -6,9 +6,11 @@
 
 mod load;
 
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
+
+use damselfly_config::Config;
+use damselfly_snapshot::{Disk, Storage};
 
 use crate::shared::Shared;
 
@@ -18,8 +20,9 @@ pub use load::load_at_start;
 pub const LOADING: &str = "LOADING Redis is loading the dataset in memory";
 
 /// What is known of snapshots.
-#[derive(Default)]
 pub struct Snapshots {
+    /// Where they are.
+    storage: Box<dyn Storage>,
     loading: AtomicBool,
     /// How far the load is.
     pub progress: Progress,
@@ -75,6 +78,19 @@ impl Progress {
 }
 
 impl Snapshots {
+    /// In the place that the configuration names.
+    pub fn new(config: &Config) -> Snapshots {
+        let directory = if config.dir.is_empty() { "." } else { &config.dir };
+        Snapshots {
+            storage: Box::new(Disk::new(directory)),
+            loading: AtomicBool::new(false),
+            progress: Progress::default(),
+            functions: Mutex::default(),
+            scripts: Mutex::default(),
+            failure: Mutex::default(),
+        }
+    }
+
     /// Whether data is being loaded, so that most commands must be refused.
     #[inline]
     pub fn is_loading(&self) -> bool {
@@ -84,13 +100,5 @@ impl Snapshots {
     /// Why the load at the start failed, if it did.
     pub fn failure(&self) -> Option<String> {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-}
-
-/// The directory of `--dir`.
-fn directory(shared: &Shared) -> PathBuf {
-    match shared.config.dir.as_str() {
-        "" => PathBuf::from("."),
-        dir => PathBuf::from(dir),
     }
 }
