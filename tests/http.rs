@@ -154,8 +154,8 @@ fn metrics() {
             "connections_received_total",
             "db_keys{db=\"db0\"}",
             "db_keys_expiring{db=\"db0\"}",
-            "evicted_keys_total",
-            "expired_keys_total",
+            "evicted_keys_total{db=\"db0\"}",
+            "expired_keys_total{db=\"db0\"}",
             "keyspace_hits_total",
             "keyspace_misses_total",
             "master",
@@ -190,6 +190,8 @@ fn metrics() {
         );
         assert_eq!(second.get("db_keys{db=\"db3\"}"), 0.0);
         assert_eq!((second.get("keyspace_hits_total"), second.get("keyspace_misses_total")), (1.0, 1.0));
+        assert_eq!(second.get("keyspace_hits_total{db=\"db0\"}"), 1.0);
+        assert_eq!(second.get("keyspace_hits_total{db=\"db3\"}"), 0.0);
         assert_eq!(
             (second.get("commands_total{cmd=\"set\"}"), second.get("commands_total{cmd=\"get\"}")),
             (3.0, 2.0)

@@ -11,7 +11,7 @@ use damselfly_keyspace::values::zset::SortedSet;
 use damselfly_keyspace::{Collection, Db, Expiry, Keyspace, List, Loc, Object, Value};
 use damselfly_protocol::number::Decimal;
 use damselfly_protocol::{Proto, ReplyWriter};
-use damselfly_rdb::{ConsumerValue, Encoder, GroupValue, StreamMeta, StreamValue, Target, dump};
+use damselfly_rdb::{Compression, ConsumerValue, Encoder, GroupValue, StreamMeta, StreamValue, Target, dump};
 use damselfly_sketches::blocks::Blocks;
 
 use crate::{CommandError, Cx, Env};
@@ -43,6 +43,15 @@ pub fn serialized_len(value: Value<'_, Object>) -> usize {
     }
     // The payload begins with the type and ends with two bytes of version and eight of checksum.
     to_payload(value).len() - 11
+}
+
+/// Bytes of a value in a compressed snapshot, if it were alone there.
+pub fn compressed_len(value: Value<'_, Object>) -> usize {
+    if cells_len(&value) > CELLS_LEN_MAX {
+        return cells_len(&value);
+    }
+    let payload = to_payload(value);
+    damselfly_rdb::compressed_len(&payload, Compression::Zstd { level: 1 })
 }
 
 /// Longest run of cells that is written out in one piece: no request could bring a longer one back.

@@ -47,7 +47,7 @@ mod zset;
 
 pub use args::Args;
 pub use blocking::{Blocking, Wait};
-pub use convert::{encoding_at, restore, serialized_len, write_object};
+pub use convert::{compressed_len, encoding_at, restore, serialized_len, write_object};
 pub use cx::{Cx, Env};
 pub use error::{CmdResult, CommandError};
 pub use long::{Later, Long};

@@ -54,7 +54,7 @@ impl Keyspace {
             let key = self.table(db).key(loc).to_vec();
             self.note(db, &key, Class::Expired, "expired");
         }
-        self.stats.expired += 1;
+        self.db_stats[db].expired += 1;
         self.stats.mutations += 1;
         self.remove_at(db, loc);
     }
@@ -173,7 +173,7 @@ mod tests {
         assert!(keyspace.find(0, b"k").is_some());
         keyspace.now = 1_000_500;
         assert!(keyspace.find(0, b"k").is_none());
-        assert_eq!((keyspace.len(0), keyspace.stats.expired), (0, 1));
+        assert_eq!((keyspace.len(0), keyspace.db_stats[0].expired), (0, 1));
     }
 
     /// Who overwrites a key that is due makes it expire first: it is counted and announced, and nothing of it is kept.
@@ -185,9 +185,9 @@ mod tests {
         {
             keyspace.set_string(0, b"k", b"old", Expiry::At(1_000_500));
             keyspace.now = 1_000_500;
-            let before = keyspace.stats.expired;
+            let before = keyspace.db_stats[0].expired;
             keyspace.set_string(0, b"k", value, expiry);
-            assert_eq!(keyspace.stats.expired, before + 1);
+            assert_eq!(keyspace.db_stats[0].expired, before + 1);
             let loc = keyspace.find(0, b"k").expect("stored");
             assert_eq!(keyspace.table(0).expire_at(loc), None);
             let events = keyspace.take_events();
@@ -262,7 +262,7 @@ mod tests {
                 assert!(keyspace.find(1, b"most").is_some());
             }
             keyspace.check();
-            assert_eq!(keyspace.stats.expired, 0, "no key had an expiry");
+            assert_eq!(keyspace.db_stats[0].expired, 0, "no key had an expiry");
         }
     }
 

@@ -104,18 +104,35 @@ pub struct Event {
 /// Counters that only ever grow, until CONFIG RESETSTAT.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
+    /// Changes of keys.
+    pub mutations: u64,
+    /// Keys that the background walk found to have expired.
+    pub expired_in_background: u64,
+}
+
+/// The same of one database: of its number, whichever data it has, so a flush or a swap leaves them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DbStats {
     /// Reads that found their key.
     pub hits: u64,
     /// Reads that did not.
     pub misses: u64,
-    /// Changes of keys.
-    pub mutations: u64,
     /// Keys removed because their time had come.
     pub expired: u64,
-    /// Of these, the ones found by the background walk.
-    pub expired_in_background: u64,
     /// Keys removed to make room.
     pub evicted: u64,
+}
+
+impl DbStats {
+    /// Adds what was counted elsewhere.
+    pub fn add(&mut self, other: &DbStats) {
+        // All fields are named, so that a new one cannot be forgotten here.
+        let DbStats { hits, misses, expired, evicted } = other;
+        self.hits += hits;
+        self.misses += misses;
+        self.expired += expired;
+        self.evicted += evicted;
+    }
 }
 
 /// See the crate's head.
@@ -125,6 +142,8 @@ pub struct Keyspace {
     pub now: UnixMs,
     /// Counters.
     pub stats: Stats,
+    /// Counters by database.
+    pub db_stats: Box<[DbStats]>,
     /// Whether expired keys may be removed (not on replicas, and not while DEBUG SET-ACTIVE-EXPIRE 0 concerns the
     /// background walk; see `expiry.rs`).
     pub active_expire: bool,
@@ -155,6 +174,7 @@ impl Keyspace {
             dbs: (0..options.databases).map(|_| None).collect(),
             now: 0,
             stats: Stats::default(),
+            db_stats: vec![DbStats::default(); options.databases].into(),
             active_expire: true,
             observed: false,
             notes_misses: false,
@@ -246,9 +266,9 @@ impl Keyspace {
     pub fn read(&mut self, db: usize, key: &[u8]) -> Option<Loc> {
         let found = self.find(db, key);
         if found.is_some() {
-            self.stats.hits += 1;
+            self.db_stats[db].hits += 1;
         } else {
-            self.stats.misses += 1;
+            self.db_stats[db].misses += 1;
             if self.notes_misses {
                 self.note_miss(db, key);
             }

@@ -105,6 +105,12 @@ impl Compressor {
     }
 }
 
+/// Bytes of a run after compression, its own length if it does not get shorter.
+pub fn compressed_len(run: &[u8], compression: Compression) -> usize {
+    let mut out = Vec::new();
+    if Compressor::new(compression).compress(run, &mut out) { out.len().min(run.len()) } else { run.len() }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

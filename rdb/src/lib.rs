@@ -41,7 +41,7 @@ mod wire;
 mod writer;
 mod ziplist;
 
-pub use blob::Compression;
+pub use blob::{Compression, compressed_len};
 pub use crc64::crc64;
 pub use encode::{
     COMPACT_ELEMENT_LEN_MAX, COMPACT_HASH_COUNT_MAX, COMPACT_ZSET_COUNT_MAX, Encoder, INTSET_COUNT_MAX,

@@ -378,8 +378,9 @@ impl Core {
             &mut out,
         );
         self.book_spread(id, command, index, started.elapsed().as_nanos() as u64, failed.as_deref(), owned);
-        self.ks.stats.hits += meeting.stats.hits;
-        self.ks.stats.misses += meeting.stats.misses;
+        for (stats, more) in self.ks.db_stats.iter_mut().zip(&meeting.db_stats) {
+            stats.add(more);
+        }
         let mut changes = BTreeMap::<usize, Vec<(Event, Option<Portable>)>>::new();
         for event in meeting.take_events() {
             let state = meeting.export(event.db, &event.key);

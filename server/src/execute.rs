@@ -22,7 +22,7 @@ use crate::core::{Core, OUTPUT_RUN_MAX};
 use crate::locks::{Scope, lock_number};
 use crate::mailbox::Message;
 use crate::modes::Modes;
-use crate::server_commands;
+use crate::server_commands::{self, subcommands::Subcommand};
 use crate::stats::{Slow, Stopwatch, timed_in_runs};
 use crate::tracking::Reader;
 use crate::transaction::is_queued;
@@ -333,35 +333,40 @@ impl Core {
             self.spoil_transaction(id);
             return self.refuse_unknown(id, argv);
         };
-        if !command.arity.allows(argv.len()) {
-            self.spoil_transaction(id);
-            self.stats.commands[index].rejected += 1;
-            let name = command.name.to_ascii_lowercase();
-            let text = format!("wrong number of arguments for '{name}' command");
-            if name == "exec" {
-                self.abandon_transaction(id);
-                self.answer_error(id, &format!("EXECABORT Transaction discarded because of: {text}"));
-            } else {
-                self.answer_error(id, &format!("ERR {text}"));
+        let subcommand = match argv.get(1) {
+            Some(name) if !command.flags.has(Flags::FAST) => {
+                server_commands::subcommands::find(command, name)
             }
-            return Flow::Next;
+            _ => None,
+        };
+        // The number of the counters; that of the command is only asked for restrictions.
+        let counter = subcommand.map_or(index, Subcommand::counter);
+        if !command.arity.allows(argv.len()) {
+            self.stats.commands[counter].rejected += 1;
+            return self.refuse_arity(id, &command.name.to_ascii_lowercase());
+        }
+        if let Some(subcommand) = subcommand
+            && !subcommand.allows(argv.len())
+        {
+            self.stats.commands[counter].rejected += 1;
+            return self.refuse_arity(id, &subcommand.full_name());
         }
         let Some(connection) = self.connection(id) else { return Flow::Pause };
         let in_mode = connection.modes.any();
         if in_mode && self.is_refused_in_mode(id, command, argv) {
-            self.stats.commands[index].rejected += 1;
+            self.stats.commands[counter].rejected += 1;
             return Flow::Next;
         }
         let Some(connection) = self.connection(id) else { return Flow::Pause };
         if !connection.authenticated && !command.flags.has(Flags::NO_AUTH) {
-            self.stats.commands[index].rejected += 1;
+            self.stats.commands[counter].rejected += 1;
             self.spoil_transaction(id);
             self.answer_error(id, "NOAUTH Authentication required.");
             return Flow::Next;
         }
         let is_admin = connection.client.listener == Listener::Admin;
         if !is_admin && self.shared.gates.restricts(index) {
-            self.stats.commands[index].rejected += 1;
+            self.stats.commands[counter].rejected += 1;
             self.answer_error(id, crate::gates::RESTRICTED);
             return Flow::Next;
         }
@@ -377,16 +382,12 @@ impl Core {
         let Some(connection) = self.connection(id) else { return Flow::Pause };
         connection.commands += 1;
         connection.last_command = Some(command);
-        connection.last_subcommand = match argv.get(1) {
-            Some(name) if !command.flags.has(Flags::FAST) => {
-                server_commands::subcommands::find(command, name)
-            }
-            _ => None,
-        };
+        connection.last_subcommand = subcommand;
+        let found = Found { command, index: counter };
         if connection.multi.is_some() && is_queued(command.run) {
-            return self.queue(id, argv, Found { command, index });
+            return self.queue(id, argv, found);
         }
-        let flow = self.run_allowed(id, argv, ready, watch);
+        let flow = self.run_allowed(id, argv, Prepared { found: Some(found), ..ready }, watch);
         if in_mode && flow != Flow::Hold {
             let ran =
                 flow == Flow::Next || self.connection(id).is_some_and(|connection| connection.is_in_long());
@@ -394,6 +395,20 @@ impl Core {
             self.after_tracked(id, command, here.then_some(argv));
         }
         flow
+    }
+
+    /// Answers a request of the wrong length.
+    #[cold]
+    fn refuse_arity(&mut self, id: ConnectionId, name: &str) -> Flow {
+        self.spoil_transaction(id);
+        let text = format!("wrong number of arguments for '{name}' command");
+        if name == "exec" {
+            self.abandon_transaction(id);
+            self.answer_error(id, &format!("EXECABORT Transaction discarded because of: {text}"));
+        } else {
+            self.answer_error(id, &format!("ERR {text}"));
+        }
+        Flow::Next
     }
 
     /// Runs a request whose reply is not wanted (CLIENT REPLY OFF, SKIP).

@@ -4,6 +4,7 @@
 //! SHUTDOWN, or for a core that ended. All work happens in `core.rs`.
 
 mod admin_http;
+mod allocator;
 mod batch;
 mod blocking;
 mod connection;

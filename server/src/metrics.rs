@@ -7,6 +7,7 @@
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
+use damselfly_keyspace::DbStats;
 use prometheus::TextEncoder;
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
 
@@ -76,6 +77,14 @@ fn memory(families: &mut Families, shared: &Shared, report: &CoreReport) {
         ],
     );
     families.gauges("type_used_memory", "Bytes of values, by type, and of keys", "type", report.type_bytes());
+    let shards: Vec<String> = (0..report.shard_bytes.len()).map(|shard| shard.to_string()).collect();
+    let bytes = report.shard_bytes.iter().copied();
+    families.gauges(
+        "shard_used_memory_bytes",
+        "Bytes of the data, by shard",
+        "shard",
+        shards.iter().map(String::as_str).zip(bytes),
+    );
     families.counters(
         "oom_errors_total",
         "Refusals for lack of memory",
@@ -148,21 +157,32 @@ fn traffic(families: &mut Families, shared: &Shared, report: &CoreReport) {
 }
 
 fn keyspace(families: &mut Families, report: &CoreReport) {
-    let stats = report.keyspace;
-    families.counter("keyspace_hits_total", "Reads that found their key", stats.hits);
-    families.counter("keyspace_misses_total", "Reads that did not find their key", stats.misses);
-    families.counter("keyspace_mutations_total", "Changes of keys", stats.mutations);
-    families.counter("expired_keys_total", "Keys removed because their time had come", stats.expired);
-    families.counter("evicted_keys_total", "Keys removed to make room", stats.evicted);
+    families.counter("keyspace_mutations_total", "Changes of keys", report.keyspace.mutations);
     let names: Vec<String> = (0..report.dbs.len()).map(|number| format!("db{number}")).collect();
     // The first database always, so that there is a series from the start; others once they have had a key.
     let dbs: Vec<(&str, _)> = names
         .iter()
         .zip(&report.dbs)
         .enumerate()
-        .filter(|(number, (_, db))| *number == 0 || db.capacity > 0)
+        .filter(|(number, (_, db))| *number == 0 || db.capacity > 0 || db.stats != DbStats::default())
         .map(|(_, (name, db))| (name.as_str(), db))
         .collect();
+    let of = |count: fn(&DbStats) -> u64| dbs.iter().map(move |(name, db)| (*name, count(&db.stats)));
+    families.sum_and_parts("keyspace_hits_total", "Reads that found their key", of(|stats| stats.hits));
+    families.sum_and_parts("keyspace_misses_total", "Reads that found no key", of(|stats| stats.misses));
+    let as_samples = |(name, count)| (name, count as f64);
+    families.counters(
+        "expired_keys_total",
+        "Keys removed because their time had come, by database",
+        "db",
+        of(|stats| stats.expired).map(as_samples),
+    );
+    families.counters(
+        "evicted_keys_total",
+        "Keys removed to make room, by database",
+        "db",
+        of(|stats| stats.evicted).map(as_samples),
+    );
     families.gauges("db_keys", "Keys, by database", "db", dbs.iter().map(|(name, db)| (*name, db.keys)));
     families.gauges(
         "db_keys_expiring",
@@ -208,6 +228,19 @@ impl Families {
 
     fn counter(&mut self, name: &str, help: &str, value: u64) {
         self.push(MetricType::COUNTER, name, help, vec![metric(MetricType::COUNTER, None, value as f64)]);
+    }
+
+    /// A counter whose sum and whose parts by database have one name, as Dragonfly's have: a query that sums over it
+    /// must choose.
+    fn sum_and_parts<'a>(&mut self, name: &str, help: &str, dbs: impl Iterator<Item = (&'a str, u64)>) {
+        let mut sum = 0;
+        let mut samples = vec![Metric::default()];
+        for (db, count) in dbs {
+            sum += count;
+            samples.push(metric(MetricType::COUNTER, Some(("db", db)), count as f64));
+        }
+        samples[0] = metric(MetricType::COUNTER, None, sum as f64);
+        self.push(MetricType::COUNTER, name, help, samples);
     }
 
     fn gauges<'a>(

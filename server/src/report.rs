@@ -8,13 +8,13 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
-use damselfly_keyspace::{Cursor, Db, Stats, Type};
+use damselfly_keyspace::{Cursor, Db, DbStats, Stats, Type};
 
 use crate::connection::Listener;
 use crate::core::Core;
 use crate::latency::Histogram;
 use crate::pubsub::backlog::Counts;
-use crate::stats::CommandStat;
+use crate::stats::{CommandStat, names};
 
 /// Distinct client libraries counted by name, per core and in the sum; clients choose these names, so there must be a
 /// bound. Those beyond are counted under the empty name.
@@ -43,6 +43,8 @@ pub struct DbReport {
     pub key_bytes: u64,
     /// Bytes of values, by type.
     pub type_bytes: [u64; Type::ALL.len()],
+    /// Counters.
+    pub stats: DbStats,
     /// Milliseconds that the sampled keys have left, in total.
     pub ttl_sum_ms: u64,
     /// Keys sampled for that.
@@ -59,8 +61,7 @@ impl DbReport {
             heap_bytes: db.heap_bytes() as u64,
             key_bytes: db.key_bytes() as u64,
             type_bytes: std::array::from_fn(|of| db.type_bytes(Type::ALL[of]) as u64),
-            ttl_sum_ms: 0,
-            ttl_sampled: 0,
+            ..DbReport::default()
         };
         let mut cursor = Cursor(0);
         for _ in 0..if report.expires > 0 { TTL_SCAN_STEPS } else { 0 } {
@@ -87,6 +88,7 @@ impl DbReport {
         for (sum, bytes) in self.type_bytes.iter_mut().zip(other.type_bytes) {
             *sum += bytes;
         }
+        self.stats.add(&other.stats);
         self.ttl_sum_ms = self.ttl_sum_ms.saturating_add(other.ttl_sum_ms);
         self.ttl_sampled += other.ttl_sampled;
     }
@@ -113,6 +115,8 @@ pub struct CoreReport {
     pub mutations_ever: u64,
     /// Bytes of removed values that are still being freed.
     pub doomed_bytes: u64,
+    /// Bytes of the data of each shard; in a sum, one after the other.
+    pub shard_bytes: Vec<u64>,
     /// Bytes of connections and of messages between cores.
     pub connection_bytes: u64,
     /// Of these, bytes of requests that are not complete yet.
@@ -176,7 +180,10 @@ impl CoreReport {
         let stats = &core.stats;
         let mut report = CoreReport {
             dbs: (0..core.ks.databases())
-                .map(|db| core.ks.db(db).map_or_else(DbReport::default, |db| DbReport::of(db, now)))
+                .map(|db| DbReport {
+                    stats: core.ks.db_stats[db],
+                    ..core.ks.db(db).map_or_else(DbReport::default, |db| DbReport::of(db, now))
+                })
                 .collect(),
             keyspace: core.ks.stats,
             mutations_ever: stats.mutations_before_reset + core.ks.stats.mutations,
@@ -204,6 +211,7 @@ impl CoreReport {
             backpressure: core.pubsub.backlog.counts,
             ..CoreReport::default()
         };
+        report.shard_bytes = vec![report.data_bytes()];
         for connection in core.connections() {
             let client = &connection.client;
             // The counters of closed connections may have been set back below zero by a reset, see `reset`.
@@ -244,6 +252,7 @@ impl CoreReport {
             keyspace,
             mutations_ever,
             doomed_bytes,
+            shard_bytes,
             connection_bytes,
             input_bytes,
             output_bytes,
@@ -272,19 +281,16 @@ impl CoreReport {
             pubsub_clients,
             backpressure,
         } = other;
+        self.shard_bytes.extend(shard_bytes);
         self.tracking_prefixes = self.tracking_prefixes.max(tracking_prefixes);
         let Counts { soft_limit, hard_limit, forced_disconnect, messages_discarded } = backpressure;
         let sums = &mut self.backpressure;
         for (db, other) in self.dbs.iter_mut().zip(&dbs) {
             db.add(other);
         }
-        let Stats { hits, misses, mutations, expired, expired_in_background, evicted } = keyspace;
-        self.keyspace.hits += hits;
-        self.keyspace.misses += misses;
+        let Stats { mutations, expired_in_background } = keyspace;
         self.keyspace.mutations += mutations;
-        self.keyspace.expired += expired;
         self.keyspace.expired_in_background += expired_in_background;
-        self.keyspace.evicted += evicted;
         for (stat, other) in self.commands.iter_mut().zip(&commands) {
             stat.calls += other.calls;
             stat.nanos += other.nanos;
@@ -351,19 +357,16 @@ impl CoreReport {
         self.over_dbs(|db| db.heap_bytes) + self.doomed_bytes
     }
 
-    /// Commands that were called, refused or failed at least once, by lower-case name.
+    /// Commands that were called, refused or failed at least once, by lower-case name; sub-commands by both.
     pub fn called(&self) -> impl Iterator<Item = (String, CommandStat)> + '_ {
-        damselfly_commands::all()
-            .zip(&self.commands)
+        names()
+            .zip(self.commands.iter().copied())
             .filter(|(_, stat)| stat.calls + stat.rejected + stat.failed > 0)
-            .map(|(command, stat)| (command.name.to_ascii_lowercase(), *stat))
     }
 
     /// Commands whose times were tracked, by lower-case name.
     pub fn tracked(&self) -> impl Iterator<Item = (String, &Histogram)> + '_ {
-        damselfly_commands::all().zip(&self.histograms).filter_map(|(command, histogram)| {
-            Some((command.name.to_ascii_lowercase(), histogram.as_deref()?))
-        })
+        names().zip(&self.histograms).filter_map(|(name, histogram)| Some((name, histogram.as_deref()?)))
     }
 }
 
@@ -376,6 +379,7 @@ fn count(libs: &mut BTreeMap<String, u64>, lib: String, connections: u64) {
 pub fn reset(core: &mut Core) {
     core.stats.mutations_before_reset += core.ks.stats.mutations;
     core.ks.stats = Stats::default();
+    core.ks.db_stats.fill(DbStats::default());
     core.stats.reset();
     core.pubsub.backlog.counts = Counts::default();
     // Open connections go on counting for CLIENT LIST; what they have counted so far is taken out of the totals.

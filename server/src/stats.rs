@@ -7,6 +7,7 @@ use damselfly_commands::{Command, Flags};
 use damselfly_protocol::Argv;
 
 use crate::latency::{Events, Histogram};
+use crate::server_commands::subcommands;
 
 /// Counters of one command.
 #[derive(Clone, Copy, Debug, Default)]
@@ -19,6 +20,12 @@ pub struct CommandStat {
     pub rejected: u64,
     /// Times it answered an error.
     pub failed: u64,
+}
+
+/// What has counters, in their order: the commands, then the sub-commands as `container|name`; in lower case.
+pub fn names() -> impl Iterator<Item = String> {
+    let commands = damselfly_commands::all().map(|command| command.name.to_ascii_lowercase());
+    commands.chain(subcommands::all().map(|subcommand| subcommand.full_name()))
 }
 
 /// One entry of the slow log.
@@ -45,7 +52,7 @@ pub const SLOW_ARG_LEN_MAX: usize = 128;
 
 /// See the module's head.
 pub struct CoreStats {
-    /// By command index.
+    /// By command index, then those of sub-commands: see [`names`].
     pub commands: Vec<CommandStat>,
     /// Bytes received on connections that are closed; open ones carry their own count.
     pub received: u64,
@@ -79,7 +86,7 @@ pub struct CoreStats {
     pub events: Events,
     /// `latency-tracking`.
     pub tracking: bool,
-    /// Times of the commands that ran while they were tracked, by command index.
+    /// Times of the commands that ran while they were tracked, in the same order.
     pub histograms: Vec<Option<Box<Histogram>>>,
     /// `slowlog-log-slower-than`.
     pub slow_from_us: i64,
@@ -93,7 +100,7 @@ pub struct CoreStats {
 impl Default for CoreStats {
     fn default() -> CoreStats {
         CoreStats {
-            commands: vec![CommandStat::default(); damselfly_commands::all().count()],
+            commands: vec![CommandStat::default(); names().count()],
             received: 0,
             sent: 0,
             processed: 0,
@@ -110,7 +117,7 @@ impl Default for CoreStats {
             event_from_ms: 0,
             events: Events::new(),
             tracking: false,
-            histograms: vec![None; damselfly_commands::all().count()],
+            histograms: vec![None; names().count()],
             slow_from_us: 10_000,
             slow_len_max: 128,
             ops_per_second: 0,

@@ -6,9 +6,8 @@
 //! from its first command on, and its row here has no effect any more: remove it, lest the group be lost unseen.
 //! A command that is missing and in no row is a failure as ever.
 //!
-//! A line that is left out takes with it what depends on it: later lines about the same key or variable, and, after
-//! a command that changes the state of a connection, the rest of the file. Redis runs them all the same, which is
-//! how scripts are proved right before there is anything that they could test.
+//! A line that is left out takes with it what depends on it: later lines about the same key or variable. Redis runs
+//! them all the same, which is how scripts are proved right before there is anything that they could test.
 
 use std::collections::BTreeSet;
 
@@ -31,9 +30,6 @@ const GROUPS: &[(&str, &str)] = &[
     ("shrink", "shrink"),
     ("zset", "z*"),
 ];
-
-/// Groups whose commands change a connection: nothing that follows in a script is the same without them.
-const CHANGE_CONNECTIONS: &[&str] = &["transactions"];
 
 /// Groups whose commands leave no key behind.
 const LEAVE_NO_KEY: &[&str] = &["persistence", "replication"];
@@ -87,9 +83,9 @@ impl Lacking {
             script.steps.iter_mut().for_each(|step| step.who = Who::Oracle);
             return (script, count);
         }
-        let (mut lost, mut left_out, mut to_the_end) = (BTreeSet::new(), 0, false);
+        let (mut lost, mut left_out) = (BTreeSet::new(), 0);
         for step in script.steps.iter_mut().filter(|step| step.who != Who::Oracle) {
-            if to_the_end || !self.can_run(step, &mut lost, &mut to_the_end) {
+            if !self.can_run(step, &mut lost) {
                 step.who = Who::Oracle;
                 left_out += 1;
             }
@@ -98,7 +94,7 @@ impl Lacking {
     }
 
     /// Whether nothing that this line needs is lost; notes what is lost without it.
-    fn can_run(&self, step: &Step, lost: &mut BTreeSet<Vec<u8>>, to_the_end: &mut bool) -> bool {
+    fn can_run(&self, step: &Step, lost: &mut BTreeSet<Vec<u8>>) -> bool {
         if step.command.is_empty() {
             return true;
         }
@@ -106,8 +102,6 @@ impl Lacking {
         let command = String::from_utf8_lossy(&words[0].bytes).to_ascii_lowercase();
         let key = words.get(1).map(|word| word.bytes.clone());
         if let Some(group) = self.group_of(&command) {
-            let refused = step.expect.as_deref().is_some_and(|expect| expect.starts_with('!'));
-            *to_the_end = CHANGE_CONNECTIONS.contains(&group) && !refused;
             if !LEAVE_NO_KEY.contains(&group) {
                 lost.extend(key);
             }
@@ -178,10 +172,9 @@ mod tests {
         assert_eq!(left_out(&["set"], "generic/x.script", lines), []);
     }
 
-    /// A group's own scripts are the oracle's as a whole, and behind MULTI nothing is as written.
+    /// A group's own scripts are the oracle's as a whole.
     #[test]
-    fn whole_files_and_ends_of_files() {
+    fn whole_files() {
         assert_eq!(left_out(&["list"], "list/push.script", "SET k v\nGET k"), [1, 2]);
-        assert_eq!(left_out(&["transactions"], "string/x.script", "GET k\nMULTI\nGET k"), [2, 3]);
     }
 }

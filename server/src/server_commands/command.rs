@@ -358,9 +358,7 @@ fn keys<'a>(args: Args<'a>) -> Result<Vec<(&'a [u8], &'static str)>, CommandErro
     if is_container(command) && parts.len() > 1 {
         let subcommand = subcommands::find(command, parts[1]).ok_or(NO_COMMAND)?;
         let spec = subcommand_spec(subcommand).ok_or(NO_KEYS)?;
-        let wanted = subcommand.arity.unsigned_abs() as usize;
-        let fits = if subcommand.arity < 0 { parts.len() >= wanted } else { parts.len() == wanted };
-        return if fits { Ok(vec![(parts[2], spec.uses)]) } else { Err(ARITY) };
+        return if subcommand.allows(parts.len()) { Ok(vec![(parts[2], spec.uses)]) } else { Err(ARITY) };
     }
     if matches!(command.keys, Keys::None) {
         return Err(NO_KEYS);

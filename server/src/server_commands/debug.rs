@@ -6,32 +6,23 @@
 use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::PoisonError;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use damselfly_commands::{Args, CommandError};
 use damselfly_config::glob::Pattern;
-use damselfly_keyspace::{Class, Expiry, Object, Value};
+use damselfly_keyspace::{Object, Value};
 use damselfly_protocol::Proto;
 use damselfly_protocol::number::{parse_f64, parse_i64};
 
-use super::{Outcome, client_of, help, reply, wait, wrong_shape};
+use super::{Outcome, client_of, help, populate, reply, wait, wrong_shape};
 use crate::connection::ConnectionId;
-use crate::core::{Core, Replier};
+use crate::core::Core;
 use crate::digest::Digest;
-use crate::locks::{Scope, lock_number};
-use crate::slot;
+use crate::locks::Scope;
 
 /// Longest DEBUG SLEEP: it stops a core, and a core that sleeps does not hear SIGTERM.
 const SLEEP_MAX: Duration = Duration::from_secs(3600);
-/// How long DEBUG POPULATE works before the core looks after its clients again.
-const POPULATE_STEP: Duration = Duration::from_micros(500);
-/// Keys made between two looks at the clock.
-const POPULATE_KEYS_PER_LOOK: usize = 16;
-/// Size of the random values of DEBUG POPULATE if none is given.
-const RANDOM_LEN: usize = 16;
 const STRINGMATCH_PATTERN_MAX: usize = 4096;
-
-const NOT_POSITIVE: CommandError = CommandError::text("ERR value is out of range, must be positive");
 
 const HELP: &[&str] = &[
     "CHANGE-REPL-ID",
@@ -42,11 +33,12 @@ const HELP: &[&str] = &[
     "    Signatures of the values of keys.",
     "ERROR <string>",
     "    Answer with this text as an error.",
-    "OBJECT <key>",
-    "    How a value is kept.",
+    "OBJECT <key> [COMPRESS]",
+    "    How a value is kept, and how small it would be in a compressed snapshot.",
     "POPULATE <count> [<prefix>] [<size>] [RAND] [SLOTS <first> <last>] [TYPE <type>] [ELEMENTS <count>]",
     "    [EXPIRE <min> <max>]",
-    "    Make keys <prefix>:0, <prefix>:1... with values of <size> bytes, skipping those that exist.",
+    "    Make keys <prefix>:0, <prefix>:1... with values of <size> bytes, skipping those that exist. Types are",
+    "    string, list, set, hash, zset, json, stream; all but strings have <count> elements of <size> bytes.",
     "PROTOCOL <type>",
     "    A reply of that type: string, integer, double, bignum, null, array, set, map, attrib, push, verbatim,",
     "    true, false.",
@@ -71,8 +63,15 @@ pub fn debug(core: &mut Core, id: ConnectionId, mut args: Args<'_>) -> Outcome {
         (b"DIGEST", 0) => digest(core, id),
         (b"DIGEST-VALUE", _) => digest_value(core, id, args),
         (b"ERROR", 1) => error(core, id, args.take()?),
-        (b"OBJECT", 1) => object(core, id, args.take()?),
-        (b"POPULATE", 1..) => populate(core, id, args),
+        (b"OBJECT", 1 | 2) => {
+            let key = args.take()?;
+            let compresses = args.take_word("COMPRESS");
+            if !args.is_empty() {
+                return Err(CommandError::Syntax);
+            }
+            object(core, id, key, compresses)
+        }
+        (b"POPULATE", 1..) => populate::populate(core, id, args),
         (b"PROTOCOL", 1) => protocol(core, id, args.take()?),
         (b"SET-ACTIVE-EXPIRE", 1) => {
             // Redis reads this number as C's atoi does: what is not a number is zero.
@@ -177,8 +176,8 @@ fn protocol(core: &mut Core, id: ConnectionId, name: &[u8]) -> Outcome {
     })
 }
 
-/// DEBUG OBJECT key: one line, in the words of Redis.
-fn object(core: &mut Core, id: ConnectionId, key: &[u8]) -> Outcome {
+/// DEBUG OBJECT key [COMPRESS]: one line, in the words of Redis.
+fn object(core: &mut Core, id: ConnectionId, key: &[u8], compresses: bool) -> Outcome {
     let db = usize::from(client_of(core, id)?.db);
     let key = key.to_vec();
     core.ask(
@@ -190,12 +189,17 @@ fn object(core: &mut Core, id: ConnectionId, key: &[u8]) -> Outcome {
             let loc = found?;
             let (encoding, serialized) =
                 (damselfly_commands::encoding_at(table, loc), serialized_len(table.value(loc)));
-            Some(format!(
+            let mut line = format!(
                 // Idle times are not measured: as in OBJECT IDLETIME, every key was used just now.
                 "Value at:{:p} refcount:1 encoding:{encoding} serializedlength:{serialized} lru:{} lru_seconds_idle:0",
                 table.key(loc).as_ptr(),
                 (core.ks.now / 1000) & 0xFF_FFFF,
-            ))
+            );
+            if compresses {
+                let len = damselfly_commands::compressed_len(table.value(loc));
+                line.push_str(&format!(" compressedlength:{len}"));
+            }
+            Some(line)
         },
         move |core, line| match line {
             Some(line) => core.answer_with(id, |out| out.simple(&line)),
@@ -299,170 +303,6 @@ fn digest_value(core: &mut Core, id: ConnectionId, args: Args<'_>) -> Outcome {
         },
     );
     wait(core, id)
-}
-
-/// DEBUG POPULATE under way on one core.
-///
-/// Every core counts through all numbers and makes the keys that are its own. Counting costs some 30 ns per key and
-/// core, less than a message with the key would.
-#[derive(Clone, Debug)]
-struct Population {
-    db: usize,
-    /// Whom it is for; without the client the work ends.
-    client: u64,
-    /// Number of the next key, and how many are still to come.
-    next: u64,
-    left: u64,
-    prefix: Vec<u8>,
-    size: Option<usize>,
-    random: bool,
-    slots: Option<(u16, u16)>,
-    /// Shortest and longest time to live, in seconds.
-    expire: Option<(u64, u64)>,
-}
-
-/// DEBUG POPULATE count [prefix] [size] [RAND] [SLOTS first last] [TYPE type] [ELEMENTS count] [EXPIRE min max]
-fn populate(core: &mut Core, id: ConnectionId, mut args: Args<'_>) -> Outcome {
-    let client = client_of(core, id)?;
-    let mut population = Population {
-        db: usize::from(client.db),
-        client: client.client.id,
-        next: 0,
-        left: positive(args.take()?)?,
-        prefix: b"key".to_vec(),
-        size: None,
-        random: false,
-        slots: None,
-        expire: None,
-    };
-    if !args.is_empty() {
-        population.prefix = args.take()?.to_vec();
-    }
-    if !args.is_empty() {
-        let size = usize::try_from(positive(args.take()?)?).map_err(|_| CommandError::StringTooLong)?;
-        if size > core.env.string_len_max {
-            return Err(CommandError::StringTooLong);
-        }
-        population.size = Some(size);
-    }
-    while !args.is_empty() {
-        if args.take_word("RAND") {
-            population.random = true;
-        } else if args.take_word("SLOTS") {
-            let bounds = (positive(args.take()?)?, positive(args.take()?)?);
-            if bounds.0 > bounds.1 || bounds.1 >= u64::from(slot::SLOTS) {
-                return Err(CommandError::text("ERR Invalid or out of range slot"));
-            }
-            population.slots = Some((bounds.0 as u16, bounds.1 as u16));
-        } else if args.take_word("TYPE") {
-            let name = args.take()?;
-            if !name.eq_ignore_ascii_case(b"string") {
-                return Err(CommandError::text("ERR DEBUG POPULATE makes no values of this type"));
-            }
-        } else if args.take_word("ELEMENTS") {
-            // A string has no elements; the number is only checked.
-            positive(args.take()?)?;
-        } else if args.take_word("EXPIRE") {
-            let bounds = (positive(args.take()?)?, positive(args.take()?)?);
-            if bounds.0 == 0 || bounds.0 > bounds.1 || bounds.1 > u64::from(u32::MAX) {
-                return Err(CommandError::InvalidExpire("debug"));
-            }
-            population.expire = Some(bounds);
-        } else {
-            return Err(CommandError::Syntax);
-        }
-    }
-    let missing = Rc::new(Cell::new(core.shared.peers.len()));
-    for to in 0..core.shared.peers.len() {
-        let (population, missing) = (population.clone(), missing.clone());
-        core.ask_later(
-            to,
-            move |core, replier| populate_more(core, population, replier),
-            move |core, ()| {
-                missing.set(missing.get() - 1);
-                if missing.get() == 0 {
-                    core.answer_with(id, |out| out.ok());
-                }
-            },
-        );
-    }
-    wait(core, id)
-}
-
-/// A number from zero on.
-fn positive(arg: &[u8]) -> Result<u64, CommandError> {
-    parse_i64(arg).and_then(|number| u64::try_from(number).ok()).ok_or(NOT_POSITIVE)
-}
-
-/// One step of a population; the rest in the next turn, so that the core's clients wait half a millisecond at most.
-fn populate_more(core: &mut Core, mut population: Population, replier: Replier<()>) {
-    let started = Instant::now();
-    let is_wanted = core.shared.clients.contains_key(&population.client);
-    let mut key = Vec::new();
-    let mut value = Vec::new();
-    while is_wanted && population.left > 0 && started.elapsed() < POPULATE_STEP {
-        for _ in 0..POPULATE_KEYS_PER_LOOK {
-            if population.left == 0 {
-                break;
-            }
-            key.clear();
-            key.extend_from_slice(&population.prefix);
-            key.push(b':');
-            key.extend_from_slice(itoa::Buffer::new().format(population.next).as_bytes());
-            if population.slots.is_none_or(|(first, last)| (first..=last).contains(&slot::of(&key))) {
-                let hash = core.ks.hash(&key);
-                if core.shared.owner(hash) == core.id {
-                    if !core.locks.is_idle() && core.locks.is_locked(lock_number(population.db, hash)) {
-                        // Whoever holds the key must find it as it was; the next turn sees.
-                        return core.defer_to_next_turn(move |core| populate_more(core, population, replier));
-                    }
-                    populate_one(core, &population, &key, &mut value);
-                }
-                population.left -= 1;
-            }
-            population.next += 1;
-            if value.len() > 4096 {
-                break;
-            }
-        }
-    }
-    if is_wanted && population.left > 0 {
-        core.defer_to_next_turn(move |core| populate_more(core, population, replier));
-    } else {
-        replier.reply(core, ());
-    }
-}
-
-fn populate_one(core: &mut Core, population: &Population, key: &[u8], value: &mut Vec<u8>) {
-    if core.ks.find(population.db, key).is_some() {
-        return;
-    }
-    value.clear();
-    if population.random {
-        let size = population.size.unwrap_or(RANDOM_LEN);
-        while value.len() < size {
-            // Printable, and six random bits per byte: such values neither compress nor look like numbers.
-            let bits = core.ks.random();
-            value.extend((0..10).map(|at| b'0' + (bits >> (6 * at) & 63) as u8));
-        }
-        value.truncate(size);
-    } else {
-        value.extend_from_slice(b"value:");
-        value.extend_from_slice(itoa::Buffer::new().format(population.next).as_bytes());
-        if let Some(size) = population.size {
-            value.resize(size, 0);
-        }
-    }
-    let expiry = match population.expire {
-        None => Expiry::Never,
-        Some((min, max)) => {
-            let seconds = min + core.ks.random() % (max - min + 1);
-            Expiry::At(core.ks.now + seconds * 1000)
-        }
-    };
-    core.ks.set_string(population.db, key, value, expiry);
-    core.ks.changed(population.db, key, Class::String, "set");
-    core.after_command();
 }
 
 #[cfg(test)]

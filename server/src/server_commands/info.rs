@@ -204,6 +204,9 @@ fn memory(out: &mut Fields<'_>) {
         out.put(&format!("type_used_memory_{name}"), bytes);
     }
     out.put("table_used_memory", table);
+    for (shard, bytes) in report.shard_bytes.iter().enumerate() {
+        out.put(&format!("shard{shard}_used_memory"), bytes);
+    }
     out.put("prime_capacity", report.over_dbs(|db| db.capacity));
     out.put("num_entries", report.over_dbs(|db| db.keys));
     out.put("lazyfree_pending_bytes", report.doomed_bytes);
@@ -253,12 +256,12 @@ fn stats(out: &mut Fields<'_>) {
         "client_output_buffer_limit_disconnections",
         report.output_limited + cut.soft_limit + cut.hard_limit + cut.forced_disconnect,
     );
-    out.put("expired_keys", report.keyspace.expired);
+    out.put("expired_keys", report.over_dbs(|db| db.stats.expired));
     out.put("total_heartbeat_expired_keys", report.keyspace.expired_in_background);
-    out.put("evicted_keys", report.keyspace.evicted);
+    out.put("evicted_keys", report.over_dbs(|db| db.stats.evicted));
     out.put("oom_rejections", report.oom);
-    out.put("keyspace_hits", report.keyspace.hits);
-    out.put("keyspace_misses", report.keyspace.misses);
+    out.put("keyspace_hits", report.over_dbs(|db| db.stats.hits));
+    out.put("keyspace_misses", report.over_dbs(|db| db.stats.misses));
     out.put("keyspace_mutations", report.keyspace.mutations);
     out.put("total_error_replies", report.error_replies);
     out.put("tracking_total_keys", report.tracking_keys);

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use damselfly_commands::{Args, CommandError, lookup};
+use damselfly_commands::{Args, CommandError};
 
 use super::{Outcome, exactly, help, wait};
 use crate::connection::ConnectionId;
 use crate::core::Core;
 use crate::latency::{Events, Histogram, Samples};
+use crate::stats::names;
 
 /// LATENCY subcommand
 pub fn latency(core: &mut Core, id: ConnectionId, mut args: Args<'_>) -> Outcome {
@@ -116,11 +117,18 @@ fn find<'a>(events: &'a Events, wanted: &[u8]) -> Option<(&'static str, &'a Samp
 
 /// LATENCY HISTOGRAM [command ...]
 fn histogram(core: &mut Core, id: ConnectionId, args: Args<'_>) -> Outcome {
-    let commands = || damselfly_commands::all().enumerate();
-    let wanted: Vec<(usize, &'static str)> = if args.is_empty() {
-        commands().map(|(index, command)| (index, command.name)).collect()
+    let names: Vec<String> = names().collect();
+    let wanted: Vec<(usize, String)> = if args.is_empty() {
+        names.into_iter().enumerate().collect()
     } else {
-        args.rest().filter_map(lookup).map(|found| (found.index, found.command.name)).collect()
+        // A container stands for its sub-commands.
+        let is_of = |name: &str, wanted: &[u8]| {
+            [name, name.split('|').next().unwrap_or(name)]
+                .iter()
+                .any(|name| name.as_bytes().eq_ignore_ascii_case(wanted))
+        };
+        let found = |wanted| names.iter().cloned().enumerate().filter(move |(_, name)| is_of(name, wanted));
+        args.rest().flat_map(found).collect()
     };
     core.ask_all(
         |core| core.stats.histograms.clone(),
@@ -132,7 +140,7 @@ fn histogram(core: &mut Core, id: ConnectionId, args: Args<'_>) -> Outcome {
                     sum.add(histogram);
                 }
                 if sum.calls() > 0 {
-                    found.push((name.to_ascii_lowercase(), sum));
+                    found.push((name, sum));
                 }
             }
             core.answer_with(id, |out| {

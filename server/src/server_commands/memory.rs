@@ -8,6 +8,7 @@ use damselfly_protocol::ReplyWriter;
 
 use super::info::human;
 use super::{Outcome, client_of, exactly, help, reply, wait};
+use crate::allocator;
 use crate::connection::ConnectionId;
 use crate::core::Core;
 use crate::process;
@@ -17,9 +18,9 @@ const HELP: &[&str] = &[
     "DOCTOR",
     "    Look at the figures and say what is unusual.",
     "MALLOC-STATS",
-    "    Memory of the process and of each database, as text.",
+    "    Memory of the process, of each database and of each shard, and the allocator's own figures, as text.",
     "PURGE",
-    "    Give buffers that are kept for reuse back to the allocator.",
+    "    Give buffers that are kept for reuse back to the allocator, and its free memory to the system.",
     "STATS",
     "    What memory is used for, as numbers.",
     "USAGE <key> [SAMPLES <count>]",
@@ -51,7 +52,13 @@ pub fn memory(core: &mut Core, id: ConnectionId, mut args: Args<'_>) -> Outcome 
     }
     if args.take_word("PURGE") {
         exactly(&args, 0, "memory|purge")?;
-        core.ask_all(Core::release_spares, move |core, released| {
+        let release = |core: &mut Core| {
+            let bytes = core.release_spares();
+            // Each thread has a heap of its own, which nobody else can tidy.
+            allocator::collect();
+            bytes
+        };
+        core.ask_all(release, move |core, released| {
             let bytes: usize = released.iter().sum();
             tracing::info!(bytes, "buffers were released by MEMORY PURGE");
             core.answer_with(id, |out| out.ok());
@@ -167,7 +174,7 @@ fn percent(part: u64, whole: u64) -> f64 {
 fn write_stats(figures: &Figures, report: &CoreReport, out: &mut ReplyWriter<'_>) {
     let dbs: Vec<(usize, &DbReport)> = report.dbs.iter().enumerate().filter(|(_, db)| db.keys > 0).collect();
     let process = figures.process.filter(|_| figures.used > 0);
-    out.map(11 + dbs.len() + if process.is_some() { 2 } else { 0 });
+    out.map(13 + dbs.len() + if process.is_some() { 2 } else { 0 });
     let dataset = figures.used - figures.overhead;
     let int = |out: &mut ReplyWriter<'_>, name: &str, value: u64| {
         out.bulk(name.as_bytes());
@@ -186,6 +193,17 @@ fn write_stats(figures: &Figures, report: &CoreReport, out: &mut ReplyWriter<'_>
         int(out, "overhead.hashtable.expires", 0);
     }
     int(out, "overhead.total", figures.overhead);
+    let types: Vec<(&str, u64)> = report.type_bytes().collect();
+    out.bulk(b"types");
+    out.map(types.len());
+    for (name, bytes) in types {
+        int(out, name, bytes);
+    }
+    out.bulk(b"shards");
+    out.map(report.shard_bytes.len());
+    for (shard, bytes) in report.shard_bytes.iter().enumerate() {
+        int(out, &shard.to_string(), *bytes);
+    }
     int(out, "keys.count", figures.keys);
     int(out, "keys.bytes-per-key", figures.used.checked_div(figures.keys).unwrap_or(0));
     int(out, "dataset.bytes", dataset);
@@ -267,6 +285,11 @@ fn overview(figures: &Figures, report: &CoreReport) -> String {
             line(&format!("db{number}: {}", of.name()), db.bytes_of(of));
         }
     }
+    for (shard, bytes) in report.shard_bytes.iter().enumerate() {
+        line(&format!("shard {shard}"), *bytes);
+    }
+    text.push('\n');
+    text.push_str(&allocator::stats());
     text
 }
 

@@ -14,6 +14,7 @@ pub mod keys;
 mod latency;
 pub mod memory;
 pub mod monitor;
+mod populate;
 pub mod pubsub;
 pub mod server;
 pub mod slowlog;
@@ -80,7 +81,9 @@ pub fn run(core: &mut Core, id: ConnectionId, which: ServerCommand, argv: &Argv<
         ServerCommand::Time => server::time(core, id),
     };
     outcome.unwrap_or_else(|error| {
-        core.stats.count_failed(damselfly_commands::lookup(&argv[0]).map(|found| found.index));
+        core.stats.count_failed(
+            damselfly_commands::lookup(&argv[0]).map(|found| subcommands::counter(found, argv)),
+        );
         core.answer_error(id, &error.to_string());
         Flow::Next
     })

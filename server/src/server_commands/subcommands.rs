@@ -2,7 +2,8 @@
 //!
 //! They are dispatched by the handlers of their containers; this table describes those handlers to clients.
 
-use damselfly_commands::{Command, Flags};
+use damselfly_commands::{Command, Flags, Found};
+use damselfly_protocol::Argv;
 
 /// A sub-command of a container command.
 #[derive(Debug)]
@@ -23,6 +24,18 @@ impl Subcommand {
     /// `container|name` in lower case.
     pub fn full_name(&self) -> String {
         format!("{}|{}", self.container, self.name).to_ascii_lowercase()
+    }
+
+    /// Whether a request may have this many arguments, both names included.
+    pub fn allows(&self, len: usize) -> bool {
+        let wanted = self.arity.unsigned_abs() as usize;
+        if self.arity < 0 { len >= wanted } else { len == wanted }
+    }
+
+    /// The number of its counters.
+    pub fn counter(&'static self) -> usize {
+        let before = all().position(|other| std::ptr::eq(other, self)).expect("all are listed");
+        damselfly_commands::all().count() + before
     }
 
     /// Whether the argument behind the name is a key.
@@ -51,6 +64,21 @@ pub fn of(command: &Command) -> &'static [Subcommand] {
     }
 }
 
+/// All of them. The order is that of their counters, which follow those of the commands.
+pub fn all() -> impl Iterator<Item = &'static Subcommand> {
+    let containers =
+        [CLIENT, COMMAND, CONFIG, LATENCY, MEMORY, MODULE, OBJECT, PUBSUB, SCRIPT, SLOWLOG, XGROUP, XINFO];
+    containers.into_iter().flatten()
+}
+
+/// The number of the counters of a request: those of its sub-command if it names one.
+pub fn counter(found: Found, argv: &Argv<'_>) -> usize {
+    match argv.get(1).and_then(|name| find(found.command, name)) {
+        Some(subcommand) => subcommand.counter(),
+        None => found.index,
+    }
+}
+
 /// The sub-command that a request's second argument names.
 #[inline]
 pub fn find(command: &Command, name: &[u8]) -> Option<&'static Subcommand> {
@@ -75,7 +103,7 @@ const fn help(container: &'static str) -> Subcommand {
     sub(container, "HELP", 2, ANY_TIME, "Describes the sub-commands.")
 }
 
-const CLIENT: &[Subcommand] = &[
+static CLIENT: &[Subcommand] = &[
     sub("CLIENT", "CACHING", 3, OWN, "Tells whether the next command's keys are cached."),
     sub("CLIENT", "GETNAME", 2, OWN, "Returns the name of the connection."),
     sub("CLIENT", "GETREDIR", 2, OWN, "Returns which client gets the invalidations."),
@@ -96,7 +124,7 @@ const CLIENT: &[Subcommand] = &[
     sub("CLIENT", "UNPAUSE", 2, ADMIN, "Ends a pause."),
 ];
 
-const COMMAND: &[Subcommand] = &[
+static COMMAND: &[Subcommand] = &[
     sub("COMMAND", "COUNT", 2, ANY_TIME, "Returns the number of commands."),
     sub("COMMAND", "DOCS", -2, ANY_TIME, "Documents commands."),
     sub("COMMAND", "GETKEYS", -4, ANY_TIME, "Returns the keys in a request."),
@@ -106,7 +134,7 @@ const COMMAND: &[Subcommand] = &[
     sub("COMMAND", "LIST", -2, ANY_TIME, "Returns the names of commands."),
 ];
 
-const CONFIG: &[Subcommand] = &[
+static CONFIG: &[Subcommand] = &[
     sub("CONFIG", "GET", -3, ADMIN, "Returns settings."),
     help("CONFIG"),
     sub("CONFIG", "RESETSTAT", 2, ADMIN, "Resets the counters of INFO."),
@@ -114,7 +142,7 @@ const CONFIG: &[Subcommand] = &[
     sub("CONFIG", "SET", -4, ADMIN, "Changes settings."),
 ];
 
-const LATENCY: &[Subcommand] = &[
+static LATENCY: &[Subcommand] = &[
     sub("LATENCY", "DOCTOR", 2, ADMIN, "Explains the samples in words."),
     sub("LATENCY", "GRAPH", 3, ADMIN, "Draws the samples of an event."),
     help("LATENCY"),
@@ -124,7 +152,7 @@ const LATENCY: &[Subcommand] = &[
     sub("LATENCY", "RESET", -2, ADMIN, "Forgets samples."),
 ];
 
-const MEMORY: &[Subcommand] = &[
+static MEMORY: &[Subcommand] = &[
     sub("MEMORY", "DOCTOR", 2, Flags::NONE, "Explains memory problems in words."),
     help("MEMORY"),
     sub("MEMORY", "MALLOC-STATS", 2, Flags::NONE, "Returns counters of the allocator."),
@@ -133,10 +161,10 @@ const MEMORY: &[Subcommand] = &[
     sub("MEMORY", "USAGE", -3, Flags::READ, "Estimates the memory of a key."),
 ];
 
-const MODULE: &[Subcommand] =
+static MODULE: &[Subcommand] =
     &[help("MODULE"), sub("MODULE", "LIST", 2, Flags::ADMIN.with(Flags::NO_SCRIPT), "Lists modules.")];
 
-const OBJECT: &[Subcommand] = &[
+static OBJECT: &[Subcommand] = &[
     sub("OBJECT", "ENCODING", 3, Flags::READ, "Returns the encoding of a value."),
     sub("OBJECT", "FREQ", 3, Flags::READ, "Returns how often a key is used, on a logarithmic scale."),
     help("OBJECT"),
@@ -146,7 +174,7 @@ const OBJECT: &[Subcommand] = &[
 
 const LISTENING: Flags = Flags::PUBSUB.with(ANY_TIME);
 
-const PUBSUB: &[Subcommand] = &[
+static PUBSUB: &[Subcommand] = &[
     sub("PUBSUB", "CHANNELS", -2, LISTENING, "Returns the channels with subscribers."),
     help("PUBSUB"),
     sub("PUBSUB", "NUMPAT", 2, LISTENING, "Returns the number of subscribed patterns."),
@@ -155,7 +183,7 @@ const PUBSUB: &[Subcommand] = &[
     sub("PUBSUB", "SHARDNUMSUB", -2, LISTENING, "Returns the number of subscribers of shard channels."),
 ];
 
-const SCRIPT: &[Subcommand] = &[
+static SCRIPT: &[Subcommand] = &[
     sub("SCRIPT", "EXISTS", -3, Flags::NO_SCRIPT, "Tells which scripts are known."),
     sub("SCRIPT", "FLUSH", -2, Flags::NO_SCRIPT, "Forgets all scripts."),
     help("SCRIPT"),
@@ -163,14 +191,14 @@ const SCRIPT: &[Subcommand] = &[
     sub("SCRIPT", "LOAD", 3, Flags::NO_SCRIPT.with(Flags::STALE), "Remembers a script."),
 ];
 
-const SLOWLOG: &[Subcommand] = &[
+static SLOWLOG: &[Subcommand] = &[
     sub("SLOWLOG", "GET", -2, Flags::ADMIN.with(ANY_TIME), "Returns the entries of the slow log."),
     help("SLOWLOG"),
     sub("SLOWLOG", "LEN", 2, Flags::ADMIN.with(ANY_TIME), "Returns the number of entries of the slow log."),
     sub("SLOWLOG", "RESET", 2, Flags::ADMIN.with(ANY_TIME), "Empties the slow log."),
 ];
 
-const XGROUP: &[Subcommand] = &[
+static XGROUP: &[Subcommand] = &[
     sub("XGROUP", "CREATE", -5, Flags::WRITE.with(Flags::GROWS), "Creates a consumer group."),
     sub("XGROUP", "CREATECONSUMER", 5, Flags::WRITE.with(Flags::GROWS), "Creates a consumer."),
     sub("XGROUP", "DELCONSUMER", 5, Flags::WRITE, "Removes a consumer."),
@@ -179,9 +207,29 @@ const XGROUP: &[Subcommand] = &[
     sub("XGROUP", "SETID", -5, Flags::WRITE, "Sets the last delivered entry of a group."),
 ];
 
-const XINFO: &[Subcommand] = &[
+static XINFO: &[Subcommand] = &[
     sub("XINFO", "CONSUMERS", 4, Flags::READ, "Describes the consumers of a group."),
     sub("XINFO", "GROUPS", 3, Flags::READ, "Describes the groups of a stream."),
     help("XINFO"),
     sub("XINFO", "STREAM", -3, Flags::READ, "Describes a stream."),
 ];
+
+#[cfg(test)]
+mod tests {
+    use damselfly_commands::lookup;
+
+    use super::{all, of};
+
+    /// Each container's sub-commands are in the list of all, under its name, and each has counters of its own.
+    #[test]
+    fn all_are_listed() {
+        let containers: Vec<_> =
+            damselfly_commands::all().filter(|command| !of(command).is_empty()).collect();
+        assert_eq!(containers.iter().map(|command| of(command).len()).sum::<usize>(), all().count());
+        for (number, subcommand) in all().enumerate() {
+            let container = lookup(subcommand.container.as_bytes()).expect("a command").command;
+            assert!(of(container).iter().any(|other| std::ptr::eq(other, subcommand)));
+            assert_eq!(subcommand.counter(), damselfly_commands::all().count() + number);
+        }
+    }
+}
