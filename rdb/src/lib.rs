@@ -11,6 +11,7 @@
 //! | DUMP | [`dump::string`], or [`dump::begin`], [`ValueWriter::put`], [`dump::seal`] |
 //! | load a file, follow a full sync | [`FileReader`], fed or reading, into a [`FileSink`] |
 //! | save a file, serve a full sync | [`FileWriter`] |
+//! | keep events and write them later | [`Measure`] |
 //! | small values, tests | [`Value`], [`Collector`], [`dump::value`], [`FileWriter::value`] |
 //!
 //! What a stranger's bytes may cost is in [`Limits`]. What is not supported, and refused: module values that cannot
@@ -31,6 +32,7 @@ mod kinds;
 mod limits;
 pub mod listpack;
 mod lzf;
+mod measure;
 mod packed;
 mod reader;
 mod stream;
@@ -55,6 +57,7 @@ pub use fuzz::fuzz_decode;
 pub use kinds::{VERSION_MAX, value_type};
 pub use limits::Limits;
 pub use lzf::{Lzf, decompress as lzf_decompress};
+pub use measure::Measure;
 pub use packed::Packed;
 pub use reader::{FileReader, FileSink, Item, Key, Meta, Progress};
 pub use value::{Collector, ConsumerValue, FieldValue, GroupValue, StreamValue, Value};

@@ -1,16 +1,11 @@
 //! A whole value in memory: for payloads of ordinary size and for tests. Big values go through events.
 
-use std::cmp::Ordering;
-
-use crate::encode::{
-    COMPACT_ELEMENT_LEN_MAX, COMPACT_HASH_COUNT_MAX, COMPACT_ZSET_COUNT_MAX, Encoder, INTSET_COUNT_MAX,
-    NodeSizer, Shape, ValueWriter,
-};
+use crate::encode::{Encoder, Shape, ValueWriter};
 use crate::error::{Error, ErrorKind, Refused};
 use crate::event::{
     Bloom, Consumer, Cuckoo, Event, Fields, Group, Kind, Pending, StreamId, StreamMeta, TopK, ValueSink,
 };
-use crate::wire::canonical_i64;
+use crate::measure::Measure;
 
 /// One value of any type. Deadlines are absolute milliseconds.
 #[derive(Clone, Debug, PartialEq)]
@@ -111,70 +106,9 @@ impl Value {
     /// The shape in which the value is written: compact within Redis' thresholds. Module values, of which nothing
     /// was kept, have none: asking is a bug.
     pub fn shape(&self) -> Shape {
-        let short = |text: &Vec<u8>| text.len() <= COMPACT_ELEMENT_LEN_MAX;
-        match self {
-            Value::String(_) => Shape::String,
-            Value::Json(_) => Shape::Json,
-            Value::List(elements) => {
-                let mut sizer = NodeSizer::list();
-                for element in elements {
-                    sizer.add_element(element.len());
-                }
-                Shape::List { nodes: sizer.nodes() }
-            }
-            Value::Set(members) => {
-                let count = members.len() as u64;
-                if members.iter().any(|(_, expire_at_ms)| expire_at_ms.is_some()) {
-                    Shape::ExpiringSet { count }
-                } else if count <= INTSET_COUNT_MAX
-                    && members.iter().all(|(member, _)| canonical_i64(member).is_some())
-                {
-                    Shape::IntSet
-                } else {
-                    Shape::Set { count }
-                }
-            }
-            Value::Hash(fields) => {
-                let count = fields.len() as u64;
-                if fields.iter().any(|(.., expire_at_ms)| expire_at_ms.is_some()) {
-                    Shape::ExpiringHash { count }
-                } else if count <= COMPACT_HASH_COUNT_MAX
-                    && fields.iter().all(|(field, value, _)| short(field) && short(value))
-                {
-                    Shape::CompactHash
-                } else {
-                    Shape::Hash { count }
-                }
-            }
-            Value::ZSet(members) => {
-                let count = members.len() as u64;
-                let ascending = |pair: &[(Vec<u8>, f64)]| {
-                    let order = pair[0].1.partial_cmp(&pair[1].1).unwrap_or(Ordering::Equal);
-                    order.then_with(|| pair[0].0.cmp(&pair[1].0)) == Ordering::Less
-                };
-                if count <= COMPACT_ZSET_COUNT_MAX
-                    && members.iter().all(|(member, _)| short(member))
-                    && members.windows(2).all(ascending)
-                {
-                    Shape::CompactZSet
-                } else {
-                    Shape::ZSet { count }
-                }
-            }
-            Value::Stream(stream) => {
-                let mut sizer = NodeSizer::stream();
-                for (_, fields) in &stream.entries {
-                    let pairs: Vec<(&[u8], &[u8])> = fields.iter().map(|(f, v)| (&**f, &**v)).collect();
-                    sizer.add_entry(Fields::new(&pairs));
-                }
-                Shape::Stream { nodes: sizer.nodes() }
-            }
-            Value::Bloom(..) => Shape::Bloom,
-            Value::CountMin { .. } => Shape::CountMin,
-            Value::TopK(..) => Shape::TopK,
-            Value::Cuckoo(..) => Shape::Cuckoo,
-            Value::Module { .. } => panic!("module values are walked over, not kept"),
-        }
+        let mut measure = Measure::new();
+        self.emit(&mut measure).expect("a measure refuses nothing");
+        measure.shape().expect("module values are walked over, not kept")
     }
 
     /// Writes the value through a writer of its [`Value::shape`].
