@@ -1,17 +1,26 @@
-//! Snapshots of the keyspace: what their files are called, which one a start loads, and how a set of files takes the
-//! place of another.
+//! Snapshots of the keyspace: what their files are called, where they lie, which of them belong together, what they
+//! hold, and how one form becomes another.
 //!
-//! The format inside the files is the `rdb` crate's. The rules about names are functions of their arguments alone
-//! (manifest.rs); where the files are, and what a crash may leave there, is behind [`Storage`]: a directory
-//! ([`Disk`]) or an object store.
+//! The format inside the files is the `rdb` crate's; how a running server's data gets into them is the server's. Names
+//! are functions of their arguments alone; everything else works on a [`Store`], a directory or a bucket.
+//!
+//! Reading order: manifest.rs (names), store.rs, source.rs (the files of one snapshot), inspect.rs, convert.rs with
+//! spool.rs.
 
+pub mod convert;
 mod disk;
+pub mod inspect;
 mod manifest;
+mod source;
+mod spool;
 mod storage;
+mod store;
 
 pub use disk::{Act, Disk};
 pub use manifest::{
     Candidate, FileRole, Files, Moment, NameError, SHARDS_MAX, TMP_SUFFIX, dfs_files, expand, newest,
     rdb_file, role_of,
 };
+pub use source::{Part, PartFacts, Snapshot, SnapshotError, Ties, Why};
+pub use store::{Directory, NewFile, Publication, Store, StoredFile};
 pub use storage::{Output, Recovered, Storage};
