@@ -10,7 +10,8 @@ use crate::value::{Kind, Units, Value};
 /// What `--help` says before the flags.
 const ABOUT: &str = "A cache server that speaks Redis' protocol.\n\n\
     Flags are given as --name=value or --name value; a switch as --name or --noname. Dashes and underscores are\n\
-    the same. The last one wins. DFLY_name=value in the environment sets a flag that the command line does not.";
+    the same. The last one wins. DFLY_name=value in the environment sets a flag that the command line does not.\n\n\
+    `damselfly snapshot --help` is about tools for snapshot files.";
 
 /// The command. It is handed arguments of the form `--name=value` alone; cli.rs makes them so.
 ///

@@ -6,7 +6,8 @@
 use std::cmp::Ordering;
 
 use crate::encode::{
-    COMPACT_ELEMENT_LEN_MAX, COMPACT_HASH_COUNT_MAX, COMPACT_ZSET_COUNT_MAX, INTSET_COUNT_MAX, NodeSizer, Shape,
+    COMPACT_ELEMENT_LEN_MAX, COMPACT_HASH_COUNT_MAX, COMPACT_ZSET_COUNT_MAX, INTSET_COUNT_MAX, NodeSizer,
+    Shape,
 };
 use crate::error::Refused;
 use crate::event::{Event, Kind, ValueSink};

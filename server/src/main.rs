@@ -32,6 +32,7 @@ mod slot;
 mod slow_peers;
 mod snapshots;
 mod stats;
+mod tools;
 mod tracking;
 mod transaction;
 
@@ -64,6 +65,11 @@ use crate::shared::{MemoryLimit, Peer, Shared, Stop};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    // No flag stands there without a dash, so this takes no start away.
+    let mut words = std::env::args_os().skip(1).peekable();
+    if words.next_if(|word| word == tools::WORD).is_some() {
+        return tools::run(words);
+    }
     // Huge pages make resident memory grow in steps of 2 MiB per size class and thread: an empty server took 14 MB
     // with them and 6 MB without. A limit on resident memory cannot be kept that way. Redis turns them off too.
     let _ = rustix::thread::disable_transparent_huge_pages(true);

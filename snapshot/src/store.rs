@@ -94,7 +94,8 @@ impl Store for Directory {
         // The main file last: while it is not there, the others do not count.
         let names: Vec<String> = files.shards.iter().chain([&files.main]).cloned().collect();
         if let Some(name) = names.iter().find(|name| self.0.join(name).exists()) {
-            return Err(io::Error::new(ErrorKind::AlreadyExists, format!("{} exists", self.path(name))));
+            let text = format!("{name} is there already");
+            return Err(io::Error::new(ErrorKind::AlreadyExists, text));
         }
         Ok(Box::new(NewFiles { directory: self.0.clone(), names, begun: Vec::new() }))
     }
