@@ -2,7 +2,8 @@
 //! hold, and how one form becomes another.
 //!
 //! The format inside the files is the `rdb` crate's; how a running server's data gets into them is the server's. Names
-//! are functions of their arguments alone; everything else works on a [`Store`], a directory or a bucket.
+//! are functions of their arguments alone; everything else works on a [`Store`], a directory or a bucket
+//! (in tests, memory).
 //!
 //! Reading order: manifest.rs (names), store.rs, source.rs (the files of one snapshot), inspect.rs, convert.rs with
 //! spool.rs.
@@ -11,6 +12,7 @@ pub mod convert;
 mod disk;
 pub mod inspect;
 mod manifest;
+mod memory;
 mod source;
 mod spool;
 mod storage;
@@ -21,6 +23,7 @@ pub use manifest::{
     Candidate, FileRole, Files, Moment, NameError, SHARDS_MAX, TMP_SUFFIX, dfs_files, expand, newest,
     rdb_file, role_of,
 };
+pub use memory::Memory;
 pub use source::{Part, PartFacts, Snapshot, SnapshotError, Ties, Why};
 pub use store::{Directory, NewFile, Publication, Store, StoredFile};
 pub use storage::{Output, Recovered, Storage};
