@@ -145,7 +145,7 @@ fn conversion_writes_beside_what_is_there() {
     let before = fs::read(directory.path("new-0001.dfs")).expect("readable");
     let (status, _, error) = run(&["convert", &source, &directory.path("new-summary.dfs"), "--shards=2"]);
     assert_eq!(status, 1);
-    assert!(error.contains("new-0000.dfs is there already"), "{error}");
+    assert!(error.contains("new-0000.dfs: the file is there already"), "{error}");
     assert_eq!(fs::read(directory.path("new-0001.dfs")).expect("readable"), before);
     // A directory with one snapshot stands for it; the number of shards stays.
     let (status, out, error) =

@@ -21,7 +21,7 @@ use crate::inspect::ValueKind;
 use crate::manifest::Files;
 use crate::source::{Snapshot, SnapshotError, Why};
 use crate::spool::Spool;
-use crate::store::{NewFile, Publication, Store};
+use crate::storage::{self, Storage};
 
 /// Events of unfinished values in memory, all together; the value that goes above it is spooled to a file.
 const OPEN_LEN_MAX: usize = 64 << 20;
@@ -69,16 +69,39 @@ pub struct Outcome {
 /// Converts the snapshot with this main file to `files`: a single file becomes rdb, a set dfs. `progress` is told how
 /// many bytes there are to read and how many were read.
 pub fn convert(
-    from: &dyn Store,
+    from: &dyn Storage,
     main: &str,
-    to: &dyn Store,
+    to: &dyn Storage,
     files: &Files,
     options: &Options,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Outcome, SnapshotError> {
     let snapshot = Snapshot::open(from, main)?;
-    let mut publication = to.begin(files).map_err(|error| failed(to, &files.main, &error))?;
-    let mut converter = Converter::new(to, files, options, &mut *publication)?;
+    let there = to.list().map_err(|error| failed(to, "", &error))?;
+    if let Some(name) = names_of(files).find(|name| there.iter().any(|known| known.name == **name)) {
+        let why = Why::Set("the file is there already".to_owned());
+        return Err(SnapshotError { file: to.describe(name), why });
+    }
+    let result = write(&snapshot, to, files, options, progress);
+    if result.is_err() {
+        to.discard(files);
+    }
+    result
+}
+
+/// All names of a snapshot.
+fn names_of(files: &Files) -> impl Iterator<Item = &String> {
+    files.shards.iter().chain([&files.main])
+}
+
+fn write(
+    snapshot: &Snapshot<'_>,
+    to: &dyn Storage,
+    files: &Files,
+    options: &Options,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Outcome, SnapshotError> {
+    let mut converter = Converter::new(to, files, options)?;
     let (all, mut read) = (snapshot.len(), 0);
     for part in 0..snapshot.parts().len() {
         converter.open.clear();
@@ -94,13 +117,13 @@ pub fn convert(
         }
         result?;
     }
-    let outcome = converter.finish(&mut *publication)?;
-    publication.publish().map_err(|error| failed(to, &files.main, &error))?;
+    let outcome = converter.finish()?;
+    to.publish(files).map_err(|error| failed(to, &files.main, &error))?;
     Ok(outcome)
 }
 
-fn failed(store: &dyn Store, name: &str, error: &std::io::Error) -> SnapshotError {
-    SnapshotError { file: store.path(name), why: Why::Io(error.to_string()) }
+fn failed(storage: &dyn Storage, name: &str, error: &std::io::Error) -> SnapshotError {
+    SnapshotError { file: storage.describe(name), why: Why::Io(error.to_string()) }
 }
 
 /// Stops the reader. Nobody sees it: the failure behind it is reported instead.
@@ -121,18 +144,14 @@ struct Open {
 struct Output {
     name: String,
     writer: FileWriter,
-    file: Box<dyn NewFile>,
+    file: Box<dyn storage::Output>,
     buffer: Vec<u8>,
     written: u64,
 }
 
 impl Output {
-    fn create(
-        publication: &mut dyn Publication,
-        name: &str,
-        options: FileOptions,
-    ) -> std::io::Result<Output> {
-        let file = publication.create(name)?;
+    fn create(to: &dyn Storage, name: &str, options: FileOptions) -> std::io::Result<Output> {
+        let file = to.create(name)?;
         let writer = FileWriter::new(options);
         Ok(Output { name: name.to_owned(), writer, file, buffer: Vec::new(), written: 0 })
     }
@@ -160,7 +179,7 @@ impl Output {
 }
 
 struct Converter<'a> {
-    to: &'a dyn Store,
+    to: &'a dyn Storage,
     files: &'a Files,
     options: &'a Options,
     file_options: FileOptions,
@@ -197,21 +216,21 @@ const REDIS_VERSION: &[u8] = b"6.2.11";
 
 impl<'a> Converter<'a> {
     fn new(
-        to: &'a dyn Store,
+        to: &'a dyn Storage,
         files: &'a Files,
         options: &'a Options,
-        publication: &mut dyn Publication,
     ) -> Result<Converter<'a>, SnapshotError> {
         let is_set = !files.shards.is_empty();
         let file_options = FileOptions {
             target: if is_set { Target::Dfs } else { Target::Redis7_0 },
             compression: options.compression,
             chunk_len_max: CHUNK_LEN_MAX,
+            checksum: true,
         };
         let names = if is_set { files.shards.as_slice() } else { std::slice::from_ref(&files.main) };
         let mut outputs = Vec::with_capacity(names.len());
         for name in names {
-            let output = Output::create(publication, name, file_options);
+            let output = Output::create(to, name, file_options);
             outputs.push(output.map_err(|error| failed(to, name, &error))?);
         }
         Ok(Converter {
@@ -409,7 +428,7 @@ impl<'a> Converter<'a> {
         })
     }
 
-    fn finish(mut self, publication: &mut dyn Publication) -> Result<Outcome, SnapshotError> {
+    fn finish(mut self) -> Result<Outcome, SnapshotError> {
         if !self.headed {
             self.write_heads();
         }
@@ -419,7 +438,7 @@ impl<'a> Converter<'a> {
         outcome.scripts = self.sources.aux.iter().filter(|(name, _)| *name == b"lua").count() as u64;
         let shards = self.outputs.len();
         if is_set {
-            let summary = Output::create(publication, &self.files.main, self.file_options);
+            let summary = Output::create(to, &self.files.main, self.file_options);
             let mut summary = summary.map_err(|error| failed(to, &self.files.main, &error))?;
             put_head(&mut summary.writer, self.files, self.options, &self.about);
             self.outputs.push(summary);
@@ -441,7 +460,7 @@ impl<'a> Converter<'a> {
 }
 
 /// Carries finished bytes away; an error names its file.
-fn carried(to: &dyn Store, output: &mut Output) -> std::io::Result<()> {
+fn carried(to: &dyn Storage, output: &mut Output) -> std::io::Result<()> {
     output.carry(WRITE_LEN).map_err(|error| std::io::Error::other(failed(to, &output.name, &error)))
 }
 

@@ -11,7 +11,7 @@ use damselfly_rdb::{Event, Item, Key, Kind, Refused};
 
 use crate::manifest::{FileRole, role_of};
 use crate::source::{PartFacts, Snapshot, SnapshotError, Why};
-use crate::store::Store;
+use crate::storage::Storage;
 
 /// What is kept of the name of a large key.
 const KEY_LEN_MAX: usize = 1024;
@@ -209,13 +209,13 @@ impl Report {
 
 /// Reads a snapshot, given its main file. `progress` is told how many bytes there are and how many were read.
 pub fn inspect(
-    store: &dyn Store,
+    storage: &dyn Storage,
     main: &str,
     options: &Options,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Report {
-    let mut report = Report { path: store.path(main), ..Report::default() };
-    let snapshot = match Snapshot::open(store, main) {
+    let mut report = Report { path: storage.describe(main), ..Report::default() };
+    let snapshot = match Snapshot::open(storage, main) {
         Ok(snapshot) => snapshot,
         Err(fault) => {
             report.faults.push(fault);
@@ -248,7 +248,7 @@ pub fn inspect(
     }
     let mut report = counter.report;
     report.largest = counter.heap.into_sorted_vec().into_iter().map(|Reverse(large)| large).collect();
-    report.notes.extend(strays(store, main, snapshot.parts().len() - 1));
+    report.notes.extend(strays(storage, main, snapshot.parts().len() - 1));
     report
 }
 
@@ -256,21 +256,25 @@ pub fn inspect(
 const DIRECT_BLOCK: u64 = 4096;
 
 /// Shards beyond those of the set: what a save with more threads has left there. They are not read.
-fn strays(store: &dyn Store, main: &str, shards: usize) -> Vec<String> {
+fn strays(storage: &dyn Storage, main: &str, shards: usize) -> Vec<String> {
     let FileRole::Summary(base) = role_of(main) else { return Vec::new() };
-    let mut names: Vec<String> = store.list().unwrap_or_default().into_iter().map(|file| file.name).collect();
+    let mut names: Vec<String> =
+        storage.list().unwrap_or_default().into_iter().map(|file| file.name).collect();
     names.retain(
         |name| matches!(role_of(name), FileRole::Shard(of, number) if of == base && number >= shards),
     );
     names.sort();
-    names.iter().map(|name| format!("{}: no part of this snapshot, not read", store.path(name))).collect()
+    names
+        .iter()
+        .map(|name| format!("{}: no part of this snapshot, not read", storage.describe(name)))
+        .collect()
 }
 
 /// The main files in a place, by name, and what lies there without one.
-pub fn find(store: &dyn Store) -> Result<(Vec<String>, Vec<SnapshotError>), SnapshotError> {
-    let listed = store
+pub fn find(storage: &dyn Storage) -> Result<(Vec<String>, Vec<SnapshotError>), SnapshotError> {
+    let listed = storage
         .list()
-        .map_err(|error| SnapshotError { file: store.path(""), why: Why::Io(error.to_string()) })?;
+        .map_err(|error| SnapshotError { file: storage.describe(""), why: Why::Io(error.to_string()) })?;
     let mut names: Vec<&str> = listed.iter().map(|file| file.name.as_str()).collect();
     names.sort_unstable();
     let (mut mains, mut orphans) = (Vec::new(), Vec::new());
@@ -279,7 +283,7 @@ pub fn find(store: &dyn Store) -> Result<(Vec<String>, Vec<SnapshotError>), Snap
             FileRole::Rdb | FileRole::Summary(_) => mains.push((*name).to_owned()),
             FileRole::Shard(base, _) if !names.contains(&format!("{base}-summary.dfs").as_str()) => {
                 let why = Why::Set("the summary of its snapshot is missing".to_owned());
-                orphans.push(SnapshotError { file: store.path(name), why });
+                orphans.push(SnapshotError { file: storage.describe(name), why });
             }
             FileRole::Shard(..) | FileRole::Other => {}
         }

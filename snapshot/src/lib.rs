@@ -2,10 +2,11 @@
 //! hold, and how one form becomes another.
 //!
 //! The format inside the files is the `rdb` crate's; how a running server's data gets into them is the server's. Names
-//! are functions of their arguments alone; everything else works on a [`Store`], a directory or a bucket
-//! (in tests, memory).
+//! are functions of their arguments alone; everything else works on a
+//! [`Storage`]: a directory ([`Disk`]) or an object store, in tests memory.
 //!
-//! Reading order: manifest.rs (names), store.rs, source.rs (the files of one snapshot), inspect.rs, convert.rs with
+//! Reading order: manifest.rs (names), storage.rs and disk.rs (how one takes the place of another), source.rs (the files
+//! of one snapshot), inspect.rs, convert.rs with
 //! spool.rs.
 
 pub mod convert;
@@ -16,7 +17,6 @@ mod memory;
 mod source;
 mod spool;
 mod storage;
-mod store;
 
 pub use disk::{Act, Disk};
 pub use manifest::{
@@ -25,5 +25,4 @@ pub use manifest::{
 };
 pub use memory::Memory;
 pub use source::{Part, PartFacts, Snapshot, SnapshotError, Ties, Why};
-pub use store::{Directory, NewFile, Publication, Store, StoredFile};
 pub use storage::{Output, Recovered, Storage};

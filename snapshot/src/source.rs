@@ -10,7 +10,7 @@ use std::io::{self, Read};
 use damselfly_rdb::{Error, FileReader, FileSink, Item, Limits, Refused};
 
 use crate::manifest::{FileRole, SHARDS_MAX, role_of};
-use crate::store::Store;
+use crate::storage::Storage;
 
 /// For all files alike: a checksum that is there is compared, and what a careless or hostile writer put twice into
 /// one compact value is found.
@@ -102,7 +102,7 @@ pub struct PartFacts {
 
 /// A snapshot whose files are known.
 pub struct Snapshot<'s> {
-    store: &'s dyn Store,
+    storage: &'s dyn Storage,
     parts: Vec<Part>,
     /// What the summary says; none for a single file.
     ties: Option<Ties>,
@@ -110,15 +110,16 @@ pub struct Snapshot<'s> {
 
 impl<'s> Snapshot<'s> {
     /// The snapshot with this main file. Whoever names a shard's file gets that file alone.
-    pub fn open(store: &'s dyn Store, main: &str) -> Result<Snapshot<'s>, SnapshotError> {
-        let failed = |name: &str, why| SnapshotError { file: store.path(name), why };
-        let listed = store.list().map_err(|error| failed("", Why::Io(error.to_string())))?;
-        let part = |name: &str, shard| {
-            let found = listed.iter().find(|file| file.name == name);
-            let len = found.ok_or_else(|| failed(name, Why::Set("the file is missing".to_owned())))?.len;
-            Ok(Part { name: name.to_owned(), len, shard })
+    pub fn open(storage: &'s dyn Storage, main: &str) -> Result<Snapshot<'s>, SnapshotError> {
+        let failed = |name: &str, why| SnapshotError { file: storage.describe(name), why };
+        let part = |name: &str, shard| match storage.len(name) {
+            Ok(len) => Ok(Part { name: name.to_owned(), len, shard }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Err(failed(name, Why::Set("the file is missing".to_owned())))
+            }
+            Err(error) => Err(failed(name, Why::Io(error.to_string()))),
         };
-        let mut snapshot = Snapshot { store, parts: vec![part(main, None)?], ties: None };
+        let mut snapshot = Snapshot { storage, parts: vec![part(main, None)?], ties: None };
         let FileRole::Summary(base) = role_of(main) else { return Ok(snapshot) };
         let mut ties = Ties::default();
         snapshot.read_plain(0, &mut |_| {}, &mut |item: Item<'_>| match item {
@@ -148,7 +149,7 @@ impl<'s> Snapshot<'s> {
 
     /// What a part is called in messages.
     pub fn path(&self, part: usize) -> String {
-        self.store.path(&self.parts[part].name)
+        self.storage.describe(&self.parts[part].name)
     }
 
     /// Bytes of all files.
@@ -203,7 +204,7 @@ impl<'s> Snapshot<'s> {
         sink: &mut impl FileSink,
     ) -> Result<PartFacts, SnapshotError> {
         let failed = |why| SnapshotError { file: self.path(part), why };
-        let file = self.store.open(&self.parts[part].name);
+        let file = self.storage.open(&self.parts[part].name);
         let file = file.map_err(|error| failed(Why::Io(error.to_string())))?;
         let mut source = Counted { file, progress, read: 0, failure: None };
         let mut facts = PartFacts::default();

@@ -99,7 +99,12 @@ fn sets_that_are_none() {
 #[test]
 fn odd_summaries() {
     let check = |write: &dyn Fn(&mut FileWriter), text: &str| {
-        let options = FileOptions { target: Target::Dfs, compression: Compression::None, chunk_len_max: 0 };
+        let options = FileOptions {
+            target: Target::Dfs,
+            compression: Compression::None,
+            chunk_len_max: 0,
+            checksum: true,
+        };
         let mut writer = FileWriter::new(options);
         write(&mut writer);
         writer.eof();
@@ -206,7 +211,8 @@ fn giants() {
         text
     };
     // Two lists of 48 MiB each, a chunk of one after a chunk of the other.
-    let options_in = FileOptions { target: Target::Dfs, compression: Compression::None, chunk_len_max: 1 };
+    let options_in =
+        FileOptions { target: Target::Dfs, compression: Compression::None, chunk_len_max: 1, checksum: true };
     let mut writer = FileWriter::new(options_in);
     let values = [1, 2].map(|of| Value::List((0..48).map(|number| element(of, number)).collect()));
     let mut file = Vec::new();

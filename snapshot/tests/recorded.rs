@@ -12,7 +12,7 @@ use std::path::Path;
 use damselfly_rdb::{Compression, Value, dump, value_type};
 use damselfly_snapshot::convert::{Options, Outcome, convert};
 use damselfly_snapshot::inspect::{self, find, inspect};
-use damselfly_snapshot::{Directory, FileRole, Files, Memory, Store, role_of};
+use damselfly_snapshot::{Disk, FileRole, Files, Memory, Storage, role_of};
 use redis::{Redis, Reply};
 use support::*;
 
@@ -38,20 +38,20 @@ fn one_file() -> Files {
     Files { main: "new.rdb".to_owned(), shards: Vec::new() }
 }
 
-fn main_file(store: &dyn Store) -> String {
+fn main_file(store: &dyn Storage) -> String {
     let (mut mains, orphans) = find(store).expect("readable");
     assert!(mains.len() == 1 && orphans.is_empty(), "{mains:?} {orphans:?}");
     mains.remove(0)
 }
 
-fn converted(from: &dyn Store, files: &Files, options: &Options) -> (Memory, Outcome) {
+fn converted(from: &dyn Storage, files: &Files, options: &Options) -> (Memory, Outcome) {
     let to = Memory::new();
     let outcome = convert(from, &main_file(from), &to, files, options, &mut |_, _| {});
     (to, outcome.unwrap_or_else(|error| panic!("{error}")))
 }
 
 /// Everything in a place's snapshot; keys of several files are not the same ones.
-fn contents(store: &dyn Store) -> Contents {
+fn contents(store: &dyn Storage) -> Contents {
     let mut all = Contents::default();
     for file in store.list().expect("readable") {
         if role_of(&file.name) == FileRole::Other {
@@ -108,7 +108,7 @@ fn name_of(folder: &Path) -> String {
 #[test]
 fn inspection() {
     for folder in snapshot_folders() {
-        let store = Directory::new(&folder);
+        let store = Disk::new(&folder);
         let (mut read, mut all) = (0, 0);
         let report = inspect(&store, &main_file(&store), &INSPECT, &mut |done, of| (read, all) = (done, of));
         assert_eq!(report.faults, [], "{}", folder.display());
@@ -145,7 +145,7 @@ fn inspection() {
 fn conversion_changes_nothing() {
     let zstd = Compression::Zstd { level: 1 };
     for (number, folder) in snapshot_folders().into_iter().enumerate() {
-        let store = Directory::new(&folder);
+        let store = Disk::new(&folder);
         let original = contents(&store);
         let (whole, without_active) = (normal(&original, true), normal(&original, false));
         let mut functions = original.functions.clone();
@@ -185,7 +185,7 @@ fn conversion_changes_nothing() {
 /// Documents that are plain integers, which Dragonfly writes as integers and loads as strings, are JSON in and out.
 #[test]
 fn integers_stay_json() {
-    let store = Directory::new(&fixtures().join("dragonfly-dfs-1shard-c0"));
+    let store = Disk::new(fixtures().join("dragonfly-dfs-1shard-c0"));
     let count = |contents: &Contents| {
         let plain = |value: &Value| matches!(value, Value::Json(text) if text == b"42" || text == b"-1");
         contents.keys.values().filter(|(_, value)| plain(value)).count()
@@ -209,7 +209,7 @@ fn redis_loads_converted_files() {
             // The same data as in the others.
             continue;
         }
-        let store = Directory::new(&folder);
+        let store = Disk::new(&folder);
         let portable = Options { portable: true, ..options(Compression::None) };
         let (set, _) = converted(&store, &set_of(3), &options(Compression::Lz4));
         let (new, outcome) = converted(&set, &one_file(), &portable);
@@ -250,7 +250,7 @@ fn redis_loads_converted_files() {
 /// What Redis does not have is written all the same unless it was asked to be left out, and counted either way.
 #[test]
 fn portable_and_not() {
-    let store = Directory::new(&fixtures().join("dragonfly-dfs-1shard-c0"));
+    let store = Disk::new(fixtures().join("dragonfly-dfs-1shard-c0"));
     let (all, outcome) = converted(&store, &one_file(), &options(Compression::None));
     assert!(outcome.left_out.is_empty() && outcome.not_portable > 20);
     let counts = contents(&all).value_types;

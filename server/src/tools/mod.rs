@@ -20,7 +20,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use damselfly_rdb::Compression;
 use damselfly_snapshot::convert::{self, Outcome, convert};
 use damselfly_snapshot::inspect::{self, Report, ValueKind, find, inspect};
-use damselfly_snapshot::{Directory, FileRole, Files, SHARDS_MAX, SnapshotError, Store, role_of};
+use damselfly_snapshot::{Disk, FileRole, Files, SHARDS_MAX, SnapshotError, Storage, role_of};
 
 use self::progress::Bar;
 use crate::server_commands::info::DRAGONFLY_VERSION;
@@ -162,15 +162,18 @@ fn print(text: &str) {
 }
 
 /// A place, and the name of a file in it; none if all of the place is meant.
-fn locate(path: &str) -> (Box<dyn Store>, Option<String>) {
+fn locate(path: &str) -> (Box<dyn Storage>, Option<String>) {
     let path = Path::new(path);
-    let name = path.file_name().and_then(|name| name.to_str());
-    match (name, path.is_dir()) {
-        (Some(name), false) => {
-            (Box::new(Directory::new(path.parent().unwrap_or(Path::new("")))), Some(name.to_owned()))
-        }
-        _ => (Box::new(Directory::new(path)), None),
-    }
+    let (place, name) = match path.file_name().and_then(|name| name.to_str()) {
+        Some(name) if !path.is_dir() => (beside(path), Some(name.to_owned())),
+        _ => (path, None),
+    };
+    (Box::new(Disk::new(place)), name)
+}
+
+/// The directory of a file.
+fn beside(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 fn run_inspect(args: &InspectArgs) -> Result<ExitCode, Failure> {
@@ -191,7 +194,7 @@ fn run_inspect(args: &InspectArgs) -> Result<ExitCode, Failure> {
             }
         };
         for name in names {
-            let mut bar = Bar::new(&format!("reading {}", store.path(&name)));
+            let mut bar = Bar::new(&format!("reading {}", store.describe(&name)));
             reports.push(inspect(&*store, &name, &options, &mut |read, all| bar.show(read, all)));
         }
     }
@@ -227,20 +230,19 @@ fn run_convert(args: &ConvertArgs) -> Result<ExitCode, Failure> {
             "--shards is for a set of .dfs files, and OUT is one .rdb file".to_owned(),
         ));
     }
-    let beside = Path::new(&args.to).parent().filter(|parent| !parent.as_os_str().is_empty());
     let options = convert::Options {
         compression: args.compression.of_files(),
         portable: args.portable,
         skip_modules: args.skip_modules,
         snapshot_id: crate::random_id()[..32].to_owned(),
         version: DRAGONFLY_VERSION.to_owned(),
-        spool: args.tmp_dir.clone().unwrap_or_else(|| beside.unwrap_or(Path::new(".")).to_owned()),
+        spool: args.tmp_dir.clone().unwrap_or_else(|| beside(Path::new(&args.to)).to_owned()),
     };
     let outcome = {
-        let mut bar = Bar::new(&format!("converting {}", from.path(&name)));
+        let mut bar = Bar::new(&format!("converting {}", from.describe(&name)));
         convert(&*from, &name, &*to, &files, &options, &mut |read, all| bar.show(read, all))?
     };
-    print(&outcome_text(&to.path(&files.main), &files, &outcome));
+    print(&outcome_text(&to.describe(&files.main), &files, &outcome));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -263,7 +265,7 @@ fn target_files(name: &str, shards: impl FnOnce() -> usize) -> Result<Files, Fai
 }
 
 /// As many as the source has, or as there are CPUs. A source that cannot be opened will say so when it is converted.
-fn default_shards(from: &dyn Store, name: &str) -> usize {
+fn default_shards(from: &dyn Storage, name: &str) -> usize {
     let of_source = damselfly_snapshot::Snapshot::open(from, name).map_or(0, |found| found.parts().len() - 1);
     match of_source {
         0 => std::thread::available_parallelism().map_or(1, usize::from).min(SHARDS_MAX),
