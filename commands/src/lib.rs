@@ -35,6 +35,7 @@ mod long;
 mod lookup;
 mod pubsub;
 mod relay;
+mod scripting;
 mod server;
 mod set;
 pub mod sort;
@@ -53,6 +54,7 @@ pub use error::{CmdResult, CommandError};
 pub use long::{Later, Long};
 pub use lookup::{Found, lookup};
 pub use relay::{Looked, Parcel, Relay};
+pub use scripting::{ScriptBy, ScriptCall};
 pub use spread::{Merge, Spread};
 
 use damselfly_protocol::request::Argv;
@@ -197,6 +199,8 @@ pub enum Group {
     List,
     /// Publish and subscribe.
     PubSub,
+    /// Scripts and functions.
+    Scripting,
     /// Sets.
     Set,
     /// Sorted sets.
@@ -229,6 +233,7 @@ impl Group {
             Group::Json => "json",
             Group::List => "list",
             Group::PubSub => "pubsub",
+            Group::Scripting => "scripting",
             Group::Set => "set",
             Group::SortedSet => "sorted-set",
             Group::Stream => "stream",
@@ -259,6 +264,7 @@ impl Group {
             Group::String => Some("string"),
             Group::TopK => Some("topk"),
             Group::PubSub | Group::Server => None,
+            Group::Scripting => Some("scripting"),
             Group::Transactions => Some("transaction"),
         }
     }
@@ -274,6 +280,8 @@ pub enum Run {
     Shard(Handler),
     /// As `Shard`, and if the keys have nothing for it, it waits.
     Block(&'static Blocking),
+    /// A script.
+    Script(ScriptCall),
     /// The server, which matches on this.
     Server(ServerCommand),
 }
@@ -285,7 +293,7 @@ impl Run {
         match self {
             Run::Shard(handler) => Some(handler),
             Run::Block(blocking) => Some(blocking.once),
-            Run::Server(_) => None,
+            Run::Script(_) | Run::Server(_) => None,
         }
     }
 }
@@ -309,6 +317,8 @@ pub enum ServerCommand {
     FlushAll,
     /// FLUSHDB
     FlushDb,
+    /// FUNCTION
+    Function,
     /// HELLO
     Hello,
     /// INFO
@@ -347,6 +357,8 @@ pub enum ServerCommand {
     Role,
     /// SCAN
     Scan,
+    /// SCRIPT
+    Script,
     /// SELECT
     Select,
     /// SHUTDOWN
@@ -467,6 +479,7 @@ pub const FAMILIES: &[&[&Command]] = &[
     json::COMMANDS,
     list::COMMANDS,
     pubsub::COMMANDS,
+    scripting::COMMANDS,
     server::COMMANDS,
     set::COMMANDS,
     sort::COMMANDS,

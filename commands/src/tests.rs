@@ -59,7 +59,8 @@ fn declarations_agree() {
             assert!(last == -1 || last == -2 || last > 1, "{name}: one key is Keys::First");
         }
         // What the server runs itself finds its shards itself.
-        if matches!(command.spread, Spread::Single) && !matches!(command.run, Run::Server(_)) {
+        if matches!(command.spread, Spread::Single) && !matches!(command.run, Run::Script(_) | Run::Server(_))
+        {
             assert!(
                 matches!(command.keys, Keys::None | Keys::First | Keys::By(_)),
                 "{name}: several keys need a rule for several shards"

@@ -396,15 +396,12 @@ Security {
     - enable_protected_configs Choice(&["no", "yes", "local"]), "no" Fixed Ignored "";
 }
 Scripts {
-    _ default_lua_flags Text, "" Fixed NotYet
-        "Flags every script starts with: allow-undeclared-keys, disable-atomicity, legacy-float.";
-    - busy_reply_threshold [lua_time_limit] Int(0, I64), "5000" Settable NotYet
+    _ default_lua_flags Text, "" Fixed Ignored "";
+    - busy_reply_threshold [lua_time_limit] Int(0, I64), "5000" Settable Used
         "Milliseconds after which a running script may be killed and others are told BUSY.";
-    _ lua_undeclared_keys_shas Text, "" Settable NotYet
-        "Comma list of scripts (SHA-1) that touch undeclared keys.";
-    _ lua_float_as_int_shas Text, "" Settable NotYet
-        "Comma list of scripts (SHA-1) whose floats become integers.";
-    _ lua_resp2_legacy_float Bool, "false" Fixed NotYet "Floats that scripts return become integers in RESP2.";
+    _ lua_undeclared_keys_shas Text, "" Settable Ignored "";
+    _ lua_float_as_int_shas Text, "" Settable Ignored "";
+    _ lua_resp2_legacy_float Bool, "false" Fixed Ignored "";
     _ interpreter_per_thread Int(0, I64), "10" Hidden Ignored "";
     _ lua_allow_undeclared_auto_correct Bool, "false" Hidden Ignored "";
     _ lua_auto_async Bool, "false" Hidden Ignored "";

@@ -282,8 +282,6 @@ pub struct Config {
 
     /// Flags every script starts with.
     pub default_lua_flags: LuaFlags,
-    /// Floats that scripts return become integers in RESP2.
-    pub lua_resp2_legacy_float: bool,
 
     /// File to write the process id to.
     pub pidfile: Option<PathBuf>,
@@ -411,7 +409,6 @@ impl Config {
             cluster_node_id: v.text(const { row("cluster_node_id") }).to_owned(),
             no_tls_on_admin_port: v.bool(const { row("no_tls_on_admin_port") }),
             default_lua_flags: parse_lua_flags(&v)?,
-            lua_resp2_legacy_float: v.bool(const { row("lua_resp2_legacy_float") }),
             pidfile: v.path(const { row("pidfile") }),
             initial: v,
         })

@@ -227,6 +227,7 @@ fn a_manifest_that_the_replaced_server_refuses() {
     assert_eq!(
         lasting(&parsed),
         [
+            "--default_lua_flags is accepted for compatibility and has no effect",
             "--save_schedule is deprecated; using --snapshot_cron='30 * * * *' instead",
             "--admin_port was given several times; listening on all of 9999, 6380",
         ]

@@ -445,6 +445,20 @@ impl Keyspace {
         !self.events.is_empty()
     }
 
+    /// How many events were announced since they were taken.
+    pub fn event_count(&self) -> usize {
+        self.events.len()
+    }
+
+    /// Forgets the events that `keep` does not want, which is told the number of each: what they told was undone.
+    pub fn retain_events(&mut self, keep: impl Fn(usize, &Event) -> bool) {
+        let mut number = 0;
+        self.events.retain(|event| {
+            number += 1;
+            keep(number - 1, event)
+        });
+    }
+
     /// Whether there is memory waiting to be freed by [`Keyspace::free_some`].
     pub fn has_doomed(&self) -> bool {
         !self.doomed.is_empty()

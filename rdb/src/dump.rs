@@ -14,7 +14,7 @@ use crate::decode::decode_slice;
 use crate::encode::{Encoder, Shape, ValueWriter};
 use crate::error::{Error, ErrorKind};
 use crate::event::ValueSink;
-use crate::kinds::{VERSION_MAX, value_type};
+use crate::kinds::{VERSION_MAX, opcode, value_type};
 use crate::limits::Limits;
 use crate::value::{Collector, Value, placed};
 
@@ -26,6 +26,12 @@ const FOOTER_LEN: usize = 10;
 /// Length, version, checksum, in Redis' order. Whichever fails, the client is told `ERR DUMP payload version or
 /// checksum are wrong`; everything that goes wrong later is `ERR Bad data format`.
 pub fn open(payload: &[u8]) -> Result<(u8, &[u8]), ErrorKind> {
+    let (&value_type, value) = content(payload)?.split_first().ok_or(ErrorKind::Truncated)?;
+    Ok((value_type, value))
+}
+
+/// What is before the footer, which is checked.
+fn content(payload: &[u8]) -> Result<&[u8], ErrorKind> {
     let (content, footer) = payload.split_last_chunk::<FOOTER_LEN>().ok_or(ErrorKind::Truncated)?;
     let (version, checksum) = footer.split_first_chunk::<2>().expect("the footer has ten bytes");
     let version = u32::from(u16::from_le_bytes(*version));
@@ -36,8 +42,7 @@ pub fn open(payload: &[u8]) -> Result<(u8, &[u8]), ErrorKind> {
     if crc64(0, &payload[..payload.len() - 8]) != checksum {
         return Err(ErrorKind::Checksum);
     }
-    let (&value_type, value) = content.split_first().ok_or(ErrorKind::Truncated)?;
-    Ok((value_type, value))
+    Ok(content)
 }
 
 /// Appends the footer to the payload that begins at `start`.
@@ -78,6 +83,35 @@ pub fn decode(value_type: u8, bytes: &[u8], limits: &Limits, sink: &mut impl Val
     }
     let end = decode_slice(value_type, bytes, limits, sink).map_err(|(kind, offset)| placed(kind, offset))?;
     if end == bytes.len() { Ok(()) } else { Err(placed(ErrorKind::Trailing, end)) }
+}
+
+/// Appends the payload of FUNCTION DUMP: the sources of libraries, each behind the opcode that it has in a file.
+pub fn functions<'a>(sources: impl Iterator<Item = &'a [u8]>, encoder: &mut Encoder, out: &mut Vec<u8>) {
+    let start = out.len();
+    for source in sources {
+        out.push(opcode::FUNCTION_2);
+        encoder.string(out, source);
+    }
+    seal(out, start);
+}
+
+/// Checks a payload of FUNCTION DUMP and answers the sources in it.
+pub fn decode_functions(payload: &[u8]) -> Result<Vec<Vec<u8>>, Error> {
+    let content = content(payload).map_err(|kind| placed(kind, 0))?;
+    let (mut sources, mut at) = (Vec::new(), 0);
+    while let Some(&kind) = content.get(at) {
+        if kind != opcode::FUNCTION_2 {
+            return Err(placed(ErrorKind::ValueType(kind), at));
+        }
+        let mut collector = Collector::new();
+        let behind = &content[at + 1..];
+        let end = decode_slice(value_type::STRING, behind, &Limits::PAYLOAD, &mut collector)
+            .map_err(|(kind, offset)| placed(kind, offset))?;
+        let Some(Value::String(source)) = collector.finish() else { unreachable!("a string was decoded") };
+        sources.push(source);
+        at += 1 + end;
+    }
+    Ok(sources)
 }
 
 /// Checks and decodes a whole payload. Empty containers are refused, as RESTORE does.

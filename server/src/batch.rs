@@ -70,6 +70,15 @@ impl Batch {
         self.requests.argv(&self.bytes, i)
     }
 
+    /// A batch of its own for request `i`, whose reply the sender does not look for in this one any more.
+    pub fn take_out(&mut self, i: usize) -> Box<Batch> {
+        let mut alone = Box::<Batch>::default();
+        alone.from = self.from;
+        assert!(alone.push(self.entries[i], self.argv(i).iter()), "one request fits a batch");
+        self.entries[i].hole = u32::MAX;
+        alone
+    }
+
     /// Whether it should be sent now.
     #[inline]
     pub fn is_full(&self) -> bool {

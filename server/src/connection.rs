@@ -95,7 +95,12 @@ impl Queued {
     /// Adds a request.
     pub fn push(&mut self, argv: &Argv<'_>) {
         // One scan's requests come from one buffer, so they fit what spans can address.
-        assert!(self.requests.push_copy(&mut self.bytes, argv.iter()), "queued requests fit one buffer");
+        assert!(self.try_push(argv.iter()), "queued requests fit one buffer");
+    }
+
+    /// Adds a request that came from elsewhere; false if it does not fit.
+    pub fn try_push<'a>(&mut self, args: impl Iterator<Item = &'a [u8]> + Clone) -> bool {
+        self.requests.push_copy(&mut self.bytes, args)
     }
 
     /// The request to run next.

@@ -25,8 +25,7 @@ use crate::core::Core;
 use crate::execute::{Sender, run_handler, set_running};
 use crate::locks::{Scope, Ticket, lock_number};
 use crate::mailbox::Message;
-use crate::modes::Modes;
-use crate::tracking::{Asker, Reader};
+use crate::tracking::Asker;
 
 /// Locks held on several cores. No ticket: the lock is that of the transaction or script around the operation, which
 /// gives it back itself.
@@ -146,8 +145,8 @@ impl Core {
         let Some(connection) = self.connection(id) else { return };
         connection.waiting = true;
         let (db, proto) = (connection.db, connection.proto);
-        let remembers = connection.modes.has(Modes::REMEMBERS) && command.flags.has(Flags::READ);
-        let asker = Asker { client: Reader { core: self.id, id }, remembers };
+        let mut asker = self.asker(id);
+        asker.remembers &= command.flags.has(Flags::READ);
         let mut positions = Vec::new();
         command.key_positions(argv, &mut positions);
         let mut parts = BTreeMap::<usize, Vec<usize>>::new();

@@ -37,11 +37,12 @@ use crate::connection::{Client, Connection, ConnectionId, Got, Listener, Stream}
 use crate::execute::Prepared;
 use crate::listen::Listening;
 use crate::locks::Locks;
-use crate::mailbox::{Job, Message};
+use crate::mailbox::{Arrival, Job, Message};
 use crate::modes::Modes;
 use crate::pause::Pause;
 use crate::poll::{Poll, Ready, Token};
 use crate::pubsub::PubSub;
+use crate::scripts;
 use crate::shared::Shared;
 use crate::slow_peers::{PeerLimits, Slowness};
 use crate::stats::CoreStats;
@@ -163,6 +164,12 @@ pub struct Core {
     pub notifications: Events,
     /// Client-side caching.
     pub tracking: Tracking,
+    /// What a script needs here.
+    pub(crate) scripts: scripts::Local,
+    /// What is answered because a script takes long, here or elsewhere.
+    pub(crate) busy: Option<&'static str>,
+    /// Messages that came while a script took long here.
+    put_off: VecDeque<Message>,
     /// CLIENT PAUSE.
     pub pause: Option<Pause>,
     /// Connections that wait for its end.
@@ -223,6 +230,9 @@ impl Core {
             pubsub: PubSub::new(shared.peers.len()),
             notifications: Events::default(),
             tracking: Tracking::new(shared.peers.len()),
+            scripts: scripts::Local::default(),
+            busy: None,
+            put_off: VecDeque::new(),
             pause: None,
             held: Vec::new(),
             shared,
@@ -301,6 +311,7 @@ impl Core {
     /// One turn; true if there is certainly more to do.
     fn turn(&mut self, ready: &mut Vec<Ready>, ticked: bool) -> io::Result<bool> {
         self.ks.now = Shared::now_ms();
+        self.busy = self.shared.scripts.running.busy();
         self.unpause_when_due();
         self.end_due_waits();
         let mut more = self.take_messages();
@@ -336,7 +347,7 @@ impl Core {
         self.deliver_published();
         self.send_batches();
         more |= !self.again.is_empty() || !self.later.is_empty() || !self.accept_again.is_empty();
-        more |= !self.next_turn.is_empty();
+        more |= !self.next_turn.is_empty() || !self.put_off.is_empty();
         if self.congested() {
             // The peer drains its mailbox at its own pace; trying again at once would only burn time.
             std::thread::yield_now();
@@ -349,7 +360,7 @@ impl Core {
         let shared = self.shared.clone();
         let mailbox = &shared.peers[self.id].mailbox;
         for _ in 0..MESSAGES_PER_TURN {
-            match mailbox.pop() {
+            match self.put_off.pop_front().or_else(|| mailbox.pop()) {
                 None => return false,
                 Some(Message::Requests(batch)) => {
                     // A setting that was changed before the request was sent counts for it.
@@ -357,6 +368,7 @@ impl Core {
                     self.run_batch(batch);
                 }
                 Some(Message::Replies(batch)) => self.take_replies(batch),
+                Some(Message::Connection(arrival)) => self.adopt(*arrival),
                 Some(Message::Job(job)) => job(self),
             }
             while let Some(work) = self.later.pop_front() {
@@ -364,6 +376,48 @@ impl Core {
             }
         }
         true
+    }
+
+    /// A turn within a script that takes long: clients are told so, and whoever wants it to end is heard. Nothing
+    /// touches the keyspace; what others want done here waits until the script is over, except that requests are
+    /// refused. `caller` is the connection that the script runs for.
+    pub(crate) fn turn_while_busy(&mut self, caller: Option<ConnectionId>) {
+        self.busy = self.shared.scripts.running.busy();
+        let Some(busy) = self.busy else { return };
+        // It waits for the script, whatever it sends meanwhile.
+        let waiting = match caller.and_then(|id| self.connection(id)) {
+            Some(connection) => std::mem::replace(&mut connection.waiting, true),
+            None => false,
+        };
+        let shared = self.shared.clone();
+        let mailbox = &shared.peers[self.id].mailbox;
+        for _ in 0..MESSAGES_PER_TURN {
+            match mailbox.pop() {
+                None => break,
+                Some(Message::Requests(batch)) => self.refuse_batch(batch, busy),
+                Some(Message::Replies(batch)) => self.take_replies(batch),
+                Some(Message::Connection(arrival)) => self.adopt(*arrival),
+                Some(job @ Message::Job(_)) => self.put_off.push_back(job),
+            }
+        }
+        let mut ready = Vec::new();
+        if let Err(error) = self.poll.collect(&mut ready) {
+            tracing::warn!(%error, "sockets cannot be looked at");
+        }
+        for event in ready {
+            self.handle(event);
+        }
+        for listener in std::mem::take(&mut self.accept_again) {
+            self.accept(listener);
+        }
+        for _ in 0..self.again.len() {
+            let Some(id) = self.again.pop_front() else { break };
+            self.pump(id);
+        }
+        self.send_batches();
+        if let Some(connection) = caller.and_then(|id| self.connection(id)) {
+            connection.waiting = waiting;
+        }
     }
 
     fn handle(&mut self, event: Ready) {
@@ -409,13 +463,11 @@ impl Core {
                     self.shared.connected.fetch_add(1, Ordering::Relaxed);
                     let to = self.shared.least_busy();
                     self.shared.peers[to].connections.fetch_add(1, Ordering::Relaxed);
+                    let arrival = Box::new(Arrival { stream, listener: kind, addr, laddr });
                     if to == self.id {
-                        self.adopt(stream, kind, addr, laddr);
+                        self.adopt(*arrival);
                     } else {
-                        self.post(
-                            to,
-                            Message::Job(Box::new(move |core| core.adopt(stream, kind, addr, laddr))),
-                        );
+                        self.post(to, Message::Connection(arrival));
                     }
                 }
                 Ok(None) => return,
@@ -431,7 +483,8 @@ impl Core {
     }
 
     /// Makes a connection this core's own.
-    fn adopt(&mut self, stream: Stream, listener: Listener, addr: String, laddr: String) {
+    fn adopt(&mut self, arrival: Arrival) {
+        let Arrival { stream, listener, addr, laddr } = arrival;
         let index = self.free_places.pop().unwrap_or_else(|| {
             self.places.push(Place { generation: 0, connection: None });
             self.places.len() as u32 - 1
@@ -473,7 +526,7 @@ impl Core {
     /// A connection that is still there.
     #[inline]
     pub fn connection(&mut self, id: ConnectionId) -> Option<&mut Connection> {
-        let place = self.places.get_mut(id.index as usize)?;
+        let Some(place) = self.places.get_mut(id.index as usize) else { return self.scripts.stand_in(id) };
         if place.generation != id.generation {
             return None;
         }
@@ -804,12 +857,9 @@ impl Core {
         work: impl FnOnce(&mut Core, Replier<R>) + Send + 'static,
         then: impl FnOnce(&mut Core, R) + 'static,
     ) {
-        let number = self.next_continuation;
-        self.next_continuation += 1;
-        let then: Then = Box::new(move |core, answer| {
+        let number = self.expect(Box::new(move |core, answer| {
             then(core, *answer.downcast::<R>().expect("the answer has the type that was asked for"));
-        });
-        self.continuations.insert(number, then);
+        }));
         let replier = Replier { from: self.id, number, answer: std::marker::PhantomData };
         if to == self.id {
             work(self, replier);
@@ -841,7 +891,16 @@ impl Core {
         }
     }
 
-    fn answered(&mut self, number: u64, answer: Box<dyn Any>) {
+    /// Goes on with `then` when [`Core::answered`] is called with the number that this returns.
+    pub(crate) fn expect(&mut self, then: Then) -> u64 {
+        let number = self.next_continuation;
+        self.next_continuation += 1;
+        self.continuations.insert(number, then);
+        number
+    }
+
+    /// Goes on with what has waited for this answer.
+    pub(crate) fn answered(&mut self, number: u64, answer: Box<dyn Any>) {
         let then = self.continuations.remove(&number).expect("each question is answered once");
         then(self, answer);
     }
@@ -903,8 +962,8 @@ impl Core {
         for listener in std::mem::take(&mut self.accept_at_tick) {
             self.accept(listener);
         }
-        // While clients are paused nothing changes, not even by itself.
-        self.ks.active_expire = self.active_expire && self.pause.is_none();
+        // While clients are paused nothing changes, not even by itself; nor while a script or a transaction has it all.
+        self.ks.active_expire = self.active_expire && self.pause.is_none() && !self.locks.is_shard_locked();
         // As in Redis, a quarter of the time between ticks may go to expiry, and more with more effort.
         let started = std::time::Instant::now();
         let effort = self.shared.settings.active_expire_effort().clamp(1, 10);

@@ -22,6 +22,7 @@ use crate::core::{Core, OUTPUT_RUN_MAX};
 use crate::locks::{Scope, lock_number};
 use crate::mailbox::Message;
 use crate::modes::Modes;
+use crate::scripts::allowed_while_busy;
 use crate::server_commands::{self, subcommands::Subcommand};
 use crate::stats::{Slow, Stopwatch, timed_in_runs};
 use crate::tracking::Reader;
@@ -225,7 +226,7 @@ impl Core {
         let found = lookup(&argv[0]).or_else(|| self.shared.gates.alias(&argv[0]));
         let here = Prepared { found, route: Route::Here, hash: 0 };
         let Some(Found { command, .. }) = found else { return here };
-        if !command.arity.allows(argv.len()) || !matches!(command.run, Run::Shard(_)) {
+        if !command.arity.allows(argv.len()) || !matches!(command.run, Run::Shard(_) | Run::Script(_)) {
             return here;
         }
         match command.keys {
@@ -257,31 +258,10 @@ impl Core {
 
     /// The route of a command with several keys.
     fn route_many(&mut self, command: &Command, argv: &Argv<'_>) -> Route {
-        if let Spread::Split { step, .. } = command.spread
-            && !(argv.len() - 1).is_multiple_of(step)
-        {
-            // Incomplete groups: the handler says so.
-            return Route::Here;
-        }
-        if matches!(command.spread, Spread::Sort) && looks_further(command, argv) {
-            return Route::Spread;
-        }
         let mut positions = std::mem::take(&mut self.positions);
-        command.key_positions(argv, &mut positions);
-        let mut owners = positions.iter().map(|&at| self.shared.owner(self.ks.hash(&argv[at])));
-        let route = match owners.next() {
-            None => Route::Here,
-            Some(first) if owners.all(|owner| owner == first) => {
-                if first == self.id {
-                    Route::Here
-                } else {
-                    Route::There(first)
-                }
-            }
-            Some(_) => Route::Spread,
-        };
+        let route = place_of(command, argv, &mut positions, |key| self.shared.owner(self.ks.hash(key)));
         self.positions = positions;
-        route
+        if route == Route::There(self.id) { Route::Here } else { route }
     }
 
     /// Asks for the memory that the requests will touch: first all buckets, then all entries, so that their misses
@@ -376,6 +356,11 @@ impl Core {
             self.answer_error(id, crate::snapshots::LOADING);
             return Flow::Next;
         }
+        if let Some(busy) = self.busy
+            && !allowed_while_busy(command, argv)
+        {
+            return self.refuse_busy(id, command, counter, busy);
+        }
         if self.pause.is_some() && self.hold_if_paused(id, command) == Flow::Hold {
             return Flow::Hold;
         }
@@ -409,6 +394,32 @@ impl Core {
             self.answer_error(id, &format!("ERR {text}"));
         }
         Flow::Next
+    }
+
+    /// Refuses a command because a script takes long.
+    #[cold]
+    fn refuse_busy(&mut self, id: ConnectionId, command: &Command, counter: usize, busy: &str) -> Flow {
+        self.stats.commands[counter].rejected += 1;
+        self.spoil_transaction(id);
+        if command.name == "EXEC" {
+            self.abandon_transaction(id);
+            let text = busy.strip_prefix("BUSY ").unwrap_or(busy);
+            self.answer_error(id, &format!("EXECABORT Transaction discarded because of: {text}"));
+        } else {
+            self.answer_error(id, busy);
+        }
+        Flow::Next
+    }
+
+    /// Refuses all requests of a batch because a script takes long on this thread.
+    pub(crate) fn refuse_batch(&mut self, mut batch: Box<Batch>, busy: &str) {
+        for entry in &batch.entries {
+            self.stats.commands[usize::from(entry.index)].rejected += 1;
+            self.stats.count_error(busy);
+            ReplyWriter::new(&mut batch.replies, entry.proto).error(busy);
+            batch.ends.push(batch.replies.len() as u32);
+        }
+        self.post(batch.from, Message::Replies(batch));
     }
 
     /// Runs a request whose reply is not wanted (CLIENT REPLY OFF, SKIP).
@@ -476,6 +487,10 @@ impl Core {
             Run::Block(_) => {
                 watch.stop(&mut self.stats);
                 self.block(id, argv, Found { command, index })
+            }
+            Run::Script(_) => {
+                watch.stop(&mut self.stats);
+                self.script(id, argv, Found { command, index }, ready.route, watch)
             }
             Run::Shard(handler) => match ready.route {
                 Route::Here => {
@@ -637,7 +652,7 @@ impl Core {
 
     /// Puts a request into the batch for another core.
     #[inline]
-    fn forward(
+    pub(crate) fn forward(
         &mut self,
         id: ConnectionId,
         argv: &Argv<'_>,
@@ -690,15 +705,22 @@ impl Core {
             if !self.locks.is_idle() || !self.parked.is_empty() {
                 let key = (from, entry.connection);
                 if self.parked.contains_key(&key) || self.is_locked_for(entry, &batch.argv(i)) {
-                    let mut alone = Box::<Batch>::default();
-                    alone.from = from;
-                    assert!(alone.push(entry, batch.argv(i).iter()), "one request fits a batch");
-                    // The sender finds no reply here and gets it in a batch of its own.
-                    batch.entries[i].hole = u32::MAX;
+                    let alone = batch.take_out(i);
                     batch.ends.push(replies.len() as u32);
                     self.park(key, alone);
                     continue;
                 }
+            }
+            if matches!(entry.command.run, Run::Script(_)) {
+                let ran = self.script_entry(from, entry, &batch.argv(i), None, &mut replies, &mut watch);
+                batch.ends.push(replies.len() as u32);
+                if !ran {
+                    // It goes on elsewhere, and what follows of the same connection waits for it.
+                    let alone = batch.take_out(i);
+                    self.parked.insert((from, entry.connection), VecDeque::from([alone]));
+                    self.script_entry_widely((from, entry.connection));
+                }
+                continue;
             }
             let long = self.run_entry(from, entry, &batch.argv(i), &mut replies, &mut watch);
             batch.longs.extend(long.map(|long| (i, long)));
@@ -758,7 +780,7 @@ impl Core {
         }
     }
 
-    fn unpark_when_unlocked(&mut self, key: (usize, ConnectionId)) {
+    pub(crate) fn unpark_when_unlocked(&mut self, key: (usize, ConnectionId)) {
         let Some(first) = self.parked.get_mut(&key).and_then(VecDeque::pop_front) else { return };
         let entry = first.entries[0];
         let numbers = self.lock_numbers(entry.command, usize::from(entry.db), &first.argv(0));
@@ -768,8 +790,19 @@ impl Core {
             let mut alone = queue.pop_front().expect("parked until it is run");
             let mut replies = std::mem::take(&mut alone.replies);
             let mut watch = Stopwatch::start();
-            let long = core.run_entry(key.0, alone.entries[0], &alone.argv(0), &mut replies, &mut watch);
-            alone.longs.extend(long.map(|long| (0, long)));
+            let entry = alone.entries[0];
+            if matches!(entry.command.run, Run::Script(_)) {
+                let ran =
+                    core.script_entry(key.0, entry, &alone.argv(0), Some(ticket), &mut replies, &mut watch);
+                if !ran {
+                    core.parked.get_mut(&key).expect("parked until it is run").push_front(alone);
+                    core.unlock(ticket);
+                    return core.script_entry_widely(key);
+                }
+            } else {
+                let long = core.run_entry(key.0, entry, &alone.argv(0), &mut replies, &mut watch);
+                alone.longs.extend(long.map(|long| (0, long)));
+            }
             watch.stop(&mut core.stats);
             alone.ends.push(replies.len() as u32);
             alone.replies = replies;
@@ -872,6 +905,31 @@ impl Core {
             core.unlock(ticket);
             core.resume(id);
         });
+    }
+}
+
+/// Where a command over shards runs, by the owners of its keys; [`Route::Here`] if any shard will do.
+pub(crate) fn place_of(
+    command: &Command,
+    argv: &Argv<'_>,
+    positions: &mut Vec<usize>,
+    owner: impl Fn(&[u8]) -> usize,
+) -> Route {
+    if let Spread::Split { step, .. } = command.spread
+        && !(argv.len() - 1).is_multiple_of(step)
+    {
+        // Incomplete groups: the handler says so.
+        return Route::Here;
+    }
+    if matches!(command.spread, Spread::Sort) && looks_further(command, argv) {
+        return Route::Spread;
+    }
+    command.key_positions(argv, positions);
+    let mut owners = positions.iter().map(|&at| owner(&argv[at]));
+    match owners.next() {
+        None => Route::Here,
+        Some(first) if owners.all(|owner| owner == first) => Route::There(first),
+        Some(_) => Route::Spread,
     }
 }
 

@@ -63,6 +63,11 @@ impl Locks {
         !self.whole.is_empty() || self.queues.contains_key(&number) || self.reserved.contains_key(&number)
     }
 
+    /// Whether somebody has the whole shard, or waits for it.
+    pub fn is_shard_locked(&self) -> bool {
+        !self.whole.is_empty()
+    }
+
     /// Whether somebody else than this ticket's holder has a lock on the key, or it is reserved.
     pub fn is_locked_for_others(&self, number: u64, ticket: Option<Ticket>) -> bool {
         if self.reserved.contains_key(&number) {

@@ -14,6 +14,7 @@ use crossbeam::queue::ArrayQueue;
 use rustix::event::{EventfdFlags, eventfd};
 
 use crate::batch::Batch;
+use crate::connection::{Listener, Stream};
 use crate::core::Core;
 
 /// Messages a mailbox holds. A core sends at most a few per peer and turn (one batch of requests, one of replies, rare
@@ -23,12 +24,26 @@ const MAILBOX_LEN_MAX: usize = 4096;
 /// Work that another core is asked to do.
 pub type Job = Box<dyn FnOnce(&mut Core) + Send>;
 
+/// A new connection: its socket, the port it came through, the addresses of both sides.
+pub struct Arrival {
+    /// The socket.
+    pub stream: Stream,
+    /// The port.
+    pub listener: Listener,
+    /// The client's address.
+    pub addr: String,
+    /// Ours.
+    pub laddr: String,
+}
+
 /// What travels.
 pub enum Message {
     /// Requests for keys of the receiver.
     Requests(Box<Batch>),
     /// The same batch on its way back, with replies.
     Replies(Box<Batch>),
+    /// A client that the receiver serves from now on.
+    Connection(Box<Arrival>),
     /// Anything rarer.
     Job(Job),
 }

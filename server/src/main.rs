@@ -26,6 +26,7 @@ mod poll;
 mod process;
 mod pubsub;
 mod report;
+mod scripts;
 mod server_commands;
 mod shared;
 mod slot;
@@ -258,6 +259,7 @@ fn serve(config: Config, set_log_level: Box<dyn Fn(LogLevel) + Send + Sync>) -> 
         peers,
         clients: DashMap::with_shard_amount(16),
         registry: pubsub::Registry::new(),
+        scripts: scripts::registry::Registry::new(threads),
         snapshots: snapshots::Snapshots::new(&config),
         next_client: AtomicU64::new(1),
         next_slow: AtomicU64::new(0),

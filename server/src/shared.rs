@@ -13,6 +13,7 @@ use crate::connection::ConnectionId;
 use crate::gates::Gates;
 use crate::mailbox::Mailbox;
 use crate::pubsub::Registry;
+use crate::scripts;
 use crate::snapshots::Snapshots;
 
 /// One core as the others see it.
@@ -45,6 +46,8 @@ pub struct Shared {
     pub snapshots: Snapshots,
     /// Who listens to what.
     pub registry: Registry,
+    /// Scripts and functions.
+    pub scripts: scripts::registry::Registry,
     /// Next client id.
     pub next_client: AtomicU64,
     /// Next number in the slow log.

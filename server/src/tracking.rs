@@ -24,6 +24,7 @@ use crate::connection::ConnectionId;
 use crate::core::Core;
 use crate::mailbox::Message;
 use crate::modes::Modes;
+use crate::scripts::STAND_IN;
 
 /// A client by where it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -371,6 +372,11 @@ pub struct Asker {
 impl Core {
     /// A client of this core as it asks for a command.
     pub fn asker(&mut self, id: ConnectionId) -> Asker {
+        if id == STAND_IN
+            && let Some(asker) = self.scripts.asker()
+        {
+            return asker;
+        }
         let remembers = self.connection(id).is_some_and(|connection| connection.modes.has(Modes::REMEMBERS));
         Asker { client: Reader { core: self.id, id }, remembers }
     }

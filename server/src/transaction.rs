@@ -148,6 +148,7 @@ fn touches_all(which: ServerCommand) -> bool {
             | S::Command
             | S::Config
             | S::Echo
+            | S::Function
             | S::Hello
             | S::Latency
             | S::Lolwut
@@ -158,6 +159,7 @@ fn touches_all(which: ServerCommand) -> bool {
             | S::Publish
             | S::PUnsubscribe
             | S::Role
+            | S::Script
             | S::Select
             | S::Slowlog
             | S::SPublish
@@ -355,6 +357,11 @@ impl Core {
                     {
                         db = to as usize;
                     }
+                    continue;
+                }
+                Run::Script(_) => {
+                    steps.push((Place::Server, db));
+                    alone = false;
                     continue;
                 }
                 Run::Shard(_) | Run::Block(_) => match self.route(found.command, &argv) {
@@ -621,6 +628,7 @@ impl Core {
     ) -> BTreeMap<usize, Scope> {
         let touches_all = transaction.commands.iter().enumerate().any(|(i, found)| match found.command.run {
             Run::Server(which) => touches_all(which),
+            Run::Script(_) => true,
             Run::Shard(_) => {
                 matches!(found.command.spread, Spread::Sort)
                     && looks_further(found.command, &transaction.argv(i))
@@ -635,7 +643,7 @@ impl Core {
         let mut numbers = BTreeMap::<usize, Vec<u64>>::new();
         let mut positions = Vec::new();
         for (i, found) in transaction.commands.iter().enumerate() {
-            if matches!(found.command.run, Run::Server(_)) {
+            if matches!(found.command.run, Run::Server(_) | Run::Script(_)) {
                 continue;
             }
             let argv = transaction.argv(i);
@@ -722,6 +730,11 @@ impl Exec {
                     let flow = server_commands::run(core, self.id, which, &argv);
                     core.stats.book(found.index, started.elapsed().as_nanos() as u64, 1);
                     flow
+                }
+                Run::Script(_) => {
+                    let ticket =
+                        self.held.iter().find(|(of, _)| *of == core.id).and_then(|(_, ticket)| *ticket);
+                    core.script_in_transaction(self.id, &argv, found, ticket)
                 }
                 Run::Shard(_) | Run::Block(_) => {
                     core.coordinate(self.id, found.command, found.index, &argv);

@@ -135,6 +135,7 @@ impl Executor for Bare {
             }
             Run::Shard(handler) => self.run(self.db_of(client), handler, request),
             Run::Block(blocking) => self.run(self.db_of(client), blocking.once, request),
+            Run::Script(_) => Err(format!("{NEEDS_SERVER}: {name}")),
             Run::Server(_) => self.serve(client, request).ok_or(format!("{NEEDS_SERVER}: {name}")),
         }
     }

@@ -170,6 +170,15 @@ impl Core {
         receivers
     }
 
+    /// How many would receive what is published to a channel.
+    pub fn receivers(&mut self, kind: Kind, channel: &[u8]) -> u64 {
+        if self.shared.registry.is_empty() {
+            return 0;
+        }
+        let hash = self.ks.hash(channel);
+        self.pubsub.outlook.reach(&self.shared.registry, kind, hash, channel).0
+    }
+
     /// Sends what was published to the other cores. Before replies are sent, for the order that the module's head
     /// promises.
     #[inline]

@@ -22,6 +22,8 @@ use crate::shared::Shared;
 
 /// The version of Redis whose commands we have, for clients that decide by it.
 pub const REDIS_VERSION: &str = "7.4.0";
+/// The same as a number, as scripts see it.
+pub const REDIS_VERSION_NUMBER: u32 = 0x0007_0400;
 /// The version of Dragonfly whose surface we have, for tools that look for it.
 pub const DRAGONFLY_VERSION: &str = "df-v1.40.1";
 
@@ -195,6 +197,22 @@ fn memory(out: &mut Fields<'_>) {
     if let Some(total) = process::machine_memory().filter(|_| !out.hides_host) {
         out.put_bytes("total_system_memory", total);
     }
+    let scripts = &shared.scripts;
+    let [vm_eval, vm_functions] = &scripts.engine_bytes;
+    let (vm_eval, vm_functions) = (vm_eval.load(Ordering::Relaxed), vm_functions.load(Ordering::Relaxed));
+    let (count, sources) = scripts.size();
+    let libraries = scripts.libraries();
+    let functions: usize = libraries.libraries.values().map(|library| library.source.len()).sum();
+    out.put_bytes("used_memory_lua", (vm_eval + vm_functions) as u64);
+    out.put("used_memory_vm_eval", vm_eval);
+    out.put("used_memory_scripts_eval", sources);
+    out.put("number_of_cached_scripts", count);
+    out.put("number_of_functions", libraries.functions.len());
+    out.put("number_of_libraries", libraries.libraries.len());
+    out.put("used_memory_vm_functions", vm_functions);
+    out.put_bytes("used_memory_vm_total", (vm_eval + vm_functions) as u64);
+    out.put("used_memory_functions", functions);
+    out.put_bytes("used_memory_scripts", (sources + functions) as u64);
     out.put_bytes("maxmemory", shared.settings.maxmemory());
     let policy = shared.settings.maxmemory_policy();
     out.put("maxmemory_policy", policy.name());
@@ -259,6 +277,7 @@ fn stats(out: &mut Fields<'_>) {
     out.put("expired_keys", report.over_dbs(|db| db.stats.expired));
     out.put("total_heartbeat_expired_keys", report.keyspace.expired_in_background);
     out.put("evicted_keys", report.over_dbs(|db| db.stats.evicted));
+    out.put("evicted_scripts", shared.scripts.evicted.load(Ordering::Relaxed));
     out.put("oom_rejections", report.oom);
     out.put("keyspace_hits", report.over_dbs(|db| db.stats.hits));
     out.put("keyspace_misses", report.over_dbs(|db| db.stats.misses));

@@ -9,6 +9,7 @@ mod command_facts;
 pub mod config;
 pub mod connection;
 pub mod debug;
+mod function;
 pub mod info;
 pub mod keys;
 mod latency;
@@ -16,6 +17,7 @@ pub mod memory;
 pub mod monitor;
 mod populate;
 pub mod pubsub;
+mod script;
 pub mod server;
 pub mod slowlog;
 pub mod subcommands;
@@ -49,6 +51,7 @@ pub fn run(core: &mut Core, id: ConnectionId, which: ServerCommand, argv: &Argv<
         ServerCommand::Debug => debug::debug(core, id, args),
         ServerCommand::Echo => connection::echo(core, id, args),
         ServerCommand::FlushAll => keys::flush(core, id, args, true),
+        ServerCommand::Function => function::function(core, id, args),
         ServerCommand::FlushDb => keys::flush(core, id, args, false),
         ServerCommand::Hello => connection::hello(core, id, args),
         ServerCommand::Info => info::info(core, id, args),
@@ -71,6 +74,7 @@ pub fn run(core: &mut Core, id: ConnectionId, which: ServerCommand, argv: &Argv<
         ServerCommand::Scan => keys::scan(core, id, args),
         ServerCommand::Select => connection::select(core, id, args),
         ServerCommand::Shutdown => server::shutdown(core, id, args),
+        ServerCommand::Script => script::script(core, id, args),
         ServerCommand::SPublish => pubsub::publish(core, id, args, Kind::Shard),
         ServerCommand::SSubscribe => pubsub::subscribe(core, id, args, Kind::Shard),
         ServerCommand::SUnsubscribe => pubsub::unsubscribe(core, id, args, Kind::Shard),

@@ -35,11 +35,31 @@ pub fn stop(core: &mut Core, id: ConnectionId) {
 
 /// Shows a command to all who monitor, on all cores.
 pub fn show(core: &mut Core, id: ConnectionId, command: &Command, argv: &Argv<'_>) {
-    if command.flags.has(Flags::SKIP_MONITOR) || command.flags.has(Flags::ADMIN) {
+    if !is_shown(command) {
         return;
     }
     let Some(connection) = core.connection(id) else { return };
-    let (db, addr) = (connection.db, connection.client.addr.clone());
+    let line = line(connection.db, &connection.client.addr.clone(), argv);
+    show_line(core, line);
+}
+
+/// Shows a call of a script, which as a command of the table is not shown, because it must be seen before what it does.
+pub fn show_call(core: &mut Core, id: ConnectionId, argv: &Argv<'_>) {
+    let Some(connection) = core.connection(id) else { return };
+    let line = line(connection.db, &connection.client.addr.clone(), argv);
+    show_line(core, line);
+}
+
+/// How a command of a script is shown, if it is.
+pub fn script_line(command: &Command, db: usize, argv: &Argv<'_>) -> Option<Vec<u8>> {
+    is_shown(command).then(|| line(db as u16, "lua", argv))
+}
+
+fn is_shown(command: &Command) -> bool {
+    !command.flags.has(Flags::SKIP_MONITOR) && !command.flags.has(Flags::ADMIN)
+}
+
+fn line(db: u16, addr: &str, argv: &Argv<'_>) -> Vec<u8> {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     let mut line = format!("+{}.{:06} [{db} {addr}]", now.as_secs(), now.subsec_micros()).into_bytes();
     for arg in argv.iter() {
@@ -47,6 +67,11 @@ pub fn show(core: &mut Core, id: ConnectionId, command: &Command, argv: &Argv<'_
         quote(arg, &mut line);
     }
     line.extend_from_slice(b"\r\n");
+    line
+}
+
+/// Sends a line to all who monitor, on all cores.
+pub fn show_line(core: &mut Core, line: Vec<u8>) {
     let line: std::sync::Arc<[u8]> = line.into();
     for peer in 0..core.shared.peers.len() {
         let line = line.clone();

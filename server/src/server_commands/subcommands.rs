@@ -51,6 +51,7 @@ pub fn of(command: &Command) -> &'static [Subcommand] {
         "CLIENT" => CLIENT,
         "COMMAND" => COMMAND,
         "CONFIG" => CONFIG,
+        "FUNCTION" => FUNCTION,
         "LATENCY" => LATENCY,
         "MEMORY" => MEMORY,
         "MODULE" => MODULE,
@@ -66,8 +67,10 @@ pub fn of(command: &Command) -> &'static [Subcommand] {
 
 /// All of them. The order is that of their counters, which follow those of the commands.
 pub fn all() -> impl Iterator<Item = &'static Subcommand> {
-    let containers =
-        [CLIENT, COMMAND, CONFIG, LATENCY, MEMORY, MODULE, OBJECT, PUBSUB, SCRIPT, SLOWLOG, XGROUP, XINFO];
+    let containers = [
+        CLIENT, COMMAND, CONFIG, FUNCTION, LATENCY, MEMORY, MODULE, OBJECT, PUBSUB, SCRIPT, SLOWLOG, XGROUP,
+        XINFO,
+    ];
     containers.into_iter().flatten()
 }
 
@@ -142,6 +145,20 @@ static CONFIG: &[Subcommand] = &[
     sub("CONFIG", "SET", -4, ADMIN, "Changes settings."),
 ];
 
+static FUNCTION: &[Subcommand] = &[
+    sub("FUNCTION", "DELETE", 3, CHANGES_LIBRARIES, "Removes a library."),
+    sub("FUNCTION", "DUMP", 2, Flags::NO_SCRIPT, "Returns all libraries in one piece."),
+    sub("FUNCTION", "FLUSH", -2, CHANGES_LIBRARIES, "Removes all libraries."),
+    help("FUNCTION"),
+    sub("FUNCTION", "KILL", 2, Flags::NO_SCRIPT, "Stops a function that runs too long."),
+    sub("FUNCTION", "LIST", -2, Flags::NO_SCRIPT, "Returns the libraries."),
+    sub("FUNCTION", "LOAD", -3, CHANGES_LIBRARIES.with(Flags::GROWS), "Makes a library."),
+    sub("FUNCTION", "RESTORE", -3, CHANGES_LIBRARIES.with(Flags::GROWS), "Makes the libraries of a dump."),
+    sub("FUNCTION", "STATS", 2, Flags::NO_SCRIPT, "Returns the function that runs, and numbers."),
+];
+
+const CHANGES_LIBRARIES: Flags = Flags::WRITE.with(Flags::NO_SCRIPT);
+
 static LATENCY: &[Subcommand] = &[
     sub("LATENCY", "DOCTOR", 2, ADMIN, "Explains the samples in words."),
     sub("LATENCY", "GRAPH", 3, ADMIN, "Draws the samples of an event."),
@@ -184,10 +201,15 @@ static PUBSUB: &[Subcommand] = &[
 ];
 
 static SCRIPT: &[Subcommand] = &[
+    sub("SCRIPT", "DEBUG", 3, Flags::NO_SCRIPT, "Sets the debug mode: there is none but off."),
     sub("SCRIPT", "EXISTS", -3, Flags::NO_SCRIPT, "Tells which scripts are known."),
+    sub("SCRIPT", "FLAGS", -4, Flags::NO_SCRIPT, "Takes flags for a script, none of which is needed."),
     sub("SCRIPT", "FLUSH", -2, Flags::NO_SCRIPT, "Forgets all scripts."),
+    sub("SCRIPT", "GC", 2, Flags::NO_SCRIPT, "Gives the memory of all engines back."),
     help("SCRIPT"),
     sub("SCRIPT", "KILL", 2, Flags::NO_SCRIPT, "Stops a script that runs too long."),
+    sub("SCRIPT", "LATENCY", 2, Flags::NO_SCRIPT, "Returns times of scripts: none are kept."),
+    sub("SCRIPT", "LIST", 2, Flags::NO_SCRIPT, "Returns the scripts that are known."),
     sub("SCRIPT", "LOAD", 3, Flags::NO_SCRIPT.with(Flags::STALE), "Remembers a script."),
 ];
 

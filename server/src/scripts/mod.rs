@@ -1,0 +1,631 @@
+//! EVAL, FCALL and their kin: scripts that behave as if they were alone, wherever their keys are.
+//!
+//! * *Narrow*: a script whose declared keys are on one shard runs on that shard's thread, in place, like a command.
+//!   No lock, no message beyond the one that brings it there; scripts on different shards run in parallel.
+//! * *Wide*: all shards are locked and the script runs on a thread of its own, which asks the cores for each command.
+//!
+//! A narrow script that touches a key of another shard, or needs the whole server, ends there as if it had never
+//! begun: what it changed is put back from copies made before the first write to each key, what it announced is
+//! forgotten, what it published was not sent yet. Then it runs again, wide, and is remembered as one that goes wide
+//! at once. So which keys a script declares matters for speed, never for what it does.
+//!
+//! Invariant: between the first command of a script and its end no other command runs on a key that it can reach:
+//! narrow because the thread does nothing else, wide because of the locks.
+//!
+//! Reading order: `narrow.rs`, `wide.rs`, `registry.rs`, `running.rs` (scripts that take long), `libraries.rs` (functions).
+
+mod clock;
+mod libraries;
+mod narrow;
+pub mod registry;
+pub mod running;
+pub mod wide;
+
+pub(crate) use libraries::Restore;
+pub(crate) use running::allowed_while_busy;
+pub(crate) use wide::STAND_IN;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use damselfly_commands::{Command, Found, Run, ScriptBy, ScriptCall, lookup};
+use damselfly_protocol::number::parse_i64;
+use damselfly_protocol::{Argv, Proto, ReplyWriter};
+use damselfly_scripting::{Ended, Engine, How, Library, LogLevel, Options, Sha};
+
+use crate::batch::{Batch, Entry};
+use crate::connection::{Connection, ConnectionId, Queued};
+use crate::core::Core;
+use crate::execute::{Flow, Route, Sender};
+use crate::locks::{Scope, Ticket};
+use crate::mailbox::Message;
+use crate::server_commands::monitor;
+use crate::server_commands::subcommands::{self, Subcommand};
+use crate::shared::Shared;
+use crate::stats::Stopwatch;
+use crate::tracking::{Asker, Reader};
+use registry::{Code, Source};
+use wide::WideCall;
+
+/// EVALSHA of what is not known.
+const NO_SCRIPT: &str = "NOSCRIPT No matching script. Please use EVAL.";
+
+/// A command whose arguments are longer than one buffer can address.
+const TOO_LONG: &str = "ERR the arguments of the command are too long";
+
+/// A reply's memory is kept for the next one up to this.
+const REPLY_KEPT_MAX: usize = 64 * 1024;
+
+/// Scripts that a core remembers to know without asking the registry.
+const KNOWN_MAX: usize = 4096;
+
+/// The engine of a thread, and what of the registry it has seen.
+pub struct LocalEngine {
+    engine: Box<Engine>,
+    flushes: u64,
+    changes: u64,
+    /// Libraries that are loaded, as the registry has them.
+    loaded: HashMap<String, Arc<Library>>,
+    noted: [usize; 2],
+}
+
+impl LocalEngine {
+    fn new(shared: &Shared) -> LocalEngine {
+        /// What scripts of one thread may use at most and at least; in between an eighth of all memory there is.
+        const BYTES_MAX: u64 = 512 << 20;
+        const BYTES_MIN: u64 = 16 << 20;
+        let memory_max = match shared.memory_limit.bytes {
+            0 => BYTES_MAX,
+            bytes => (bytes / 8).clamp(BYTES_MIN, BYTES_MAX),
+        };
+        let options = Options {
+            memory_max: memory_max as usize,
+            version: crate::server_commands::info::REDIS_VERSION,
+            version_number: crate::server_commands::info::REDIS_VERSION_NUMBER,
+        };
+        shared.scripts.engines.fetch_add(1, Ordering::Relaxed);
+        LocalEngine {
+            engine: Box::new(Engine::new(options)),
+            flushes: shared.scripts.flushes(),
+            changes: 0,
+            loaded: HashMap::new(),
+            noted: [0; 2],
+        }
+    }
+
+    /// Forgets what was forgotten.
+    fn catch_up(&mut self, shared: &Shared) {
+        let flushes = shared.scripts.flushes();
+        if self.flushes != flushes {
+            self.flushes = flushes;
+            self.engine.flush_scripts();
+        }
+    }
+
+    /// Makes the engine ready for what is about to run; the error is a reply.
+    fn prepare(&mut self, shared: &Shared, code: &Code) -> Result<(), Vec<u8>> {
+        match code {
+            Code::Script(source) if self.engine.script(&source.sha).is_none() => {
+                self.engine.load(&source.sha, &source.text).map(|_| ())
+            }
+            Code::Script(_) => Ok(()),
+            Code::Function(_) => self.load_libraries(shared),
+        }
+    }
+
+    /// Tells how much memory it uses, for INFO.
+    fn note_memory(&mut self, shared: &Shared) {
+        let (scripts, functions) = self.engine.memory();
+        for (place, now) in [scripts, functions].into_iter().enumerate() {
+            let before = std::mem::replace(&mut self.noted[place], now);
+            // Not for every few bytes: the sum is memory that all threads write.
+            const WORTH_IT: usize = 64 * 1024;
+            if before.abs_diff(now) < WORTH_IT && before != 0 {
+                self.noted[place] = before;
+            } else if before != now {
+                shared.scripts.engine_bytes[place].fetch_add(now.wrapping_sub(before), Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+/// What a core has for scripts.
+#[derive(Default)]
+pub struct Local {
+    engine: Option<LocalEngine>,
+    known: HashMap<Sha, Arc<Source>>,
+    flushes: u64,
+    scratch: narrow::Scratch,
+    /// A reply on its way to a connection.
+    reply: Vec<u8>,
+    /// The connection that commands of scripts are given, and for whom they run.
+    stand_in: Option<(Box<Connection>, Asker)>,
+}
+
+impl Local {
+    /// The stand-in, if that is who is meant.
+    #[cold]
+    pub(crate) fn stand_in(&mut self, id: ConnectionId) -> Option<&mut Connection> {
+        let (stand_in, _) = self.stand_in.as_mut().filter(|_| id == STAND_IN)?;
+        Some(stand_in)
+    }
+
+    /// For whom the stand-in stands.
+    pub(crate) fn asker(&self) -> Option<Asker> {
+        self.stand_in.as_ref().map(|(_, asker)| *asker)
+    }
+}
+
+/// A call that is about to run.
+#[derive(Clone, Copy)]
+pub(crate) struct Calling<'a> {
+    code: &'a Code,
+    argv: Argv<'a>,
+    keys: usize,
+    db: usize,
+    proto: Proto,
+    read_only: bool,
+    asker: Asker,
+}
+
+impl Calling<'_> {
+    /// Runs it in an engine; the reply goes to `out`.
+    fn run(
+        &self,
+        local: &mut LocalEngine,
+        host: &mut dyn damselfly_scripting::Host,
+        out: &mut Vec<u8>,
+    ) -> Ended {
+        /// So many arguments need no memory of their own.
+        const INLINE: usize = 16;
+        let count = self.argv.len() - 3;
+        let mut inline: [&[u8]; INLINE] = [b""; INLINE];
+        let mut many = Vec::new();
+        let list: &mut [&[u8]] = if count <= INLINE {
+            &mut inline[..count]
+        } else {
+            many.resize(count, &b""[..]);
+            &mut many
+        };
+        for (place, arg) in list.iter_mut().zip(self.argv.iter().skip(3)) {
+            *place = arg;
+        }
+        let (keys, args) = list.split_at(self.keys);
+        let call = damselfly_scripting::Call { keys, args, read_only: self.read_only, proto: self.proto };
+        match self.code {
+            Code::Script(source) => local.engine.run(&source.sha, call, host, out),
+            Code::Function(function) => local.engine.run_function(&function.info.name, call, host, out),
+        }
+    }
+}
+
+/// Looks up what a script calls, with the number of its counters, and refuses what scripts may not call.
+fn look_up(shared: &Shared, argv: &[&[u8]], how: How) -> Result<Found, &'static str> {
+    use damselfly_commands::Flags;
+    let Some(found) = lookup(argv[0]).or_else(|| shared.gates.alias(argv[0])) else {
+        return Err("ERR Unknown Redis command called from script");
+    };
+    let command = found.command;
+    let subcommand = match argv.get(1) {
+        Some(name) if !command.flags.has(Flags::FAST) => subcommands::find(command, name),
+        _ => None,
+    };
+    if !command.arity.allows(argv.len()) || subcommand.is_some_and(|sub| !sub.allows(argv.len())) {
+        return Err("ERR Wrong number of args calling Redis command from script");
+    }
+    if command.flags.has(Flags::NO_SCRIPT) || subcommand.is_some_and(|sub| sub.flags.has(Flags::NO_SCRIPT)) {
+        return Err("ERR This Redis command is not allowed from script");
+    }
+    if shared.gates.restricts(found.index) {
+        return Err(crate::gates::RESTRICTED);
+    }
+    let writes =
+        command.flags.has(Flags::WRITE) || matches!(command.name, "PFCOUNT" | "PUBLISH" | "SPUBLISH");
+    if how.read_only && writes {
+        return Err("ERR Write commands are not allowed from read-only scripts.");
+    }
+    Ok(Found { command, index: subcommand.map_or(found.index, Subcommand::counter) })
+}
+
+/// What `redis.acl_check_cmd` answers: there is one user, who may do everything.
+fn acl_check(shared: &Shared, argv: &[&[u8]]) -> damselfly_scripting::AclCheck {
+    match lookup(argv[0]).or_else(|| shared.gates.alias(argv[0])) {
+        Some(found) if found.command.arity.allows(argv.len()) => damselfly_scripting::AclCheck::Allowed,
+        _ => damselfly_scripting::AclCheck::Unknown,
+    }
+}
+
+/// `redis.log`
+fn log(level: LogLevel, text: &[u8]) {
+    let text = String::from_utf8_lossy(text);
+    match level {
+        LogLevel::Debug => tracing::trace!("script: {text}"),
+        LogLevel::Verbose => tracing::debug!("script: {text}"),
+        LogLevel::Notice => tracing::info!("script: {text}"),
+        LogLevel::Warning => tracing::warn!("script: {text}"),
+    }
+}
+
+/// The digest that 40 hexadecimal digits are.
+pub(crate) fn parse_sha(hex: &[u8]) -> Option<Sha> {
+    let mut sha = Sha::default();
+    if hex.len() != 2 * sha.len() {
+        return None;
+    }
+    for (byte, two) in sha.iter_mut().zip(hex.as_chunks::<2>().0) {
+        let [high, low] = two.map(|digit| char::from(digit).to_digit(16));
+        *byte = (high? << 4 | low?) as u8;
+    }
+    Some(sha)
+}
+
+/// The number of keys, which are arguments 3 and on.
+fn key_count(call: ScriptCall, argv: &Argv<'_>) -> Result<usize, &'static str> {
+    let Some(keys) = parse_i64(&argv[2]) else {
+        return Err(match call.by {
+            ScriptBy::Function => "ERR Bad number of keys provided",
+            ScriptBy::Source | ScriptBy::Digest => "ERR value is not an integer or out of range",
+        });
+    };
+    if keys > argv.len() as i64 - 3 {
+        return Err("ERR Number of keys can't be greater than number of args");
+    }
+    usize::try_from(keys).map_err(|_| "ERR Number of keys can't be negative")
+}
+
+impl Core {
+    /// What a call names, and how many keys it declares; the error is a reply.
+    fn script_code(&mut self, call: ScriptCall, argv: &Argv<'_>) -> Result<(Code, usize), Vec<u8>> {
+        let flushes = self.shared.scripts.flushes();
+        if self.scripts.flushes != flushes {
+            self.scripts.flushes = flushes;
+            self.scripts.known.clear();
+        }
+        let (code, keys) = match call.by {
+            ScriptBy::Function => {
+                let name = std::str::from_utf8(&argv[1]).ok();
+                let libraries = self.shared.scripts.libraries();
+                let function = name.and_then(|name| libraries.functions.get(name));
+                let function = function.ok_or(b"ERR Function not found")?.clone();
+                (Code::Function(function), key_count(call, argv)?)
+            }
+            ScriptBy::Digest => {
+                if argv[1].len() != 40 {
+                    return Err(NO_SCRIPT.into());
+                }
+                let keys = key_count(call, argv)?;
+                let sha = parse_sha(&argv[1]).ok_or(NO_SCRIPT)?;
+                (Code::Script(self.known_script(&sha).ok_or(NO_SCRIPT)?), keys)
+            }
+            ScriptBy::Source => {
+                let keys = key_count(call, argv)?;
+                let sha = Engine::sha(&argv[1]);
+                let source = match self.known_script(&sha) {
+                    Some(source) => source,
+                    None => self.load_script(sha, &argv[1], false)?,
+                };
+                (Code::Script(source), keys)
+            }
+        };
+        let flags = code.flags();
+        if call.read_only && flags.declared && !flags.no_writes {
+            return Err(b"ERR Can not execute a script with write flag using *_ro command.".into());
+        }
+        Ok((code, keys))
+    }
+
+    fn known_script(&mut self, sha: &Sha) -> Option<Arc<Source>> {
+        if let Some(source) = self.scripts.known.get(sha) {
+            return Some(source.clone());
+        }
+        let source = self.shared.scripts.script(sha)?;
+        if self.scripts.known.len() >= KNOWN_MAX {
+            self.scripts.known.clear();
+        }
+        self.scripts.known.insert(*sha, source.clone());
+        Some(source)
+    }
+
+    /// Compiles a script and keeps it for all threads; the error is a reply.
+    pub(crate) fn load_script(&mut self, sha: Sha, text: &[u8], keep: bool) -> Result<Arc<Source>, Vec<u8>> {
+        let mut local = self.take_engine();
+        let loaded = local.engine.load(&sha, text);
+        self.put_engine(local);
+        Ok(self.shared.scripts.keep(sha, text, loaded?, keep))
+    }
+
+    /// Gives the engine's memory back. The next script makes a new one.
+    pub(crate) fn drop_engine(&mut self) {
+        if let Some(local) = self.scripts.engine.take() {
+            for (place, bytes) in local.noted.into_iter().enumerate() {
+                self.shared.scripts.engine_bytes[place].fetch_sub(bytes, Ordering::Relaxed);
+            }
+            self.shared.scripts.engines.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// The engine of this core, which is put back after use.
+    pub(crate) fn take_engine(&mut self) -> LocalEngine {
+        let mut local = self.scripts.engine.take().unwrap_or_else(|| LocalEngine::new(&self.shared));
+        local.catch_up(&self.shared);
+        local
+    }
+
+    pub(crate) fn put_engine(&mut self, mut local: LocalEngine) {
+        local.note_memory(&self.shared);
+        self.scripts.engine = Some(local);
+    }
+
+    /// Carries out a call that a connection of this core has sent.
+    pub(crate) fn script(
+        &mut self,
+        id: ConnectionId,
+        argv: &Argv<'_>,
+        found: Found,
+        route: Route,
+        watch: &mut Stopwatch,
+    ) -> Flow {
+        let Run::Script(call) = found.command.run else { unreachable!("only calls of scripts") };
+        let (code, keys) = match self.script_code(call, argv) {
+            Ok(found) => found,
+            Err(text) => {
+                self.stats.book(found.index, 0, 1);
+                self.count_script_error(found, &text);
+                if let Some(connection) = self.connection(id) {
+                    let proto = connection.proto;
+                    ReplyWriter::new(&mut connection.output, proto).error(text);
+                }
+                return Flow::Next;
+            }
+        };
+        if self.shared.monitors.load(Ordering::Relaxed) > 0 {
+            monitor::show_call(self, id, argv);
+        }
+        let asker = self.asker(id);
+        let Some(connection) = self.connection(id) else { return Flow::Pause };
+        let (db, proto) = (usize::from(connection.db), connection.proto);
+        let calling = Calling { code: &code, argv: *argv, keys, db, proto, read_only: call.read_only, asker };
+        if route == Route::Spread || code.reach().is_wide() {
+            if self.connection(id).is_some_and(|connection| connection.has_holes()) {
+                // What was sent before it is done before it.
+                return Flow::Hold;
+            }
+            self.script_widely(id, &calling, found);
+            return Flow::Pause;
+        }
+        match route {
+            Route::There(peer) => {
+                let is_proven = code.reach().is_narrow();
+                self.forward(id, argv, found.command, found.index, peer);
+                // One that turns out to need all shards must not be overtaken by what is behind it.
+                if is_proven { Flow::Next } else { Flow::Pause }
+            }
+            _ if !self.locks.is_idle() && self.must_wait(found.command, db, argv, keys) => {
+                let Some(connection) = self.connection(id) else { return Flow::Pause };
+                connection.waiting = true;
+                let numbers = self.lock_numbers(found.command, db, argv);
+                let mut kept = Queued::default();
+                kept.push(argv);
+                let code = code.clone();
+                self.lock_plain(Scope::Keys(numbers), move |core, ticket| {
+                    let argv = kept.peek().expect("kept above");
+                    let calling =
+                        Calling { code: &code, argv, keys, db, proto, read_only: call.read_only, asker };
+                    let mut watch = Stopwatch::start();
+                    let ran = core.script_here(id, &calling, found, Some(ticket), &mut watch);
+                    core.unlock(ticket);
+                    if ran {
+                        core.resume(id);
+                    } else {
+                        core.script_widely(id, &calling, found);
+                    }
+                });
+                Flow::Pause
+            }
+            _ => {
+                if self.script_here(id, &calling, found, None, watch) {
+                    return Flow::Next;
+                }
+                self.script_widely(id, &calling, found);
+                Flow::Pause
+            }
+        }
+    }
+
+    /// Whether a call with these keys has to queue for locks.
+    fn must_wait(&mut self, command: &Command, db: usize, argv: &Argv<'_>, keys: usize) -> bool {
+        if keys == 0 {
+            return self.locks.is_shard_locked();
+        }
+        self.lock_numbers(command, db, argv).iter().any(|number| self.locks.is_locked(*number))
+    }
+
+    /// Runs a call on this core for a connection of it; false if it must run widely.
+    fn script_here(
+        &mut self,
+        id: ConnectionId,
+        calling: &Calling<'_>,
+        found: Found,
+        ticket: Option<Ticket>,
+        watch: &mut Stopwatch,
+    ) -> bool {
+        // Not into the connection's output, which may be sent while the script runs.
+        let mut reply = std::mem::take(&mut self.scripts.reply);
+        watch.count(&mut self.stats, found.index);
+        let ran = self.run_narrow(calling, found, ticket, &mut reply);
+        if let Some(connection) = self.connection(id)
+            && !(connection.waiting && std::mem::take(&mut connection.muted))
+        {
+            connection.output.extend_from_slice(&reply);
+        }
+        reply.clear();
+        if reply.capacity() <= REPLY_KEPT_MAX {
+            self.scripts.reply = reply;
+        }
+        if ran {
+            let (nanos, _) = watch.stop(&mut self.stats);
+            if self.stats.is_notable(nanos) {
+                self.note_slow(Sender::Here(id), found.command, nanos, &calling.argv);
+            }
+        } else {
+            *watch = Stopwatch::start();
+        }
+        ran
+    }
+
+    /// Runs a call that another core has sent; false if it must run widely, and then nothing was replied.
+    pub(crate) fn script_entry(
+        &mut self,
+        from: usize,
+        entry: Entry,
+        argv: &Argv<'_>,
+        ticket: Option<Ticket>,
+        replies: &mut Vec<u8>,
+        watch: &mut Stopwatch,
+    ) -> bool {
+        let Run::Script(call) = entry.command.run else { unreachable!("only calls of scripts") };
+        let found = Found { command: entry.command, index: usize::from(entry.index) };
+        watch.stop(&mut self.stats);
+        let (code, keys) = match self.script_code(call, argv) {
+            Ok(found) => found,
+            Err(text) => {
+                self.stats.book(found.index, 0, 1);
+                self.count_script_error(found, &text);
+                ReplyWriter::new(replies, entry.proto).error(text);
+                return true;
+            }
+        };
+        let client = Reader { core: from, id: entry.connection };
+        let calling = Calling {
+            code: &code,
+            argv: *argv,
+            keys,
+            db: usize::from(entry.db),
+            proto: entry.proto,
+            read_only: call.read_only,
+            asker: Asker { client, remembers: entry.remembers },
+        };
+        watch.count(&mut self.stats, found.index);
+        if !self.run_narrow(&calling, found, ticket, replies) {
+            *watch = Stopwatch::start();
+            return false;
+        }
+        let (nanos, _) = watch.stop(&mut self.stats);
+        if self.stats.is_notable(nanos) {
+            self.note_slow(Sender::There(from, entry.connection), found.command, nanos, argv);
+        }
+        true
+    }
+
+    /// Runs a call of another core's connection widely. It is first in the queue of what waits for that connection,
+    /// so that what is behind it stays there.
+    pub(crate) fn script_entry_widely(&mut self, key: (usize, ConnectionId)) {
+        let entry = self.parked[&key][0].entries[0];
+        let Run::Script(call) = entry.command.run else { unreachable!("only calls of scripts") };
+        let waiting = self.parked.get_mut(&key).and_then(|queue| queue.pop_front()).expect("it is first");
+        let argv = waiting.argv(0);
+        let code = self.script_code(call, &argv);
+        let db = usize::from(entry.db);
+        let asker = Asker { client: Reader { core: key.0, id: key.1 }, remembers: entry.remembers };
+        let found = Found { command: entry.command, index: usize::from(entry.index) };
+        let wide = code.map(|(code, keys)| {
+            let read_only = call.read_only;
+            WideCall::new(
+                &Calling { code: &code, argv, keys, db, proto: entry.proto, read_only, asker },
+                found,
+            )
+        });
+        self.parked.get_mut(&key).expect("it was there").push_front(waiting);
+        let done = move |core: &mut Core, reply: Vec<u8>| {
+            let queue = core.parked.get_mut(&key).expect("parked until it is run");
+            let mut alone: Box<Batch> = queue.pop_front().expect("parked until it is run");
+            let more = !queue.is_empty();
+            alone.ends.push(reply.len() as u32);
+            alone.replies = reply;
+            core.post(key.0, Message::Replies(alone));
+            if more {
+                core.unpark_when_unlocked(key);
+            } else {
+                core.parked.remove(&key);
+            }
+        };
+        match wide {
+            Ok(wide) => self.run_widely(wide, done),
+            Err(text) => {
+                let mut reply = Vec::new();
+                ReplyWriter::new(&mut reply, entry.proto).error(text);
+                done(self, reply);
+            }
+        }
+    }
+
+    /// Runs a call for a connection of this core under the locks of all shards.
+    fn script_widely(&mut self, id: ConnectionId, calling: &Calling<'_>, found: Found) {
+        let Some(connection) = self.connection(id) else { return };
+        connection.waiting = true;
+        let call = WideCall::new(calling, found);
+        self.run_widely(call, move |core, reply| core.answer(id, &reply));
+    }
+
+    /// Runs a call that is part of a transaction, which holds the locks of all shards; that of this one is `ticket`.
+    pub(crate) fn script_in_transaction(
+        &mut self,
+        id: ConnectionId,
+        argv: &Argv<'_>,
+        found: Found,
+        ticket: Option<Ticket>,
+    ) -> Flow {
+        let Run::Script(call) = found.command.run else { unreachable!("only calls of scripts") };
+        let asker = self.asker(id);
+        let Some(connection) = self.connection(id) else { return Flow::Pause };
+        let (db, proto) = (usize::from(connection.db), connection.proto);
+        match self.script_code(call, argv) {
+            Ok((code, keys)) => {
+                let read_only = call.read_only;
+                let calling = Calling { code: &code, argv: *argv, keys, db, proto, read_only, asker };
+                if self.route(found.command, argv) == Some(Route::Here) && !code.reach().is_wide() {
+                    let mut watch = Stopwatch::start();
+                    if self.script_here(id, &calling, found, ticket, &mut watch) {
+                        return Flow::Next;
+                    }
+                }
+                let call = WideCall::new(&calling, found);
+                self.run_on_thread(call, move |core, reply| core.answer(id, &reply));
+                Flow::Pause
+            }
+            Err(text) => {
+                self.stats.book(found.index, 0, 1);
+                self.count_script_error(found, &text);
+                let Some(connection) = self.connection(id) else { return Flow::Pause };
+                ReplyWriter::new(&mut connection.output, proto).error(text);
+                Flow::Next
+            }
+        }
+    }
+
+    fn count_script_error(&mut self, found: Found, text: &[u8]) {
+        let text = text.strip_prefix(b"-").unwrap_or(text);
+        self.stats.count_error(&String::from_utf8_lossy(&text[..text.len().min(64)]));
+        self.stats.count_failed(Some(found.index));
+    }
+
+    /// Books a call that did not run on this core's own clock.
+    fn book_script(&mut self, call: &WideCall, nanos: u64, error: Option<&Vec<u8>>) {
+        self.stats.book(call.found.index, nanos, 1);
+        if let Some(error) = error {
+            self.count_script_error(call.found, error);
+        }
+        if self.stats.is_notable(nanos)
+            && let Some(argv) = call.request.peek()
+        {
+            let client = call.asker.client;
+            let sender = if client.core == self.id {
+                Sender::Here(client.id)
+            } else {
+                Sender::There(client.core, client.id)
+            };
+            self.note_slow(sender, call.found.command, nanos, &argv);
+        }
+    }
+}
