@@ -1,5 +1,5 @@
-//! Random sessions with streams and positions, played on Redis and on our server side by side: every reply must be
-//! the same. Scripts show that each option works; this shows that options, limits and states work together.
+//! Random sessions with streams, positions and bits, played on Redis and on our server side by side: every reply must
+//! be the same. Scripts show that each option works; this shows that options, limits and states work together.
 //!
 //! A session follows from its seed. `DAMSELFLY_SEED=7 cargo test --test random` plays another one, and what a
 //! failure prints is enough to play it again.
@@ -391,6 +391,42 @@ fn call(server: &mut Tcp, line: &str) -> Reply {
     server.call("A", &words).unwrap_or_else(|error| panic!("{line}: {error}"))
 }
 
+/// Makes the lines of a session of bitmaps: few keys of very different lengths, combined with each other.
+struct Bits {
+    random: Random,
+}
+
+impl Bits {
+    const KEYS: [&str; 8] = ["a", "b", "c", "d", "e", "f", "g", "missing"];
+
+    fn key(&mut self) -> &'static str {
+        if self.random.below(40) == 0 { "wrong" } else { self.random.pick(&Self::KEYS) }
+    }
+
+    fn bit(&mut self) -> u64 {
+        let below = self.random.pick(&["8", "100", "3000", "70000"]);
+        self.random.below(below.parse().expect("a number"))
+    }
+
+    fn line(&mut self) -> String {
+        let key = self.key();
+        match self.random.below(12) {
+            0..3 => format!("SETBIT {key} {} {}", self.bit(), self.random.below(2)),
+            3..7 => {
+                let operation = self.random.pick(&["AND", "OR", "XOR", "NOT", "and"]);
+                let sources = if operation == "NOT" { 1 } else { 1 + self.random.below(5) };
+                let sources: Vec<&str> = (0..sources).map(|_| self.key()).collect();
+                format!("BITOP {operation} {key} {}", sources.join(" "))
+            }
+            7 => format!("BITCOUNT {key}"),
+            8 => format!("BITPOS {key} {}", self.random.below(2)),
+            9 => format!("STRLEN {key}"),
+            10 => format!("SETRANGE {key} {} abcdefgh", self.bit() / 8),
+            _ => self.random.pick(&["DEL a", "DEL missing", "SET b 12", "DEBUG DIGEST"]).to_owned(),
+        }
+    }
+}
+
 /// Plays a session on Redis and on us.
 fn play(
     name: &str,
@@ -447,4 +483,15 @@ fn positions() {
         let mut positions = Positions { random: Random(seed) };
         Box::new(move || positions.line())
     });
+}
+
+/// Strings combined bit by bit, on one shard and over several.
+#[test]
+fn bits() {
+    for threads in [1, 4] {
+        play("bits", threads, &[], |seed| {
+            let mut bits = Bits { random: Random(seed) };
+            Box::new(move || bits.line())
+        });
+    }
 }

@@ -2,6 +2,10 @@
 //!
 //! It answers what needs nothing but keys; of the rest it knows SELECT, FLUSHDB and FLUSHALL, without which hardly a
 //! script could go on. Everything else that belongs to the server is an error that begins with [`NEEDS_SERVER`].
+//!
+//! There is one shard and no executor with four. What four shards have beyond one (who owns a key, locks in order, the
+//! keys of a command that meet, parts that are merged) is code of `server/` and runs on its threads; to play it here
+//! would be to write it twice and to test the copy. `scripts.rs` plays every script on a server of four threads.
 
 use std::collections::HashMap;
 
