@@ -303,6 +303,8 @@ impl Run {
 pub enum ServerCommand {
     /// AUTH
     Auth,
+    /// BGSAVE
+    BgSave,
     /// CLIENT
     Client,
     /// COMMAND
@@ -325,6 +327,8 @@ pub enum ServerCommand {
     Info,
     /// KEYS
     Keys,
+    /// LASTSAVE
+    LastSave,
     /// LATENCY
     Latency,
     /// LOLWUT
@@ -355,6 +359,8 @@ pub enum ServerCommand {
     Rm,
     /// ROLE
     Role,
+    /// SAVE
+    Save,
     /// SCAN
     Scan,
     /// SCRIPT

@@ -4,9 +4,22 @@
 use crate::{Arity, Command, Flags, Group, Keys, Run, ServerCommand, Spread};
 
 pub(crate) const COMMANDS: &[&Command] = &[
-    &COMMAND, &CONFIG, &DBSIZE, &DEBUG, &FLUSHALL, &FLUSHDB, &INFO, &LATENCY, &LOLWUT, &MEMORY, &MODULE,
-    &MONITOR, &ROLE, &SHUTDOWN, &SLOWLOG, &SWAPDB, &TIME,
+    &BGSAVE, &COMMAND, &CONFIG, &DBSIZE, &DEBUG, &FLUSHALL, &FLUSHDB, &INFO, &LASTSAVE, &LATENCY, &LOLWUT,
+    &MEMORY, &MODULE, &MONITOR, &ROLE, &SAVE, &SHUTDOWN, &SLOWLOG, &SWAPDB, &TIME,
 ];
+
+const BGSAVE: Command = Command {
+    name: "BGSAVE",
+    arity: Arity::AtLeast(1),
+    keys: Keys::None,
+    flags: Flags::ADMIN.with(Flags::NO_SCRIPT),
+    spread: Spread::Single,
+    group: Group::Server,
+    since: "1.0.0",
+    syntax: "[SCHEDULE] [DF | RDB [filename]]",
+    summary: "Begins to save all data as it is now.",
+    run: Run::Server(ServerCommand::BgSave),
+};
 
 const COMMAND: Command = Command {
     name: "COMMAND",
@@ -99,6 +112,19 @@ const INFO: Command = Command {
     run: Run::Server(ServerCommand::Info),
 };
 
+const LASTSAVE: Command = Command {
+    name: "LASTSAVE",
+    arity: Arity::Exactly(1),
+    keys: Keys::None,
+    flags: Flags::LOADING.with(Flags::STALE).with(Flags::FAST),
+    spread: Spread::Single,
+    group: Group::Server,
+    since: "1.0.0",
+    syntax: "",
+    summary: "Returns the Unix time of the last save that succeeded.",
+    run: Run::Server(ServerCommand::LastSave),
+};
+
 const LATENCY: Command = Command {
     name: "LATENCY",
     arity: Arity::AtLeast(2),
@@ -175,6 +201,19 @@ const ROLE: Command = Command {
     syntax: "",
     summary: "Returns the role of this node in replication.",
     run: Run::Server(ServerCommand::Role),
+};
+
+const SAVE: Command = Command {
+    name: "SAVE",
+    arity: Arity::AtLeast(1),
+    keys: Keys::None,
+    flags: Flags::ADMIN.with(Flags::NO_SCRIPT).with(Flags::NO_MULTI),
+    spread: Spread::Single,
+    group: Group::Server,
+    since: "1.0.0",
+    syntax: "[DF | RDB [filename]]",
+    summary: "Saves all data as it is now; answers when it is done.",
+    run: Run::Server(ServerCommand::Save),
 };
 
 const SHUTDOWN: Command = Command {

@@ -264,13 +264,13 @@ Snapshots {
     - dir Text, "" Fixed Used "Directory of snapshots; empty: the working directory.";
     - dbfilename FileName, "dump-{timestamp}" Settable Used
         "Name of a snapshot, with {timestamp}, {Y}, {m}, {d}. Empty: none at shutdown, none is loaded.";
-    _ snapshot_cron Cron, "" Settable NotYet "When to save: minute hour day month weekday; empty: never.";
-    _ save_schedule Text, "" Fixed NotYet "Old form of --snapshot_cron: HH:MM, each a pattern such as * or 0?.";
-    _ df_snapshot_format Bool, "true" Fixed NotYet "One file per shard and a summary; false: one rdb file.";
-    _ compression_mode Choice(COMPRESSIONS), "MULTI_ENTRY_LZ4" Fixed NotYet
+    _ snapshot_cron Cron, "" Settable Used "When to save: minute hour day month weekday; empty: never.";
+    _ save_schedule Text, "" Fixed Used "Old form of --snapshot_cron: HH:MM, each a pattern such as * or 0?.";
+    _ df_snapshot_format Bool, "true" Fixed Used "One file per shard and a summary; false: one rdb file.";
+    _ compression_mode Choice(COMPRESSIONS), "MULTI_ENTRY_LZ4" Fixed Used
         "Compression of snapshots and full syncs: 0 none, 1 lzf per entry, 2 zstd, 3 lz4.";
-    _ compression_level Int(-128, 22), "2" Fixed NotYet "Effort of zstd and lz4.";
-    _ serialization_max_chunk_size Bytes(0, BYTES), "65536" Settable NotYet
+    _ compression_level Int(-128, 22), "2" Fixed Used "Effort of zstd and lz4.";
+    _ serialization_max_chunk_size Bytes(0, BYTES), "65536" Settable Used
         "Larger values are written to snapshots and replicas in parts; 0: never.";
     _ rdb_ignore_expiry Bool, "false" Fixed Used "Load keys without their expiry.";
     _ background_snapshotting Bool, "false" Settable Ignored "";

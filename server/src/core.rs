@@ -45,6 +45,7 @@ use crate::pubsub::PubSub;
 use crate::scripts;
 use crate::shared::Shared;
 use crate::slow_peers::{PeerLimits, Slowness};
+use crate::snapshots::ShardSave;
 use crate::stats::CoreStats;
 use crate::tracking::Tracking;
 use crate::transaction::Watches;
@@ -174,6 +175,8 @@ pub struct Core {
     pub pause: Option<Pause>,
     /// Connections that wait for its end.
     pub held: Vec<ConnectionId>,
+    /// The save of this shard that goes on.
+    pub(crate) save: Option<ShardSave>,
 }
 
 impl Core {
@@ -235,6 +238,7 @@ impl Core {
             put_off: VecDeque::new(),
             pause: None,
             held: Vec::new(),
+            save: None,
             shared,
         };
         core.read_settings();
@@ -340,6 +344,9 @@ impl Core {
         if ticked {
             self.tick();
         }
+        if self.save.is_some() {
+            more |= self.save_for_a_while();
+        }
         if self.ks.has_doomed() {
             more |= self.free_for_a_while();
         }
@@ -366,6 +373,7 @@ impl Core {
                     // A setting that was changed before the request was sent counts for it.
                     self.read_settings();
                     self.run_batch(batch);
+                    self.hand_over_saved();
                 }
                 Some(Message::Replies(batch)) => self.take_replies(batch),
                 Some(Message::Connection(arrival)) => self.adopt(*arrival),
@@ -614,6 +622,7 @@ impl Core {
             }
             let congested = self.congested();
             let now = self.ks.now;
+            self.hand_over_saved();
             let Some(connection) = self.connection(id) else { return };
             if congested || !connection.readable || !connection.may_run(OUTPUT_RUN_MAX) {
                 break;

@@ -42,7 +42,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam::utils::CachePadded;
 use damselfly_config::{Action, Config, LogLevel, Port, Settings, machine::Machine};
@@ -354,10 +354,10 @@ fn run_core(id: usize, shared: Arc<Shared>, sockets: Vec<Listening>) {
     let _ = stop.send(Stop::CoreEnded);
 }
 
-/// Waits for SIGTERM, SIGINT or SHUTDOWN. SIGHUP is ignored.
-fn wait_for_the_end(shared: &Shared, mut stopped: mpsc::UnboundedReceiver<Stop>) -> Result<(), String> {
+/// Waits for SIGTERM, SIGINT or SHUTDOWN, and keeps the schedule of saves meanwhile. A signal means a last save, as
+/// SHUTDOWN does by itself; a second signal ends that. SIGHUP is ignored.
+fn wait_for_the_end(shared: &Arc<Shared>, mut stopped: mpsc::UnboundedReceiver<Stop>) -> Result<(), String> {
     use tokio::signal::unix::{SignalKind, signal};
-    let _ = shared;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -366,12 +366,39 @@ fn wait_for_the_end(shared: &Shared, mut stopped: mpsc::UnboundedReceiver<Stop>)
         let on = |kind| signal(kind).map_err(|error| format!("cannot watch for signals: {error}"));
         let (mut term, mut int) = (on(SignalKind::terminate())?, on(SignalKind::interrupt())?);
         let mut hup = on(SignalKind::hangup())?;
+        let mut schedule = snapshots::Schedule::new();
+        let mut clock = tokio::time::interval(Duration::from_secs(1));
+        clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut is_ending = false;
         loop {
-            tokio::select! {
-                _ = term.recv() => { tracing::info!("SIGTERM"); return Ok(()) }
-                _ = int.recv() => { tracing::info!("SIGINT"); return Ok(()) }
-                _ = hup.recv() => {}
-                reason = stopped.recv() => { tracing::info!(?reason, "stopping"); return Ok(()) }
+            let name = tokio::select! {
+                _ = term.recv() => "SIGTERM",
+                _ = int.recv() => "SIGINT",
+                _ = hup.recv() => continue,
+                _ = clock.tick() => {
+                    schedule.look(shared);
+                    continue;
+                }
+                reason = stopped.recv() => {
+                    tracing::info!(?reason, "stopping");
+                    return match reason {
+                        Some(Stop::NotSaved) => Err("the last save failed".to_owned()),
+                        _ => Ok(()),
+                    };
+                }
+            };
+            tracing::info!("{name}");
+            if std::mem::replace(&mut is_ending, true) {
+                return Err("a second signal: ending without the last save".to_owned());
+            }
+            let stop = shared.stop.clone();
+            let heard = Box::new(move |saved: Result<(), String>| {
+                let reason = if saved.is_ok() { Stop::Signal } else { Stop::NotSaved };
+                // Nobody waits for it only if the process is ending already.
+                let _ = stop.send(reason);
+            });
+            if let Err(error) = snapshots::end(shared, heard) {
+                tracing::warn!("{error}");
             }
         }
     })

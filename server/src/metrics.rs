@@ -14,6 +14,7 @@ use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricT
 use crate::process;
 use crate::report::CoreReport;
 use crate::server_commands::info::DRAGONFLY_VERSION;
+use crate::server_commands::persistence::last_save_s;
 use crate::shared::Shared;
 
 /// Content type of the format.
@@ -26,6 +27,7 @@ pub fn text(shared: &Shared, report: &CoreReport) -> String {
     memory(&mut families, shared, report);
     traffic(&mut families, shared, report);
     keyspace(&mut families, report);
+    snapshots(&mut families, shared);
     replication(&mut families);
     disk(&mut families, &shared.config.dir);
     TextEncoder::new().encode_to_string(&families.0).expect("every family has a name and a sample")
@@ -51,6 +53,29 @@ fn server(families: &mut Families, shared: &Shared, report: &CoreReport) {
         "lib",
         report.libs.iter().map(|(lib, count)| (if lib.is_empty() { ":" } else { lib.as_str() }, *count)),
     );
+}
+
+fn snapshots(families: &mut Families, shared: &Shared) {
+    let (snapshots, history) = (&shared.snapshots, shared.snapshots.history());
+    families.counter("backups_total", "Snapshots that were saved", history.saves);
+    families.counter("failed_backups_total", "Snapshots that could not be saved", history.failures);
+    families.counter("restores_total", "Snapshots that were loaded", history.loads);
+    families.gauge("snapshot_saving", "1 while a snapshot is being saved", u64::from(history.now.is_some()));
+    let written = snapshots.saving.keys.load(Ordering::Relaxed);
+    families.gauge(
+        "snapshot_saved_keys",
+        "Keys written of the snapshot being saved, or of the last",
+        written,
+    );
+    let failing = u64::from(history.is_failing);
+    families.gauge("snapshot_last_save_failed", "1 if the last save failed", failing);
+    let last = last_save_s(shared);
+    families.gauge("snapshot_last_save_timestamp_seconds", "When a save last succeeded, or the start", last);
+    families.gauge("snapshot_last_save_seconds", "What the last good save took", history.took.as_secs());
+    families.gauge("loading", "1 while a snapshot is being loaded", u64::from(snapshots.is_loading()));
+    let (read, bytes) = (&snapshots.progress.read, &snapshots.progress.bytes);
+    families.gauge("loading_read_bytes", "Bytes read of the snapshot loaded", read.load(Ordering::Relaxed));
+    families.gauge("loading_total_bytes", "Bytes of the snapshot loaded", bytes.load(Ordering::Relaxed));
 }
 
 fn memory(families: &mut Families, shared: &Shared, report: &CoreReport) {

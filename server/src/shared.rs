@@ -96,6 +96,10 @@ pub enum Stop {
     Command,
     /// There is a snapshot, and it cannot be loaded.
     LoadFailed,
+    /// A signal, behind the last save.
+    Signal,
+    /// A signal, but the last save failed.
+    NotSaved,
 }
 
 impl Shared {

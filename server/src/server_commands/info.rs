@@ -12,6 +12,7 @@ use std::time::SystemTime;
 use damselfly_commands::Args;
 use damselfly_config::{ClusterMode, MaxmemoryPolicy};
 
+use super::persistence::last_save_s;
 use super::{Outcome, client_of, wait};
 use crate::connection::{ConnectionId, Listener};
 use crate::core::Core;
@@ -245,16 +246,36 @@ fn persistence(out: &mut Fields<'_>) {
         out.put("loading_loaded_perc", format!("{:.2}", progress.percent()));
         out.put("loading_eta_seconds", progress.eta_s(Shared::now_ms()));
     }
-    out.put("saving", 0);
-    out.put("rdb_changes_since_last_save", out.report.mutations_ever);
-    out.put("rdb_bgsave_in_progress", 0);
-    // Before the first save this is the time of the start, as in Redis.
-    let started = out.shared.started.0.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    out.put("rdb_last_save_time", started.as_secs());
-    out.put("rdb_last_bgsave_status", "ok");
-    out.put("rdb_last_bgsave_time_sec", -1);
-    out.put("rdb_current_bgsave_time_sec", -1);
-    out.put("rdb_saves", 0);
+    let (history, saving) = (snapshots.history(), &snapshots.saving);
+    let seconds_since = |began_ms: u64| Shared::now_ms().saturating_sub(began_ms) / 1000;
+    let (keys, total) = (saving.keys.load(Ordering::Relaxed), saving.total.load(Ordering::Relaxed));
+    let is_saving = history.now.is_some();
+    out.put("saving", u8::from(is_saving));
+    out.put("current_save_duration_sec", history.now.map_or(0, |(began_ms, _)| seconds_since(began_ms)));
+    out.put("current_save_keys_processed", if is_saving { keys } else { 0 });
+    out.put("current_save_keys_total", if is_saving { total } else { 0 });
+    let percent = if is_saving && total > 0 { keys as f64 * 100.0 / total as f64 } else { 0.0 };
+    out.put("current_snapshot_perc", format!("{:.2}", percent.min(100.0)));
+    // Before the first save the last one was at the start, as in Redis.
+    let last_save = last_save_s(out.shared);
+    let changes = out.report.mutations_ever.saturating_sub(history.mutations);
+    out.put("last_success_save", last_save);
+    out.put("last_saved_file", &history.file);
+    out.put("last_success_save_duration_sec", history.took.as_secs());
+    out.put("rdb_changes_since_last_success_save", changes);
+    out.put("last_failed_save", history.failed_s.unwrap_or(0));
+    out.put("last_error", history.error.replace(['\r', '\n'], " "));
+    out.put("last_failed_save_duration_sec", history.failed_took.as_secs());
+    out.put("rdb_changes_since_last_save", changes);
+    out.put("rdb_bgsave_in_progress", u8::from(history.now.is_some_and(|(_, foreground)| !foreground)));
+    out.put("rdb_last_save_time", last_save);
+    out.put("rdb_last_bgsave_status", if history.is_failing { "err" } else { "ok" });
+    let took = history.saved_s.map_or(-1, |_| history.took.as_secs() as i64);
+    out.put("rdb_last_bgsave_time_sec", took);
+    out.put("rdb_current_bgsave_time_sec", history.now.map_or(-1, |(began, _)| seconds_since(began) as i64));
+    out.put("rdb_saves", history.saves);
+    out.put("rdb_last_load_keys_expired", snapshots.progress.expired.load(Ordering::Relaxed));
+    out.put("rdb_last_load_keys_loaded", snapshots.progress.keys.load(Ordering::Relaxed));
     out.put("aof_enabled", 0);
     out.put("aof_rewrite_in_progress", 0);
 }

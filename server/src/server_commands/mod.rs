@@ -15,6 +15,7 @@ pub mod keys;
 mod latency;
 pub mod memory;
 pub mod monitor;
+pub mod persistence;
 mod populate;
 pub mod pubsub;
 mod script;
@@ -39,6 +40,7 @@ pub fn run(core: &mut Core, id: ConnectionId, which: ServerCommand, argv: &Argv<
     let args = Args::behind_name(argv);
     let outcome = match which {
         ServerCommand::Auth => connection::auth(core, id, args),
+        ServerCommand::BgSave => persistence::bgsave(core, id, args),
         ServerCommand::Client => client::client(core, id, args),
         ServerCommand::Command => command::command(core, id, args),
         ServerCommand::Config => config::config(core, id, args),
@@ -56,6 +58,7 @@ pub fn run(core: &mut Core, id: ConnectionId, which: ServerCommand, argv: &Argv<
         ServerCommand::Hello => connection::hello(core, id, args),
         ServerCommand::Info => info::info(core, id, args),
         ServerCommand::Keys => keys::keys(core, id, args),
+        ServerCommand::LastSave => persistence::lastsave(core, id),
         ServerCommand::Latency => latency::latency(core, id, args),
         ServerCommand::Lolwut => server::lolwut(core, id, args),
         ServerCommand::Memory => memory::memory(core, id, args),
@@ -71,10 +74,11 @@ pub fn run(core: &mut Core, id: ConnectionId, which: ServerCommand, argv: &Argv<
         ServerCommand::Reset => connection::reset(core, id),
         ServerCommand::Rm => keys::rm(core, id, args),
         ServerCommand::Role => server::role(core, id),
+        ServerCommand::Save => persistence::save(core, id, args),
         ServerCommand::Scan => keys::scan(core, id, args),
         ServerCommand::Select => connection::select(core, id, args),
-        ServerCommand::Shutdown => server::shutdown(core, id, args),
         ServerCommand::Script => script::script(core, id, args),
+        ServerCommand::Shutdown => persistence::shutdown(core, id, args),
         ServerCommand::SPublish => pubsub::publish(core, id, args, Kind::Shard),
         ServerCommand::SSubscribe => pubsub::subscribe(core, id, args, Kind::Shard),
         ServerCommand::SUnsubscribe => pubsub::unsubscribe(core, id, args, Kind::Shard),

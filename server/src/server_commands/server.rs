@@ -1,11 +1,10 @@
-//! LOLWUT, MODULE, ROLE, SHUTDOWN, TIME.
+//! LOLWUT, MODULE, ROLE, TIME.
 
 use damselfly_commands::{Args, CommandError};
 
-use super::{Outcome, exactly, reply, wait};
+use super::{Outcome, exactly, reply};
 use crate::connection::ConnectionId;
 use crate::core::Core;
-use crate::shared::Stop;
 
 /// TIME
 pub fn time(core: &mut Core, id: ConnectionId) -> Outcome {
@@ -38,34 +37,6 @@ pub fn module(core: &mut Core, id: ConnectionId, mut args: Args<'_>) -> Outcome 
         return super::help(core, id, "MODULE", &lines);
     }
     Err(CommandError::unknown_subcommand("module", args.take()?))
-}
-
-/// SHUTDOWN [NOSAVE | SAVE] [NOW] [FORCE] [ABORT]
-pub fn shutdown(core: &mut Core, id: ConnectionId, mut args: Args<'_>) -> Outcome {
-    let (mut save, mut nosave, mut abort, mut other) = (false, false, false, false);
-    while !args.is_empty() {
-        if args.take_word("SAVE") || args.take_word("SAFE") {
-            save = true;
-        } else if args.take_word("NOSAVE") {
-            nosave = true;
-        } else if args.take_word("NOW") || args.take_word("FORCE") {
-            other = true;
-        } else if args.take_word("ABORT") {
-            abort = true;
-        } else {
-            return Err(CommandError::Syntax);
-        }
-    }
-    if (abort && (save || nosave || other)) || (save && nosave) {
-        return Err(CommandError::Syntax);
-    }
-    if abort {
-        return Err(CommandError::text("ERR No shutdown in progress."));
-    }
-    // The main thread stops all cores; the client sees its connection close. If that thread is gone already, the
-    // process is ending anyway.
-    let _ = core.shared.stop.send(Stop::Command);
-    wait(core, id)
 }
 
 /// LOLWUT [VERSION version]: a damselfly over water, different each time.

@@ -21,7 +21,7 @@ use damselfly_keyspace::{Attributes, Content, Expiry, Rows};
 use damselfly_rdb::{Collector, Event, FileReader, FileSink, Item, Limits, Meta, Refused, Value, ValueSink};
 use damselfly_snapshot::{FileRole, SHARDS_MAX, newest, role_of};
 
-use super::Snapshots;
+use super::{FUNCTION_AUX, Snapshots, locked};
 use crate::core::Core;
 use crate::shared::{Shared, Stop};
 
@@ -63,7 +63,7 @@ pub fn load_at_start(shared: &Arc<Shared>) -> Result<(), String> {
         .spawn(move || {
             if let Err(error) = load(&shared, &file) {
                 let failure = Some(format!("cannot load the snapshot: {error}"));
-                *shared.snapshots.failure.lock().unwrap_or_else(PoisonError::into_inner) = failure;
+                *locked(&shared.snapshots.failure) = failure;
                 // A main thread that has gone already ends the process as well.
                 let _ = shared.stop.send(Stop::LoadFailed);
                 return;
@@ -115,6 +115,7 @@ pub(super) fn load(shared: &Arc<Shared>, file: &str) -> Result<(), String> {
     if let Some(error) = flight.refusal() {
         return Err(about(shared, file, error));
     }
+    locked(&snapshots.history).loads += 1;
     tracing::info!(
         "loaded {} keys from {} in {:.3} s; {} had expired",
         snapshots.progress.keys.load(Ordering::Relaxed),
@@ -172,13 +173,14 @@ impl Notes {
         match item {
             Item::Function(source) => self.functions.push(source.to_vec()),
             Item::Aux { name: b"lua", value } => self.scripts.push(value.to_vec()),
+            Item::Aux { name: FUNCTION_AUX, value } => self.functions.push(value.to_vec()),
             _ => {}
         }
     }
 
     fn keep(self, snapshots: &Snapshots) {
-        snapshots.functions.lock().unwrap_or_else(PoisonError::into_inner).extend(self.functions);
-        snapshots.scripts.lock().unwrap_or_else(PoisonError::into_inner).extend(self.scripts);
+        snapshots.functions().extend(self.functions);
+        snapshots.scripts().extend(self.scripts);
     }
 }
 

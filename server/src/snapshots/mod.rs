@@ -1,23 +1,37 @@
 //! Snapshots: loaded at the start, saved while clients are served.
 //!
-//! Files are read and written by threads of their own; shards give and take entries in batches ([`Rows`](damselfly_keyspace::Rows)). Loading
-//! is in `load.rs`, saving in `save.rs`; what both tell the world is kept here. The files' names and the order in
-//! which a set of them replaces another are the `snapshot` crate's.
+//! Files are read and written by threads of their own; shards give and take entries in batches
+//! ([`Rows`](damselfly_keyspace::Rows)). Loading is in `load.rs`, saving in `save.rs`, what happens at the end of the
+//! process in `end.rs`; what they tell the world is kept here. The files' names and the order in which a set of them
+//! replaces another are the `snapshot` crate's.
 
+mod clock;
+mod end;
 mod load;
+mod queue;
+mod save;
+mod schedule;
+mod write;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use damselfly_config::Config;
 use damselfly_snapshot::{Disk, Storage};
 
 use crate::shared::Shared;
 
+pub use end::{abort_end, end};
 pub use load::load_at_start;
+pub use save::{Format, Heard, Listeners, Order, ShardSave, begin};
+pub use schedule::Schedule;
 
 /// What commands are told that need data while there is not all of it, in Redis' words.
 pub const LOADING: &str = "LOADING Redis is loading the dataset in memory";
+
+/// The name under which a dfs file has the sources of function libraries.
+const FUNCTION_AUX: &[u8] = b"damselfly-function";
 
 /// What is known of snapshots.
 pub struct Snapshots {
@@ -26,12 +40,16 @@ pub struct Snapshots {
     loading: AtomicBool,
     /// How far the load is.
     pub progress: Progress,
+    /// How far the save is.
+    pub saving: Saving,
+    history: Mutex<History>,
     /// Sources of function libraries that the loaded files had.
-    pub functions: Mutex<Vec<Vec<u8>>>,
+    functions: Mutex<Vec<Vec<u8>>>,
     /// Bodies of scripts that the loaded files had.
-    pub scripts: Mutex<Vec<Vec<u8>>>,
+    scripts: Mutex<Vec<Vec<u8>>>,
     /// Why the load failed.
     failure: Mutex<Option<String>>,
+    end: Mutex<end::End>,
 }
 
 /// Of a load.
@@ -47,6 +65,52 @@ pub struct Progress {
     pub keys: AtomicU64,
     /// Keys left out because their time had come.
     pub expired: AtomicU64,
+}
+
+/// Of a save.
+#[derive(Default)]
+pub struct Saving {
+    /// Keys written.
+    pub keys: AtomicU64,
+    /// Keys at the cut.
+    pub total: AtomicU64,
+}
+
+/// Of saves.
+#[derive(Clone, Debug, Default)]
+pub struct History {
+    /// Milliseconds since 1970 when the save began that goes on, and whether somebody waits for it.
+    pub now: Option<(u64, bool)>,
+    /// Seconds since 1970 at the end of the last one that succeeded.
+    pub saved_s: Option<u64>,
+    /// Its file, or the summary of its files.
+    pub file: String,
+    /// What it took.
+    pub took: Duration,
+    /// Changes of keys up to its cut.
+    pub mutations: u64,
+    /// Saves that succeeded.
+    pub saves: u64,
+    /// Saves that failed.
+    pub failures: u64,
+    /// Whether the last one failed.
+    pub is_failing: bool,
+    /// Seconds since 1970 at the end of the last one that failed.
+    pub failed_s: Option<u64>,
+    /// What that took.
+    pub failed_took: Duration,
+    /// Why it did.
+    pub error: String,
+    /// Snapshots that were loaded.
+    pub loads: u64,
+}
+
+/// How a save ended.
+enum Outcome {
+    /// Well.
+    Saved { file: String, mutations: u64 },
+    /// With the old snapshot in place.
+    Failed(String),
 }
 
 impl Progress {
@@ -77,6 +141,11 @@ impl Progress {
     }
 }
 
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What is behind these locks is set in one go, so a thread that panicked left nothing half-done.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl Snapshots {
     /// In the place that the configuration names.
     pub fn new(config: &Config) -> Snapshots {
@@ -85,9 +154,12 @@ impl Snapshots {
             storage: Box::new(Disk::new(directory)),
             loading: AtomicBool::new(false),
             progress: Progress::default(),
+            saving: Saving::default(),
+            history: Mutex::default(),
             functions: Mutex::default(),
             scripts: Mutex::default(),
             failure: Mutex::default(),
+            end: Mutex::default(),
         }
     }
 
@@ -99,6 +171,53 @@ impl Snapshots {
 
     /// Why the load at the start failed, if it did.
     pub fn failure(&self) -> Option<String> {
-        self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        locked(&self.failure).clone()
+    }
+
+    /// What happened so far.
+    pub fn history(&self) -> History {
+        locked(&self.history).clone()
+    }
+
+    fn functions(&self) -> MutexGuard<'_, Vec<Vec<u8>>> {
+        locked(&self.functions)
+    }
+
+    fn scripts(&self) -> MutexGuard<'_, Vec<Vec<u8>>> {
+        locked(&self.scripts)
+    }
+
+    /// Notes that a save begins, unless it cannot.
+    fn enter_save(&self, foreground: bool) -> Result<(), String> {
+        if self.is_loading() {
+            return Err("LOADING - can not save database".to_owned());
+        }
+        let mut history = locked(&self.history);
+        if history.now.is_some() {
+            return Err("Operation now in progress: SAVING - can not save database".to_owned());
+        }
+        history.now = Some((Shared::now_ms(), foreground));
+        self.saving.keys.store(0, Ordering::Relaxed);
+        self.saving.total.store(0, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn leave_save(&self, outcome: Outcome, took: Duration) {
+        let mut history = locked(&self.history);
+        history.now = None;
+        let now_s = Shared::now_ms() / 1000;
+        history.is_failing = matches!(outcome, Outcome::Failed(_));
+        match outcome {
+            Outcome::Saved { file, mutations } => {
+                history.saved_s = Some(now_s);
+                (history.file, history.mutations, history.took) = (file, mutations, took);
+                history.saves += 1;
+            }
+            Outcome::Failed(error) => {
+                history.failed_s = Some(now_s);
+                (history.error, history.failed_took) = (error, took);
+                history.failures += 1;
+            }
+        }
     }
 }
