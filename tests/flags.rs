@@ -113,7 +113,7 @@ fn rows_and_sources_agree() {
     };
     for row in ROWS {
         // Those of the start itself are used up by the parser.
-        if ["flagfile", "undefok", "help", "helpfull", "version"].contains(&row.name) {
+        if ["flagfile", "undefok", "help", "helpfull", "version", "save_schedule"].contains(&row.name) {
             continue;
         }
         let read = is_read(renamed(row.name));

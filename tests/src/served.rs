@@ -25,14 +25,13 @@ const GROUPS: &[(&str, &str)] = &[
         "lindex linsert llen lmove lmpop lpop lpos lpush lpushx lrange lrem lset \
          ltrim rpop rpoplpush rpush rpushx",
     ),
-    ("persistence", "bgsave lastsave save"),
     ("replication", "replconf replicaof slaveof wait"),
     ("shrink", "shrink"),
     ("zset", "z*"),
 ];
 
 /// Groups whose commands leave no key behind.
-const LEAVE_NO_KEY: &[&str] = &["persistence", "replication"];
+const LEAVE_NO_KEY: &[&str] = &["replication"];
 
 /// Commands whose arguments are all keys that they change: left out, none of these is what it should be.
 const CHANGE_ALL: &[&str] = &["copy", "del", "rename", "renamenx", "unlink"];
