@@ -9,6 +9,7 @@ mod hash;
 mod hyperloglog;
 mod list;
 mod long;
+mod scan;
 mod session;
 mod set;
 mod sketches;

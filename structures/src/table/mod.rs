@@ -91,7 +91,9 @@ pub struct Full;
 /// The guarantee: an entry that is in the table during the whole walk is visited at least once. Splits keep bucket
 /// numbers, so a walk that had visited the buckets below `b` of a segment goes on at bucket `b` of the first half
 /// and starts the second half anew (some entries are seen twice, none is missed). Merges are noticed because the
-/// segment found is shallower than the depth in the cursor; the merged segment is then walked from its start.
+/// segment found is shallower than the depth in the cursor; of the merged segment the walk then sees the part that the
+/// cursor's segment was, from the cursor's bucket on. So a walk never goes back: it ends even if the table grows and
+/// shrinks between any two of its steps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Cursor(pub u64);
 
@@ -479,22 +481,36 @@ impl<L: Layout> Table<L> {
     }
 
     /// Visits the entries whose home is the cursor's bucket, and returns where to go on; zero when finished.
+    ///
+    /// A cursor never goes back, so a walk ends however the table grows and shrinks under it. Where segments were
+    /// joined since, the walk goes on over the part of the new one that it has not seen, in parts that begin where a
+    /// segment could.
     pub fn scan(&self, cursor: Cursor, mut visit: impl FnMut(Loc)) -> Cursor {
-        let (prefix, depth, mut bucket) = cursor.parts();
-        let segment = self.segment_ptr(prefix);
+        let (start, mut depth, mut bucket) = cursor.parts();
+        let segment = self.segment_ptr(start);
         // SAFETY: in our directory, hence alive.
         let segment_ref = unsafe { segment.as_ref() };
-        if segment_ref.depth() < depth || bucket >= BUCKETS {
+        if bucket >= BUCKETS {
             bucket = 0;
         }
-        segment_ref.visit_home::<L>(bucket, self.seed, |bucket, slot| visit(Loc { segment, bucket, slot }));
+        let is_joined = segment_ref.depth() < depth;
+        segment_ref.visit_home::<L>(bucket, self.seed, |bucket, slot| {
+            let loc = Loc { segment, bucket, slot };
+            if !is_joined || (L::hash(self.entry(loc), self.seed) ^ start) >> (64 - depth) == 0 {
+                visit(loc);
+            }
+        });
+        if !is_joined {
+            depth = segment_ref.depth();
+        }
         if bucket + 1 < BUCKETS {
-            return Cursor::new(segment_ref.prefix(), segment_ref.depth(), bucket + 1);
+            return Cursor::new(start, depth, bucket + 1);
         }
-        match self.after(segment_ref) {
-            Some(next) => Cursor::new(next.prefix(), next.depth(), 0),
-            None => Cursor(0),
-        }
+        let behind = if depth == 0 { None } else { start.checked_add(1 << (64 - depth)) };
+        let Some(start) = behind else { return Cursor(0) };
+        let next = self.segment(start);
+        let depth = if next.prefix() == start { next.depth() } else { 64 - start.trailing_zeros() };
+        Cursor::new(start, depth, 0)
     }
 
     fn after(&self, segment: &Segment) -> Option<&Segment> {

@@ -199,6 +199,62 @@ fn scan_visits_what_stays() {
     }
 }
 
+/// A walk ends, and sees what stays, even if the table is another between any two steps: grown and shrunk by turns, as
+/// an application does that works against it.
+#[test]
+fn scan_ends_while_the_table_breathes() {
+    for seed in 1..if cfg!(miri) { 2 } else { 4 } {
+        let mut rng = Rng(seed);
+        let mut table = Table::<Plain>::new(seed);
+        let (stays, most) = (40, 1_500);
+        for n in 0..stays {
+            put(&mut table, &key_of(n), b"stays");
+        }
+        let (mut seen, mut cursor, mut steps, mut segments) = (HashSet::new(), Cursor::default(), 0, 0);
+        loop {
+            for n in stays..most {
+                put(&mut table, &key_of(n), b"comes");
+            }
+            segments = segments.max(table.segments());
+            // Most steps see the table small, some see it big, so that a cursor of one meets the other.
+            let is_big = rng.below(3) == 0;
+            if !is_big {
+                for n in stays..most {
+                    delete(&mut table, &key_of(n));
+                }
+                let mut id = table.first_segment();
+                loop {
+                    while table.merge(id.hash()) {}
+                    match table.next_segment(table.segment_of(id.hash())) {
+                        Some(next) => id = next,
+                        None => break,
+                    }
+                }
+                table.trim_directory();
+            }
+            cursor = table.scan(cursor, |loc| {
+                let entry = table.entry(loc);
+                seen.insert(entry[2..2 + usize::from(entry[0])].to_vec());
+            });
+            if cursor == Cursor::default() {
+                break;
+            }
+            steps += 1;
+            assert!(steps <= 2 * BUCKETS * segments, "seed {seed}: {steps} steps for {segments} segments");
+            if !is_big {
+                continue;
+            }
+            for n in stays..most {
+                delete(&mut table, &key_of(n));
+            }
+        }
+        table.check();
+        for n in 0..stays {
+            assert!(seen.contains(&key_of(n)), "seed {seed}: key {n} was there all the time");
+        }
+    }
+}
+
 /// Cursors that no walk handed out (a client may send anything) end without harm.
 #[test]
 fn invented_cursors() {
