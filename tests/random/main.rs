@@ -1,0 +1,300 @@
+//! Random sessions, played on Redis and on our server side by side: every reply must be the same. Scripts show that
+//! each option works; this shows that options, limits and states work together.
+//!
+//! A session follows from its seed. `DAMSELFLY_SEED=7 cargo test --test random` plays another one, and what a
+//! failure prints is enough to play it again. `DAMSELFLY_COMMANDS=1000000` makes the sessions over all types longer
+//! than they are in everyday tests; with `DAMSELFLY_BATCH=1` they look at all keys behind each command.
+
+mod bits;
+mod mixed;
+mod positions;
+mod streams;
+
+use std::env;
+use std::fmt::Write;
+
+use damselfly_tests::executor::{Executor, Tcp};
+use damselfly_tests::reply::{Protocol, Reply};
+use damselfly_tests::servers::{Kind, Server};
+use bits::Bits;
+use mixed::Mixed;
+use positions::Positions;
+use streams::Streams;
+
+/// Commands per session.
+const STEPS: usize = 1_500;
+
+/// Commands of the session over all types, and how many are sent at once.
+const MIXED_STEPS: usize = 20_000;
+const MIXED_BATCH: usize = 100;
+
+/// Lines shown before the one that went wrong.
+const SHOWN: usize = 30;
+
+/// Times above this are of the present, and no two servers have the same.
+const PRESENT_MS: i64 = 1_600_000_000_000;
+
+/// xorshift64*
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 16) % bound
+    }
+
+    fn pick<'a>(&mut self, words: &[&'a str]) -> &'a str {
+        words[self.below(words.len() as u64) as usize]
+    }
+
+    /// Some of these words, each with one chance in `rarity`.
+    fn some(&mut self, line: &mut String, words: &[&str], rarity: u64) {
+        for word in words {
+            if self.below(rarity) == 0 {
+                write!(line, " {word}").expect("memory");
+            }
+        }
+    }
+}
+
+/// Hides what two servers never have in common: idle times and times of the present.
+fn hide_times(command: &str, reply: Reply) -> Reply {
+    match reply {
+        Reply::Int(number) if number > PRESENT_MS && command.starts_with("XINFO") => Reply::Int(PRESENT_MS),
+        Reply::Array(mut elements) => {
+            if command.starts_with("XPENDING") && elements.len() == 4 && matches!(elements[2], Reply::Int(_))
+            {
+                elements[2] = Reply::Int(0);
+            }
+            let idle = elements.iter().position(|name| name.text() == Some(b"idle"));
+            if let Some(idle) = idle.filter(|_| command.starts_with("XINFO CONSUMERS")) {
+                elements[idle + 1] = Reply::Int(0);
+            }
+            Reply::Array(elements.into_iter().map(|element| hide_times(command, element)).collect())
+        }
+        other => other,
+    }
+}
+
+/// The smallest parts in which two replies differ, and where they are: places in arrays, with what is before them.
+fn first_difference<'a>(one: &'a Reply, other: &'a Reply, path: &mut String) -> (&'a Reply, &'a Reply) {
+    if let (Reply::Array(ones), Reply::Array(others)) = (one, other) {
+        let differs = (0..ones.len().min(others.len())).find(|&at| ones[at] != others[at]);
+        if let Some(at) = differs.filter(|_| ones.len() == others.len()) {
+            let name = at.checked_sub(1).and_then(|before| ones[before].text()).unwrap_or_default();
+            write!(path, "/{at} {}", name.escape_ascii()).expect("memory");
+            return first_difference(&ones[at], &others[at], path);
+        }
+    }
+    (one, other)
+}
+
+fn call(server: &mut Tcp, line: &str) -> Reply {
+    let words: Vec<Vec<u8>> = line.split_whitespace().map(|word| word.as_bytes().to_vec()).collect();
+    server.call("A", &words).unwrap_or_else(|error| panic!("{line}: {error}"))
+}
+
+/// Plays a session on Redis and on us.
+fn play(
+    name: &str,
+    threads: usize,
+    settings: &[&str],
+    mut next: impl FnMut(u64) -> Box<dyn FnMut() -> String>,
+) {
+    let servers = [Kind::Redis, Kind::Damselfly { threads }]
+        .map(|kind| Server::start(kind, &[]).unwrap_or_else(|error| panic!("{error}")));
+    let [mut redis, mut ours] = servers.each_ref().map(|server| Tcp::new(server.address(), Protocol::Resp2));
+    let seeds: Vec<u64> = match env::var("DAMSELFLY_SEED") {
+        Ok(seed) => vec![seed.parse().expect("DAMSELFLY_SEED is a number")],
+        Err(_) => vec![1, 2],
+    };
+    for seed in seeds {
+        let mut line = next(seed);
+        let begin = ["FLUSHALL", "SET wrong value"];
+        for line in begin.iter().chain(settings) {
+            assert_eq!(call(&mut redis, line), call(&mut ours, line), "{line}");
+        }
+        let mut played = Vec::new();
+        for _ in 0..STEPS {
+            let line = line();
+            let [theirs, mine] = [&mut redis, &mut ours].map(|server| hide_times(&line, call(server, &line)));
+            played.push(line);
+            if theirs != mine {
+                let shown = played[played.len().saturating_sub(SHOWN)..].join("\n");
+                let mut path = String::new();
+                let (theirs, mine) = first_difference(&theirs, &mine, &mut path);
+                panic!(
+                    "{name}, seed {seed}, {threads} threads\n{shown}\nat {path}\nredis: {theirs}\nours:  {mine}"
+                );
+            }
+        }
+    }
+}
+
+/// Streams in nodes of a few entries, on one shard and on several.
+#[test]
+fn streams() {
+    for (threads, entries) in [(1, 3), (3, 100)] {
+        let setting = format!("CONFIG SET stream-node-max-entries {entries}");
+        play("streams", threads, &[&setting], |seed| {
+            let mut streams = Streams { random: Random(seed), next: 1 };
+            Box::new(move || streams.line())
+        });
+    }
+}
+
+/// Positions in all corners.
+#[test]
+fn positions() {
+    play("positions", 2, &[], |seed| {
+        let mut positions = Positions { random: Random(seed) };
+        Box::new(move || positions.line())
+    });
+}
+
+/// Strings combined bit by bit, on one shard and over several.
+#[test]
+fn bits() {
+    for threads in [1, 4] {
+        play("bits", threads, &[], |seed| {
+            let mut bits = Bits { random: Random(seed) };
+            Box::new(move || bits.line())
+        });
+    }
+}
+
+/// A command by its words.
+type Line = Vec<String>;
+
+fn line_of(text: &str) -> Line {
+    text.split_whitespace().map(str::to_owned).collect()
+}
+
+/// A number from the environment.
+fn setting(name: &str) -> Option<u64> {
+    let text = env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name} is a number")))
+}
+
+/// Brings what has no order into one.
+fn ordered(line: &Line, reply: Reply) -> Reply {
+    let Reply::Array(mut elements) = reply else { return reply };
+    match line[0].as_str() {
+        "SMEMBERS" | "SINTER" | "SUNION" | "SDIFF" | "HKEYS" | "HVALS" | "SPOP" | "SRANDMEMBER" => {
+            elements.sort()
+        }
+        "HGETALL" => elements = sorted_pairs(elements),
+        "SSCAN" | "HSCAN" | "ZSCAN" => {
+            if let Some(Reply::Array(found)) = elements.pop() {
+                let found = if line[0] == "SSCAN" {
+                    sorted_pairs(found.into_iter().flat_map(|one| [one, Reply::Null]).collect())
+                } else {
+                    sorted_pairs(found)
+                };
+                elements.push(Reply::Array(found));
+            }
+        }
+        _ => {}
+    }
+    Reply::Array(elements)
+}
+
+fn sorted_pairs(elements: Vec<Reply>) -> Vec<Reply> {
+    let mut pairs: Vec<&[Reply]> = elements.chunks(2).collect();
+    pairs.sort();
+    pairs.concat()
+}
+
+/// Sends lines in one go; their replies.
+fn call_all(server: &mut Tcp, lines: &[Line]) -> Vec<Reply> {
+    for line in lines {
+        let words: Vec<Vec<u8>> = line.iter().map(|word| word.clone().into_bytes()).collect();
+        server.send("A", &words).unwrap_or_else(|error| panic!("{line:?}: {error}"));
+    }
+    lines
+        .iter()
+        .map(|line| {
+            let reply = server.receive("A").unwrap_or_else(|error| panic!("{line:?}: {error}"));
+            hide_times(&line.join(" "), ordered(line, reply))
+        })
+        .collect()
+}
+
+/// What shows the contents of a key.
+fn readers(key: &str, kind: &Reply) -> Vec<Line> {
+    let texts: &[&str] = match kind {
+        Reply::Simple(kind) => match kind.as_slice() {
+            b"string" => &["GET"],
+            b"list" => &["LRANGE 0 -1", "LLEN"],
+            b"hash" => &["HGETALL", "HLEN"],
+            b"set" => &["SMEMBERS", "SCARD"],
+            b"zset" => &["ZRANGE 0 -1 WITHSCORES", "ZCARD"],
+            b"stream" => &["XRANGE - +"],
+            b"none" => &["EXISTS"],
+            other => panic!("{key} is a {}", other.escape_ascii()),
+        },
+        other => panic!("{key}: {other}"),
+    };
+    let mut lines: Vec<Line> = texts
+        .iter()
+        .chain(&["PEXPIRETIME", "DEBUG DIGEST-VALUE"])
+        .map(|text| {
+            let mut line = line_of(text);
+            line.insert(if line[0] == "DEBUG" { 2 } else { 1 }, key.to_owned());
+            line
+        })
+        .collect();
+    if kind == &Reply::Simple(b"stream".to_vec()) {
+        lines.push(["XINFO", "STREAM", key, "FULL"].map(str::to_owned).to_vec());
+    }
+    lines
+}
+
+/// Every type on four shards, in pipelines; behind each pipeline all keys are compared, type by type.
+#[test]
+fn all_types() {
+    let seed = setting("DAMSELFLY_SEED").unwrap_or(1);
+    let steps = setting("DAMSELFLY_COMMANDS").map_or(MIXED_STEPS, |steps| steps as usize);
+    let batch = setting("DAMSELFLY_BATCH").map_or(MIXED_BATCH, |batch| batch as usize);
+    println!("seed {seed}, {steps} commands");
+    let servers = [Kind::Redis, Kind::Damselfly { threads: 4 }]
+        .map(|kind| Server::start(kind, &[]).unwrap_or_else(|error| panic!("{error}")));
+    let [mut redis, mut ours] = servers.each_ref().map(|server| Tcp::new(server.address(), Protocol::Resp2));
+    let keys: Vec<String> = mixed::keys().collect();
+    let types: Vec<Line> = keys.iter().map(|key| vec!["TYPE".to_owned(), key.clone()]).collect();
+    let mut mixed = Mixed::new(seed);
+    let mut done = 0;
+    while done < steps {
+        let lines: Vec<Line> = (0..batch).map(|_| mixed.line()).collect();
+        compare(&lines, &call_all(&mut redis, &lines), &call_all(&mut ours, &lines), seed, done, &lines);
+        done += batch;
+        let kinds = call_all(&mut redis, &types);
+        compare(&types, &kinds, &call_all(&mut ours, &types), seed, done, &lines);
+        let mut all: Vec<Line> = keys.iter().zip(&kinds).flat_map(|(key, kind)| readers(key, kind)).collect();
+        all.extend([line_of("DEBUG DIGEST"), line_of("DBSIZE")]);
+        compare(&all, &call_all(&mut redis, &all), &call_all(&mut ours, &all), seed, done, &lines);
+    }
+}
+
+/// Fails at the first difference, with the lines of the batch that name one of the keys concerned.
+fn compare(asked: &[Line], theirs: &[Reply], mine: &[Reply], seed: u64, done: usize, batch: &[Line]) {
+    for (at, line) in asked.iter().enumerate() {
+        if theirs[at] == mine[at] {
+            continue;
+        }
+        let related: Vec<String> = batch[..if asked == batch { at + 1 } else { batch.len() }]
+            .iter()
+            .filter(|other| other.iter().skip(1).any(|word| line.iter().skip(1).any(|mine| mine == word)))
+            .map(|line| format!("{line:?}"))
+            .collect();
+        let mut path = String::new();
+        let (theirs, mine) = first_difference(&theirs[at], &mine[at], &mut path);
+        panic!(
+            "seed {seed}, command {}\n{}\n{line:?}\nat {path}\nredis: {theirs}\nours:  {mine}",
+            done + at,
+            related.join("\n")
+        );
+    }
+}
