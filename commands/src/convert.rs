@@ -258,11 +258,8 @@ pub(crate) fn store(
             store_collection(cx, key, set, expiry)?;
         }
         Rdb::ZSet(members) => {
-            let mut zset = SortedSet::begin(cx.ks.hash_seed());
-            let (seed, limits) = (cx.ks.hash_seed(), cx.env.zset_pack);
-            for (member, score) in &members {
-                zset.insert(seed, member, *score, limits);
-            }
+            let members = members.iter().map(|(member, score)| (&**member, *score));
+            let zset = SortedSet::collect(cx.ks.hash_seed(), members, cx.env.zset_pack);
             store_collection(cx, key, zset, expiry)?;
         }
         Rdb::Json(text) => {

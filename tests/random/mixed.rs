@@ -113,13 +113,12 @@ impl Mixed {
         }
     }
 
+    /// None outside of the range of doubles: Redis' SORT takes a later number for such a one (it looks at an errno that
+    /// was set before).
     fn float(&mut self) -> String {
         match self.random.below(30) {
             0 => self.edge(),
-            1 => self
-                .random
-                .pick(&["-inf", "+inf", "1e308", "-1e308", "5e-324", "1e400", "3.0e5", ".5", "1."])
-                .to_owned(),
+            1 => self.random.pick(&["-inf", "+inf", "1e308", "-1e308", "3.0e5", ".5", "1."]).to_owned(),
             2..6 => format!("{}.{}", self.random.below(100), self.random.below(1000)),
             6..9 => format!("-{}.5", self.random.below(20)),
             9 => format!("{}e-{}", self.random.below(100), self.random.below(20)),
@@ -701,6 +700,16 @@ impl Mixed {
         }
     }
 
+    /// Without XSETID: Redis' trimming stops in a node at a deleted entry above the id that was set.
+    fn stream(&mut self) -> Line {
+        loop {
+            let line = self.streams.line();
+            if !line.starts_with("XSETID") {
+                return line_of(&line);
+            }
+        }
+    }
+
     /// The next command.
     pub fn line(&mut self) -> Line {
         match self.random.below(100) {
@@ -711,7 +720,7 @@ impl Mixed {
             37..48 => self.hash(),
             48..60 => self.set(),
             60..77 => self.zset(),
-            77..87 => line_of(&self.streams.line()),
+            77..87 => self.stream(),
             87..91 => line_of(&self.positions.line()),
             _ => self.generic(),
         }

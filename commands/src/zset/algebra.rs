@@ -8,7 +8,7 @@ use std::hash::{BuildHasher, Hasher};
 
 use damselfly_keyspace::values::set::Set;
 use damselfly_keyspace::values::zset::SortedSet;
-use damselfly_keyspace::{Collection, Loc, Object, Type, Value};
+use damselfly_keyspace::{Loc, Object, Type, Value};
 use damselfly_protocol::number::{parse_f64, parse_i64};
 
 use super::{Pairs, store};
@@ -288,10 +288,8 @@ fn combine(
         }
         return Ok(());
     };
-    let mut result = SortedSet::begin(seed);
-    for (member, score) in &members {
-        result.insert(seed, member, *score, cx.env.zset_pack);
-    }
+    let members = members.iter().map(|(member, score)| (&**member, *score));
+    let result = SortedSet::collect(seed, members, cx.env.zset_pack);
     store(cx, to, result, name);
     Ok(())
 }

@@ -97,6 +97,25 @@ impl SortedSet {
         }
     }
 
+    /// A set of these members, which differ. What becomes big is big from the first member on: minus zero is told from
+    /// zero then.
+    pub fn collect<'a>(
+        seed: u64,
+        members: impl Iterator<Item = (&'a [u8], f64)> + Clone,
+        limits: PackLimits,
+    ) -> SortedSet {
+        let is_small = members.clone().take(limits.entries_max + 1).count() <= limits.entries_max
+            && members.clone().all(|(member, _)| member.len() <= limits.len_max);
+        let mut set = SortedSet::Small(Zpack::default());
+        if !is_small {
+            set.grow(seed);
+        }
+        for (member, score) in members {
+            set.insert(seed, member, score, limits);
+        }
+        set
+    }
+
     /// Takes the big form.
     #[cold]
     fn grow(&mut self, seed: u64) -> &mut ZSet {
