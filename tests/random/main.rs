@@ -13,10 +13,10 @@ mod streams;
 use std::env;
 use std::fmt::Write;
 
+use bits::Bits;
 use damselfly_tests::executor::{Executor, Tcp};
 use damselfly_tests::reply::{Protocol, Reply};
 use damselfly_tests::servers::{Kind, Server};
-use bits::Bits;
 use mixed::Mixed;
 use positions::Positions;
 use streams::Streams;

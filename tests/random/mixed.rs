@@ -700,16 +700,6 @@ impl Mixed {
         }
     }
 
-    /// Without XSETID: Redis' trimming stops in a node at a deleted entry above the id that was set.
-    fn stream(&mut self) -> Line {
-        loop {
-            let line = self.streams.line();
-            if !line.starts_with("XSETID") {
-                return line_of(&line);
-            }
-        }
-    }
-
     /// The next command.
     pub fn line(&mut self) -> Line {
         match self.random.below(100) {
@@ -720,7 +710,7 @@ impl Mixed {
             37..48 => self.hash(),
             48..60 => self.set(),
             60..77 => self.zset(),
-            77..87 => self.stream(),
+            77..87 => line_of(&self.streams.line()),
             87..91 => line_of(&self.positions.line()),
             _ => self.generic(),
         }
