@@ -25,7 +25,7 @@ use streams::Streams;
 const STEPS: usize = 1_500;
 
 /// Commands of the session over all types, and how many are sent at once.
-const MIXED_STEPS: usize = 20_000;
+const MIXED_STEPS: usize = 6_000;
 const MIXED_BATCH: usize = 100;
 
 /// Lines shown before the one that went wrong.
