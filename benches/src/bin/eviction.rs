@@ -1,0 +1,810 @@
+//! Hit ratios of eviction policies over generated traces: what docs/eviction.md quotes.
+//!
+//! Each policy is a model of a cache of `capacity` bytes in front of a slow store: a request for a key is a hit, or a
+//! miss upon which the key is stored, as a cache-aside client does. Models keep what the real thing would keep and no
+//! more: Redis' two samplers with five samples and a pool of sixteen, a byte per key for ours. `belady` looks into the
+//! future and is the bound (for values of one size; of many it is merely good).
+//!
+//! Run: `cargo run --release -p damselfly-benches --bin eviction [-- TRACE-PREFIX]`; the figures are the same each time.
+
+use std::collections::{BinaryHeap, HashMap, VecDeque};
+
+/// A small generator, the same figures on every machine.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_F491_4F6C_DD1D)
+    }
+
+    fn below(&mut self, n: usize) -> usize {
+        ((u128::from(self.next()) * n as u128) >> 64) as usize
+    }
+
+    fn unit(&mut self) -> f64 {
+        (self.next() >> 11) as f64 / (1u64 << 53) as f64
+    }
+}
+
+fn mix(key: u32) -> u64 {
+    let mut x = u64::from(key).wrapping_add(0x9E37_79B9_7F4A_7C15);
+    x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    x ^ (x >> 31)
+}
+
+/// Draws ranks by Zipf's law from a table of sums.
+struct Zipf(Vec<f64>);
+
+impl Zipf {
+    fn new(n: usize, exponent: f64) -> Zipf {
+        let mut sum = 0.0;
+        Zipf(
+            (1..=n)
+                .map(|rank| {
+                    sum += (rank as f64).powf(-exponent);
+                    sum
+                })
+                .collect(),
+        )
+    }
+
+    fn draw(&self, random: &mut Random) -> u32 {
+        let at = random.unit() * self.0[self.0.len() - 1];
+        self.0.partition_point(|sum| *sum <= at).min(self.0.len() - 1) as u32
+    }
+}
+
+/// Requests, sizes by key, and the room there is.
+struct Trace {
+    name: &'static str,
+    requests: Vec<u32>,
+    sizes: Vec<u32>,
+    capacity: u64,
+}
+
+const KEYS: usize = 100_000;
+const REQUESTS: usize = 2_000_000;
+/// Redis' minute of decay, in requests: 20 000 of them a second.
+const MINUTE: u64 = 1_200_000;
+
+fn traces() -> Vec<Trace> {
+    let zipf = |name, exponent| {
+        let (zipf, mut random) = (Zipf::new(KEYS, exponent), Random(7));
+        let requests = (0..REQUESTS).map(|_| zipf.draw(&mut random)).collect();
+        uniform(name, requests, KEYS / 10)
+    };
+    let mut all =
+        vec![zipf("zipf 0.7", 0.7), zipf("zipf 0.9", 0.9), zipf("zipf 1.0", 1.0), zipf("zipf 1.2", 1.2)];
+
+    // Every 100 000 requests somebody reads 20 000 keys once, one after the other.
+    let (law, mut random) = (Zipf::new(KEYS, 0.9), Random(8));
+    let (mut requests, mut scanned) = (Vec::new(), 0);
+    while requests.len() < REQUESTS {
+        requests.extend((0..100_000).map(|_| law.draw(&mut random)));
+        requests.extend((0..20_000).map(|n| (KEYS + (scanned + n) % 400_000) as u32));
+        scanned += 20_000;
+    }
+    all.push(uniform("zipf 0.9 + scans", requests, KEYS / 10));
+
+    // As with news: every 50 requests there is a new key, the most popular of all, and all others lose a rank.
+    let (law, mut random) = (Zipf::new(KEYS, 0.9), Random(9));
+    let requests = (0..REQUESTS).map(|n| (KEYS + n / 50) as u32 - law.draw(&mut random)).collect();
+    all.push(uniform("drift", requests, KEYS / 10));
+
+    // All that is popular changes at once, five times.
+    let (law, mut random) = (Zipf::new(KEYS, 1.0), Random(10));
+    let requests =
+        (0..REQUESTS).map(|n| law.draw(&mut random) + (n / (REQUESTS / 5) * KEYS) as u32).collect();
+    all.push(uniform("sudden change", requests, KEYS / 10));
+
+    let (law, mut random) = (Zipf::new(KEYS, 0.9), Random(11));
+    let mut fresh = KEYS as u32;
+    let requests = (0..REQUESTS)
+        .map(|_| {
+            if random.next() & 1 == 0 {
+                return law.draw(&mut random);
+            }
+            fresh += 1;
+            fresh
+        })
+        .collect();
+    all.push(uniform("half one-hit wonders", requests, KEYS / 10));
+
+    let (law, mut random) = (Zipf::new(KEYS, 0.9), Random(12));
+    let requests: Vec<u32> = (0..REQUESTS).map(|_| law.draw(&mut random)).collect();
+    // 64 bytes to 1 MiB, each doubling as likely as the next but two thirds as likely.
+    let sizes: Vec<u32> = (0..KEYS as u32)
+        .map(|key| {
+            let mut random = Random(mix(key) | 1);
+            let mut size = 64 + random.below(64) as u32;
+            while size < 1 << 20 && random.below(3) < 2 {
+                size *= 2;
+            }
+            size
+        })
+        .collect();
+    let total: u64 = sizes.iter().map(|size| u64::from(*size)).sum();
+    all.push(Trace { name: "mixed sizes", requests, sizes, capacity: total / 10 });
+
+    all.push(uniform("loop 1.1x", (0..REQUESTS).map(|n| (n % 11_000) as u32).collect(), 10_000));
+    all.push(uniform("loop 1.5x", (0..REQUESTS).map(|n| (n % 15_000) as u32).collect(), 10_000));
+    all
+}
+
+fn uniform(name: &'static str, requests: Vec<u32>, keys: usize) -> Trace {
+    let count = *requests.iter().max().expect("requests") as usize + 1;
+    Trace { name, requests, sizes: vec![100; count], capacity: keys as u64 * 100 }
+}
+
+/// A cache: `access` tells whether the key was there, and stores it if not.
+trait Policy {
+    fn access(&mut self, key: u32, size: u32) -> bool;
+}
+
+const NONE: u32 = u32::MAX;
+
+/// The keys that are there, in no order, and the bytes they take.
+struct Residents {
+    keys: Vec<u32>,
+    place: Vec<u32>,
+    sizes: Vec<u32>,
+    used: u64,
+    capacity: u64,
+}
+
+impl Residents {
+    fn new(trace: &Trace) -> Residents {
+        let place = vec![NONE; trace.sizes.len()];
+        Residents { keys: Vec::new(), place, sizes: trace.sizes.clone(), used: 0, capacity: trace.capacity }
+    }
+
+    fn has(&self, key: u32) -> bool {
+        self.place[key as usize] != NONE
+    }
+
+    fn add(&mut self, key: u32) {
+        self.place[key as usize] = self.keys.len() as u32;
+        self.keys.push(key);
+        self.used += u64::from(self.sizes[key as usize]);
+    }
+
+    fn remove(&mut self, key: u32) {
+        let place = self.place[key as usize] as usize;
+        self.keys.swap_remove(place);
+        if let Some(moved) = self.keys.get(place) {
+            self.place[*moved as usize] = place as u32;
+        }
+        self.place[key as usize] = NONE;
+        self.used -= u64::from(self.sizes[key as usize]);
+    }
+
+    fn lacks_room(&self, size: u32) -> bool {
+        self.used + u64::from(size) > self.capacity && !self.keys.is_empty()
+    }
+}
+
+/// Redis' allkeys-lru and allkeys-lfu.
+struct Redis {
+    here: Residents,
+    random: Random,
+    lfu: bool,
+    now: u64,
+    /// Time of last access, or of last decay.
+    at: Vec<u64>,
+    counter: Vec<u8>,
+    /// Idleness and key, least idle first.
+    pool: Vec<(u64, u32)>,
+}
+
+impl Redis {
+    fn new(trace: &Trace, lfu: bool) -> Redis {
+        let n = trace.sizes.len();
+        let (at, counter) = (vec![0; n], vec![0; n]);
+        Redis { here: Residents::new(trace), random: Random(1), lfu, now: 0, at, counter, pool: Vec::new() }
+    }
+
+    fn decayed(&self, key: u32) -> u8 {
+        let minutes = (self.now / MINUTE) - (self.at[key as usize] / MINUTE);
+        self.counter[key as usize].saturating_sub(minutes.min(255) as u8)
+    }
+
+    fn evict(&mut self) {
+        loop {
+            for _ in 0..5 {
+                let key = self.here.keys[self.random.below(self.here.keys.len())];
+                let idle = if self.lfu {
+                    u64::from(255 - self.decayed(key))
+                } else {
+                    self.now - self.at[key as usize]
+                };
+                if self.pool.iter().any(|(_, pooled)| *pooled == key) {
+                    continue;
+                }
+                let place = self.pool.partition_point(|(other, _)| *other < idle);
+                if self.pool.len() == 16 {
+                    if place == 0 {
+                        continue;
+                    }
+                    self.pool.remove(0);
+                    self.pool.insert(place - 1, (idle, key));
+                } else {
+                    self.pool.insert(place, (idle, key));
+                }
+            }
+            while let Some((_, key)) = self.pool.pop() {
+                if self.here.has(key) {
+                    self.here.remove(key);
+                    return;
+                }
+            }
+        }
+    }
+}
+
+impl Policy for Redis {
+    fn access(&mut self, key: u32, size: u32) -> bool {
+        self.now += 1;
+        let hit = self.here.has(key);
+        if hit {
+            let counter = self.decayed(key);
+            let base = f64::from(counter.saturating_sub(5));
+            let grows = counter < 255 && self.random.unit() < 1.0 / (base * 10.0 + 1.0);
+            self.counter[key as usize] = counter + u8::from(grows);
+        } else {
+            while self.here.lacks_room(size) {
+                self.evict();
+            }
+            self.here.add(key);
+            self.counter[key as usize] = 5;
+        }
+        self.at[key as usize] = self.now;
+        hit
+    }
+}
+
+/// SIEVE: a queue, a bit per key, a hand from the old end that spares and clears what was used.
+struct Sieve {
+    here: Residents,
+    seen: Vec<bool>,
+    older: Vec<u32>,
+    newer: Vec<u32>,
+    oldest: u32,
+    newest: u32,
+    hand: u32,
+}
+
+impl Sieve {
+    fn new(trace: &Trace) -> Sieve {
+        let n = trace.sizes.len();
+        Sieve {
+            here: Residents::new(trace),
+            seen: vec![false; n],
+            older: vec![NONE; n],
+            newer: vec![NONE; n],
+            oldest: NONE,
+            newest: NONE,
+            hand: NONE,
+        }
+    }
+
+    fn evict(&mut self) {
+        let mut at = if self.hand == NONE { self.oldest } else { self.hand };
+        while std::mem::take(&mut self.seen[at as usize]) {
+            at = self.newer[at as usize];
+            if at == NONE {
+                at = self.oldest;
+            }
+        }
+        let (older, newer) = (self.older[at as usize], self.newer[at as usize]);
+        if older == NONE {
+            self.oldest = newer
+        } else {
+            self.newer[older as usize] = newer
+        }
+        if newer == NONE {
+            self.newest = older
+        } else {
+            self.older[newer as usize] = older
+        }
+        self.hand = newer;
+        self.here.remove(at);
+    }
+}
+
+impl Policy for Sieve {
+    fn access(&mut self, key: u32, size: u32) -> bool {
+        if self.here.has(key) {
+            self.seen[key as usize] = true;
+            return true;
+        }
+        while self.here.lacks_room(size) {
+            self.evict();
+        }
+        self.here.add(key);
+        self.older[key as usize] = self.newest;
+        self.newer[key as usize] = NONE;
+        if self.newest == NONE {
+            self.oldest = key
+        } else {
+            self.newer[self.newest as usize] = key
+        }
+        self.newest = key;
+        false
+    }
+}
+
+/// S3-FIFO: a small queue of a tenth, a main one, and ghosts of as many keys as the main one has.
+struct S3Fifo {
+    here: Residents,
+    uses: Vec<u8>,
+    small: VecDeque<u32>,
+    small_bytes: u64,
+    main: VecDeque<u32>,
+    ghosts: VecDeque<(u32, u32)>,
+    ghost: Vec<u32>,
+    stamp: u32,
+}
+
+impl S3Fifo {
+    fn new(trace: &Trace) -> S3Fifo {
+        let n = trace.sizes.len();
+        S3Fifo {
+            here: Residents::new(trace),
+            uses: vec![0; n],
+            small: VecDeque::new(),
+            small_bytes: 0,
+            main: VecDeque::new(),
+            ghosts: VecDeque::new(),
+            ghost: vec![0; n],
+            stamp: 0,
+        }
+    }
+
+    fn evict(&mut self) {
+        if self.small_bytes * 10 >= self.here.capacity || self.main.is_empty() {
+            while let Some(key) = self.small.pop_front() {
+                self.small_bytes -= u64::from(self.here.sizes[key as usize]);
+                if self.uses[key as usize] > 1 {
+                    self.uses[key as usize] = 0;
+                    self.main.push_back(key);
+                    continue;
+                }
+                self.here.remove(key);
+                self.stamp += 1;
+                self.ghost[key as usize] = self.stamp;
+                self.ghosts.push_back((key, self.stamp));
+                while self.ghosts.len() > self.main.len().max(self.here.keys.len() * 9 / 10) {
+                    if let Some((old, stamp)) = self.ghosts.pop_front()
+                        && self.ghost[old as usize] == stamp
+                    {
+                        self.ghost[old as usize] = 0;
+                    }
+                }
+                return;
+            }
+        }
+        while let Some(key) = self.main.pop_front() {
+            if self.uses[key as usize] == 0 {
+                self.here.remove(key);
+                return;
+            }
+            self.uses[key as usize] -= 1;
+            self.main.push_back(key);
+        }
+    }
+}
+
+impl Policy for S3Fifo {
+    fn access(&mut self, key: u32, size: u32) -> bool {
+        if self.here.has(key) {
+            self.uses[key as usize] = (self.uses[key as usize] + 1).min(3);
+            return true;
+        }
+        while self.here.lacks_room(size) {
+            self.evict();
+        }
+        self.here.add(key);
+        self.uses[key as usize] = 0;
+        if std::mem::take(&mut self.ghost[key as usize]) > 0 {
+            self.main.push_back(key);
+        } else {
+            self.small.push_back(key);
+            self.small_bytes += u64::from(size);
+        }
+        false
+    }
+}
+
+/// A queue in order of use: entries are left behind when their key is used again.
+#[derive(Default)]
+struct Lru {
+    queue: VecDeque<(u32, u64)>,
+    stamps: HashMap<u32, u64>,
+    bytes: u64,
+    clock: u64,
+}
+
+impl Lru {
+    fn touch(&mut self, key: u32, size: u32) {
+        self.clock += 1;
+        if self.stamps.insert(key, self.clock).is_none() {
+            self.bytes += u64::from(size);
+        }
+        self.queue.push_back((key, self.clock));
+    }
+
+    fn remove(&mut self, key: u32, size: u32) {
+        if self.stamps.remove(&key).is_some() {
+            self.bytes -= u64::from(size);
+        }
+    }
+
+    /// The key that was not used for longest.
+    fn oldest(&mut self) -> Option<u32> {
+        while let Some((key, stamp)) = self.queue.front() {
+            if self.stamps.get(key) == Some(stamp) {
+                return Some(*key);
+            }
+            self.queue.pop_front();
+        }
+        None
+    }
+}
+
+/// W-TinyLFU: a window of a hundredth, a segmented main part, and a sketch of four-bit counters that is halved every
+/// ten capacities of requests.
+struct TinyLfu {
+    here: Residents,
+    window: Lru,
+    probation: Lru,
+    protected: Lru,
+    sketch: [Vec<u8>; 4],
+    counted: usize,
+}
+
+impl TinyLfu {
+    fn new(trace: &Trace) -> TinyLfu {
+        let mean = trace.sizes.iter().map(|size| u64::from(*size)).sum::<u64>() / trace.sizes.len() as u64;
+        let len = ((trace.capacity / mean) as usize * 4).next_power_of_two();
+        TinyLfu {
+            here: Residents::new(trace),
+            window: Lru::default(),
+            probation: Lru::default(),
+            protected: Lru::default(),
+            sketch: std::array::from_fn(|_| vec![0; len]),
+            counted: 0,
+        }
+    }
+
+    fn frequency(&self, key: u32) -> u8 {
+        let len = self.sketch[0].len();
+        let cells = (0..4).map(|row| self.sketch[row][mix(key).rotate_left(row as u32 * 16) as usize % len]);
+        cells.min().expect("four rows")
+    }
+
+    fn count(&mut self, key: u32) {
+        let len = self.sketch[0].len();
+        for row in 0..4 {
+            let cell = &mut self.sketch[row][mix(key).rotate_left(row as u32 * 16) as usize % len];
+            *cell = (*cell + 1).min(15);
+        }
+        self.counted += 1;
+        if self.counted > 10 * self.here.keys.len().max(100) {
+            self.counted /= 2;
+            self.sketch.iter_mut().flatten().for_each(|cell| *cell /= 2);
+        }
+    }
+}
+
+impl Policy for TinyLfu {
+    fn access(&mut self, key: u32, size: u32) -> bool {
+        self.count(key);
+        let capacity = self.here.capacity;
+        let sizes = |here: &Residents, key: u32| here.sizes[key as usize];
+        let hit = self.here.has(key);
+        if hit {
+            if self.window.stamps.contains_key(&key) {
+                self.window.touch(key, size);
+            } else {
+                self.probation.remove(key, size);
+                self.protected.touch(key, size);
+                while self.protected.bytes * 100 > capacity * 79 {
+                    let Some(old) = self.protected.oldest() else { break };
+                    let size = sizes(&self.here, old);
+                    self.protected.remove(old, size);
+                    self.probation.touch(old, size);
+                }
+            }
+        } else {
+            self.here.add(key);
+            self.window.touch(key, size);
+        }
+        while self.window.bytes * 100 > capacity {
+            let Some(old) = self.window.oldest() else { break };
+            let size = sizes(&self.here, old);
+            self.window.remove(old, size);
+            if self.here.used <= capacity {
+                self.probation.touch(old, size);
+                continue;
+            }
+            let victim = self.probation.oldest().or_else(|| self.protected.oldest());
+            let loses = match victim {
+                Some(victim) if self.frequency(old) > self.frequency(victim) => victim,
+                _ => old,
+            };
+            let loser_size = sizes(&self.here, loses);
+            if loses != old {
+                self.probation.remove(loses, loser_size);
+                self.protected.remove(loses, loser_size);
+                self.probation.touch(old, size);
+            }
+            self.here.remove(loses);
+        }
+        while self.here.used > capacity {
+            let Some(old) = self.probation.oldest().or_else(|| self.protected.oldest()) else { break };
+            let size = sizes(&self.here, old);
+            self.probation.remove(old, size);
+            self.protected.remove(old, size);
+            self.here.remove(old);
+        }
+        hit
+    }
+}
+
+/// What the server does: see docs/eviction.md. Frequency and age in a byte per key, victims among the keys of the
+/// buckets that a hand passes, ghosts that remember the byte of what was evicted, a queue of what is new.
+#[derive(Clone, Copy)]
+struct Knobs {
+    samples: usize,
+    /// Uses per key in one epoch.
+    epoch: usize,
+    ghosts: bool,
+    /// Share of new keys that wait in the queue, in percent; 0 for none.
+    queue: usize,
+    /// Weigh by size: not at all, by its root, fully.
+    sized: u8,
+}
+
+struct Heat {
+    here: Residents,
+    knobs: Knobs,
+    heat: Vec<u8>,
+    epoch: u8,
+    used: usize,
+    ghosts: Vec<u16>,
+    queue: VecDeque<u32>,
+    queue_bytes: u64,
+    queued: Vec<bool>,
+    random: Random,
+}
+
+impl Heat {
+    fn new(trace: &Trace, knobs: Knobs) -> Heat {
+        let mean = trace.sizes.iter().map(|size| u64::from(*size)).sum::<u64>() / trace.sizes.len() as u64;
+        let ghosts = ((trace.capacity / mean) as usize).next_power_of_two();
+        let n = trace.sizes.len();
+        Heat {
+            here: Residents::new(trace),
+            knobs,
+            heat: vec![0; n],
+            epoch: 0,
+            used: 0,
+            ghosts: vec![0; ghosts],
+            queue: VecDeque::new(),
+            queue_bytes: 0,
+            queued: vec![false; n],
+            random: Random(3),
+        }
+    }
+
+    /// Uses of late: halved with every epoch.
+    fn warmth(&self, heat: u8) -> u32 {
+        let age = u32::from((self.epoch.wrapping_sub(heat >> 4)) & 15);
+        (u32::from(heat & 15) << 8) >> age
+    }
+
+    fn used(&mut self, heat: u8) -> u8 {
+        let uses = (self.warmth(heat) >> 8) as u8;
+        (uses + 1).min(15) | self.epoch << 4
+    }
+
+    fn weight(&self, key: u32) -> u64 {
+        let warmth = u64::from(self.warmth(self.heat[key as usize]));
+        let size = u64::from(self.here.sizes[key as usize] + 64);
+        match self.knobs.sized {
+            0 => warmth,
+            1 => ((warmth + 1) << 24) / size.isqrt(),
+            _ => ((warmth + 1) << 24) / size,
+        }
+    }
+
+    fn ghost_places(&self, key: u32) -> (std::ops::Range<usize>, u8) {
+        let hash = mix(key);
+        let at = (hash >> 32) as usize % self.ghosts.len() & !3;
+        (at..at + 4, (hash as u8).max(1))
+    }
+
+    fn remember(&mut self, key: u32) {
+        let (places, tag) = self.ghost_places(key);
+        let heat = self.heat[key as usize];
+        let coldest = places.min_by_key(|&at| {
+            let ghost = self.ghosts[at];
+            if (ghost >> 8) as u8 == tag { 0 } else { 1 + self.warmth(ghost as u8) }
+        });
+        self.ghosts[coldest.expect("four places")] = u16::from(tag) << 8 | u16::from(heat);
+    }
+
+    fn recall(&mut self, key: u32) -> Option<u8> {
+        let (mut places, tag) = self.ghost_places(key);
+        let at = places.find(|&at| (self.ghosts[at] >> 8) as u8 == tag)?;
+        Some(std::mem::take(&mut self.ghosts[at]) as u8)
+    }
+
+    fn sampled(&mut self) -> u32 {
+        let mut best = NONE;
+        for _ in 0..self.knobs.samples {
+            let key = self.here.keys[self.random.below(self.here.keys.len())];
+            if self.knobs.queue > 0 && self.queued[key as usize] {
+                continue;
+            }
+            if best == NONE || self.weight(key) < self.weight(best) {
+                best = key;
+            }
+        }
+        best
+    }
+
+    /// Takes the oldest from the queue of what is new.
+    fn leave_queue(&mut self) -> Option<u32> {
+        let first = self.queue.pop_front()?;
+        self.queue_bytes -= u64::from(self.here.sizes[first as usize]);
+        self.queued[first as usize] = false;
+        Some(first)
+    }
+
+    fn evict(&mut self) {
+        let is_long = self.queue_bytes * 100 > self.here.capacity * self.knobs.queue as u64;
+        let new = if is_long { self.leave_queue() } else { None };
+        let rival = self.sampled();
+        let victim = match new {
+            Some(new) if rival == NONE || self.weight(rival) >= self.weight(new) => new,
+            _ if rival != NONE => rival,
+            _ => self.leave_queue().expect("what is there is in the queue or not"),
+        };
+        if self.knobs.ghosts {
+            self.remember(victim);
+        }
+        self.here.remove(victim);
+    }
+}
+
+impl Policy for Heat {
+    fn access(&mut self, key: u32, size: u32) -> bool {
+        self.used += 1;
+        if self.used >= self.knobs.epoch * self.here.keys.len().max(64) {
+            self.used = 0;
+            self.epoch = (self.epoch + 1) & 15;
+        }
+        if self.here.has(key) {
+            self.heat[key as usize] = self.used(self.heat[key as usize]);
+            return true;
+        }
+        while self.here.lacks_room(size) {
+            self.evict();
+        }
+        let past = if self.knobs.ghosts { self.recall(key) } else { None };
+        self.heat[key as usize] = self.used(past.unwrap_or(self.epoch << 4));
+        self.here.add(key);
+        if self.knobs.queue > 0 {
+            while self.queue_bytes * 100 > self.here.capacity * self.knobs.queue as u64
+                && !self.here.lacks_room(size)
+            {
+                self.leave_queue();
+            }
+            self.queue.push_back(key);
+            self.queue_bytes += u64::from(size);
+            self.queued[key as usize] = true;
+        }
+        false
+    }
+}
+
+/// Evicts what is needed again last.
+struct Belady {
+    here: Residents,
+    next: Vec<u32>,
+    at: usize,
+    due: Vec<u32>,
+    heap: BinaryHeap<(u32, u32)>,
+}
+
+impl Belady {
+    fn new(trace: &Trace) -> Belady {
+        let mut last = vec![NONE; trace.sizes.len()];
+        let mut next = vec![NONE; trace.requests.len()];
+        for (at, key) in trace.requests.iter().enumerate().rev() {
+            next[at] = last[*key as usize];
+            last[*key as usize] = at as u32;
+        }
+        let due = vec![0; trace.sizes.len()];
+        Belady { here: Residents::new(trace), next, at: 0, due, heap: BinaryHeap::new() }
+    }
+}
+
+impl Policy for Belady {
+    fn access(&mut self, key: u32, size: u32) -> bool {
+        let next = self.next[self.at];
+        self.at += 1;
+        let hit = self.here.has(key);
+        self.due[key as usize] = next;
+        if !hit {
+            self.here.add(key);
+        }
+        self.heap.push((next, key));
+        let _ = size;
+        while self.here.used > self.here.capacity {
+            let Some((due, key)) = self.heap.pop() else { break };
+            if self.here.has(key) && self.due[key as usize] == due {
+                self.here.remove(key);
+            }
+        }
+        hit
+    }
+}
+
+/// Hits in percent of requests and of bytes.
+fn run(policy: &mut dyn Policy, trace: &Trace) -> (f64, f64) {
+    let (mut hits, mut hit_bytes, mut bytes) = (0u64, 0u64, 0u64);
+    for key in &trace.requests {
+        let size = trace.sizes[*key as usize];
+        bytes += u64::from(size);
+        if policy.access(*key, size) {
+            hits += 1;
+            hit_bytes += u64::from(size);
+        }
+    }
+    (hits as f64 * 100.0 / trace.requests.len() as f64, hit_bytes as f64 * 100.0 / bytes as f64)
+}
+
+type Make = Box<dyn Fn(&Trace) -> Box<dyn Policy>>;
+
+fn policies() -> Vec<(&'static str, Make)> {
+    let heat = |knobs: Knobs| -> Make { Box::new(move |trace| Box::new(Heat::new(trace, knobs))) };
+    let base = Knobs { samples: 20, epoch: 16, ghosts: true, queue: 2, sized: 2 };
+    vec![
+        ("redis lru", Box::new(|trace| Box::new(Redis::new(trace, false)))),
+        ("redis lfu", Box::new(|trace| Box::new(Redis::new(trace, true)))),
+        ("sieve", Box::new(|trace| Box::new(Sieve::new(trace)))),
+        ("s3-fifo", Box::new(|trace| Box::new(S3Fifo::new(trace)))),
+        ("w-tinylfu", Box::new(|trace| Box::new(TinyLfu::new(trace)))),
+        ("heat e16 q0", heat(Knobs { queue: 0, ..base })),
+        ("heat e16 q2", heat(base)),
+        ("heat e16 q2 root", heat(Knobs { sized: 1, ..base })),
+        ("heat e16 q2 unsized", heat(Knobs { sized: 0, ..base })),
+        ("heat e16 q10", heat(Knobs { queue: 10, ..base })),
+        ("heat e8 q5", heat(Knobs { epoch: 8, queue: 5, ..base })),
+        ("heat e32 q5", heat(Knobs { epoch: 32, queue: 5, ..base })),
+        ("heat e16 q2 10", heat(Knobs { samples: 10, ..base })),
+        ("belady", Box::new(|trace| Box::new(Belady::new(trace)))),
+    ]
+}
+
+fn main() {
+    let only = std::env::args().nth(1).unwrap_or_default();
+    let traces: Vec<Trace> = traces().into_iter().filter(|trace| trace.name.starts_with(&only)).collect();
+    print!("| policy |");
+    traces.iter().for_each(|trace| print!(" {} |", trace.name));
+    println!(" mean | bytes, mixed sizes |");
+    for (name, make) in policies() {
+        let results: Vec<(f64, f64)> = traces.iter().map(|trace| run(make(trace).as_mut(), trace)).collect();
+        print!("| {name} |");
+        results.iter().for_each(|(hits, _)| print!(" {hits:.1} |"));
+        let mean = results.iter().map(|(hits, _)| hits).sum::<f64>() / results.len() as f64;
+        let bytes = traces.iter().zip(&results).find(|(trace, _)| trace.name == "mixed sizes");
+        println!(" {mean:.1} | {:.1} |", bytes.map_or(0.0, |(_, result)| result.1));
+    }
+}
