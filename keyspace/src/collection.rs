@@ -136,6 +136,7 @@ impl Keyspace {
         loc: Loc,
         change: impl FnOnce(&mut C) -> R,
     ) -> Result<Edit<R>, WrongType> {
+        self.table_mut(db).touch(loc);
         let edited = self.table_mut(db).edit_object(loc, |object| {
             C::of_mut(object).map(|collection| {
                 let value = change(collection);

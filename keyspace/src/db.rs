@@ -11,12 +11,13 @@ use damselfly_structures::keytable::{Edited, Expiry, Freed, KeyTable, NewValue, 
 use damselfly_structures::table::{Cursor, Loc, SegmentId};
 
 use crate::cut::DbCut;
+use crate::eviction::Warmth;
 use crate::value::{Object, Type};
 use crate::values::hash::Hash;
 
 /// See the module's head.
 pub struct Db {
-    table: KeyTable<Object>,
+    pub(crate) table: KeyTable<Object>,
     /// Bytes of collections, by type; strings are counted by the table.
     object_bytes: [usize; Type::ALL.len()],
     /// Collections some of whose elements have an expiry of their own.
@@ -25,6 +26,7 @@ pub struct Db {
     scratch: Vec<u8>,
     /// The cut that is being saved, while there is something left to save.
     cut: Option<Box<DbCut>>,
+    pub(crate) warmth: Warmth,
 }
 
 /// A key that must be seen to expire before something else takes its place.
@@ -70,6 +72,7 @@ impl Db {
             timed: 0,
             scratch: Vec::new(),
             cut: None,
+            warmth: Warmth::default(),
         }
     }
 
@@ -103,9 +106,14 @@ impl Db {
         }
     }
 
-    /// Bytes held: table, long strings, collections.
+    /// Bytes held: table, long strings, collections, what eviction remembers.
     pub fn heap_bytes(&self) -> usize {
-        self.table.heap_bytes() + self.object_bytes.iter().sum::<usize>()
+        self.table.heap_bytes() + self.object_bytes.iter().sum::<usize>() + self.warmth.heap_bytes()
+    }
+
+    /// Of these, what removed entries left behind in the table, to be won back by tidying.
+    pub fn dead_bytes(&self) -> usize {
+        self.table.dead_bytes()
     }
 
     /// Bytes of the values of one type. Short strings lie in the table's entries and count there as here.
@@ -331,7 +339,10 @@ impl Db {
             };
             self.before_change(loc);
             match self.table.set_string(loc, value, expiry) {
-                Ok((_, removed)) => return Ok(self.count_out(removed)),
+                Ok((loc, removed)) => {
+                    self.touch(loc);
+                    return Ok(self.count_out(removed));
+                }
                 Err(_) => self.split(hash),
             }
         }
@@ -353,7 +364,10 @@ impl Db {
             };
             self.before_change(loc);
             match self.table.set_edited(loc, value, expiry) {
-                Ok((_, removed)) => return self.count_out(removed),
+                Ok((loc, removed)) => {
+                    self.touch(loc);
+                    return self.count_out(removed);
+                }
                 Err((_, back)) => {
                     value = back;
                     self.split(hash);
@@ -391,7 +405,10 @@ impl Db {
             };
             self.before_change(loc);
             match self.table.set_int(loc, value, expiry) {
-                Ok((_, removed)) => return Ok(self.count_out(removed)),
+                Ok((loc, removed)) => {
+                    self.touch(loc);
+                    return Ok(self.count_out(removed));
+                }
                 Err(_) => self.split(hash),
             }
         }
@@ -402,8 +419,11 @@ impl Db {
     pub fn set_int_at(&mut self, loc: Loc, value: i64) {
         self.before_change(loc);
         let mut loc = loc;
-        while self.table.set_int(loc, value, Expiry::Keep).is_err() {
-            loc = self.split_at(loc);
+        loop {
+            match self.table.set_int(loc, value, Expiry::Keep) {
+                Ok((loc, _)) => return self.touch(loc),
+                Err(_) => loc = self.split_at(loc),
+            }
         }
     }
 
@@ -425,7 +445,10 @@ impl Db {
             };
             self.before_change(loc);
             match self.table.set_object(loc, object, expiry) {
-                Ok((loc, removed)) => break (Some(loc), removed),
+                Ok((loc, removed)) => {
+                    self.touch(loc);
+                    break (Some(loc), removed);
+                }
                 Err((_, back)) => {
                     object = back;
                     self.split(hash);
@@ -462,11 +485,15 @@ impl Db {
         };
         self.before_insert(hash);
         let mut value = value;
-        while let Err((_, back)) = self.table.insert(hash, key, value, expire_at) {
-            value = back;
+        let loc = loop {
+            match self.table.insert(hash, key, value, expire_at) {
+                Ok(loc) => break loc,
+                Err((_, back)) => value = back,
+            }
             self.split(hash);
             self.before_insert(hash);
-        }
+        };
+        self.born(hash, loc);
     }
 
     fn count_out(&mut self, removed: Removed<Object>) -> Removed<Object> {
@@ -482,7 +509,10 @@ impl Db {
         self.before_change(loc);
         let mut scratch = std::mem::take(&mut self.scratch);
         let result = match self.table.edit_string(loc, &mut scratch, change) {
-            Edited::InPlace(result) => result,
+            Edited::InPlace(result) => {
+                self.touch(loc);
+                result
+            }
             Edited::Store(result) => {
                 let key = self.table.key(loc).to_vec();
                 let hash = self.table.hash(&key);

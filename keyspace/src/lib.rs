@@ -7,14 +7,17 @@
 //! What happens to keys is announced in one place, [`Keyspace::changed`]: WATCH, keyspace notifications, client
 //! tracking and replication are all fed from there, and nothing is recorded while nobody listens.
 //!
-//! Read next: `db.rs` (one database), `value.rs` (what a key can hold), `expiry.rs` (how keys go in time).
+//! Read next: `db.rs` (one database), `value.rs` (what a key can hold), `expiry.rs` (how keys go in time),
+//! `eviction.rs` (how they go for want of room).
 
 mod collection;
 mod cut;
 mod db;
+mod eviction;
 mod expiry;
 mod portable;
 mod rows;
+mod tidy;
 mod value;
 pub mod values;
 
@@ -27,8 +30,10 @@ pub use damselfly_structures::pack::Item;
 pub use damselfly_structures::stream;
 pub use damselfly_structures::table::{Cursor, Loc};
 pub use db::Db;
+pub use eviction::{Evicted, Eviction};
 pub use portable::Portable;
 pub use rows::{Attributes, Content, Rows};
+pub use tidy::Tidied;
 pub use value::{Object, Type};
 
 use std::collections::VecDeque;
@@ -159,6 +164,8 @@ pub struct Keyspace {
     hash_seed: u64,
     expiry: expiry::Walk,
     cut: cut::Progress,
+    epochs: eviction::Epochs,
+    tidying: tidy::Walk,
 }
 
 /// Something big that is freed in steps.
@@ -186,6 +193,8 @@ impl Keyspace {
             hash_seed: options.hash_seed,
             expiry: expiry::Walk::default(),
             cut: cut::Progress::default(),
+            epochs: eviction::Epochs::default(),
+            tidying: tidy::Walk::default(),
         }
     }
 
@@ -214,8 +223,15 @@ impl Keyspace {
     /// A database, made if needed.
     #[inline]
     pub fn db_mut(&mut self, db: usize) -> &mut Db {
-        let seed = self.hash_seed;
-        self.dbs[db].get_or_insert_with(|| Box::new(Db::new(seed)))
+        let (seed, epochs) = (self.hash_seed, &self.epochs);
+        self.dbs[db].get_or_insert_with(|| {
+            let mut db = Box::new(Db::new(seed));
+            db.set_epoch(epochs.now);
+            if epochs.is_selective {
+                db.set_selective();
+            }
+            db
+        })
     }
 
     /// Keys in a database, including those that have expired but were not yet removed (as Redis' DBSIZE).
@@ -231,6 +247,11 @@ impl Keyspace {
     /// Bytes that all databases hold.
     pub fn heap_bytes(&self) -> usize {
         self.dbs.iter().flatten().map(|db| db.heap_bytes()).sum()
+    }
+
+    /// Of these, bytes that removed entries left behind in tables, to be won back by tidying.
+    pub fn dead_bytes(&self) -> usize {
+        self.dbs.iter().flatten().map(|db| db.dead_bytes()).sum()
     }
 
     /// A random number; not for secrets.
@@ -265,8 +286,9 @@ impl Keyspace {
     #[inline]
     pub fn read(&mut self, db: usize, key: &[u8]) -> Option<Loc> {
         let found = self.find(db, key);
-        if found.is_some() {
+        if let Some(loc) = found {
             self.db_stats[db].hits += 1;
+            self.table_mut(db).touch(loc);
         } else {
             self.db_stats[db].misses += 1;
             if self.notes_misses {

@@ -65,6 +65,24 @@ pub(crate) unsafe fn take(from: &[u8]) -> Vec<u8> {
     unsafe { Vec::from_raw_parts(pointer, number(from, 8), number(from, 12)) }
 }
 
+/// Where a string given to [`store`] or [`store_exact`] is.
+pub(crate) fn pointer(from: &[u8]) -> *const u8 {
+    std::ptr::with_exposed_provenance(address(from))
+}
+
+/// Gives a string given to [`store`] another address; returns what it holds.
+///
+/// # Safety
+/// As for [`take`], the entry being overwritten here.
+pub(crate) unsafe fn relocate(at: &mut [u8]) -> usize {
+    // SAFETY: the contract is that of `take`, and the copy is stored before anybody else looks.
+    let old = unsafe { take(at) };
+    let mut copy = Vec::with_capacity(old.capacity());
+    copy.extend_from_slice(&old);
+    store(copy, at);
+    grown_bytes(at)
+}
+
 /// Overwrites a string given to [`store`] where it is, if the new one fits and leaves no more than an eighth unused;
 /// else nothing happens and the answer is false.
 ///

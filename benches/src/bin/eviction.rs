@@ -555,61 +555,84 @@ impl Policy for TinyLfu {
     }
 }
 
-/// What the server does: see docs/eviction.md. Frequency and age in a byte per key, victims among the keys of the
-/// buckets that a hand passes, ghosts that remember the byte of what was evicted, a queue of what is new.
+/// What the server does (`keyspace/src/eviction.rs`): a byte of heat per key, victims among the keys of the buckets
+/// that a hand passes, a ghost byte and tag for what was evicted, and a queue in which new keys wait for their second
+/// use.
 #[derive(Clone, Copy)]
 struct Knobs {
-    samples: usize,
+    /// Buckets that the hand passes at a time.
+    group: usize,
+    /// Times it does so for one victim, at most.
+    passes: usize,
     /// Uses per key in one epoch.
     epoch: usize,
+    /// Whether evicted keys are remembered.
     ghosts: bool,
-    /// Share of new keys that wait in the queue, in percent; 0 for none.
+    /// Share of all keys that may wait in the queue, in percent.
     queue: usize,
-    /// Weigh by size: not at all, by its root, fully.
+    /// What a size counts: nothing, its root, all of it.
     sized: u8,
 }
 
 struct Heat {
     here: Residents,
     knobs: Knobs,
+    /// Epoch in the upper three bits, then one bit for those in the queue, then uses.
     heat: Vec<u8>,
     epoch: u8,
-    used: usize,
+    clock: usize,
     ghosts: Vec<u16>,
     queue: VecDeque<u32>,
-    queue_bytes: u64,
-    queued: Vec<bool>,
-    random: Random,
+    /// Keys by bucket, eight in the mean.
+    buckets: Vec<Vec<u32>>,
+    hand: usize,
+    /// Mean logarithm of the weight of what goes.
+    usual: i64,
 }
+
+/// How much heavier a key may be than what went of late, as a logarithm, before the hand looks further.
+const SLACK: i64 = 1 << 7;
+
+/// With eight binary places.
+fn log2(weight: u64) -> i64 {
+    let whole = weight.max(1).ilog2();
+    let places = weight << (63 - whole) << 1 >> 56;
+    i64::from(whole) << 8 | places as i64
+}
+
+const QUEUED: u8 = 1 << 4;
+const USES: u8 = QUEUED - 1;
 
 impl Heat {
     fn new(trace: &Trace, knobs: Knobs) -> Heat {
         let mean = trace.sizes.iter().map(|size| u64::from(*size)).sum::<u64>() / trace.sizes.len() as u64;
         let ghosts = ((trace.capacity / mean) as usize).next_power_of_two();
-        let n = trace.sizes.len();
         Heat {
             here: Residents::new(trace),
             knobs,
-            heat: vec![0; n],
+            heat: vec![0; trace.sizes.len()],
             epoch: 0,
-            used: 0,
+            clock: 0,
             ghosts: vec![0; ghosts],
             queue: VecDeque::new(),
-            queue_bytes: 0,
-            queued: vec![false; n],
-            random: Random(3),
+            buckets: vec![Vec::new(); (trace.capacity / mean) as usize / 8 / 2 * 2],
+            hand: 0,
+            usual: 0,
         }
     }
 
-    /// Uses of late: halved with every epoch.
-    fn warmth(&self, heat: u8) -> u32 {
-        let age = u32::from((self.epoch.wrapping_sub(heat >> 4)) & 15);
-        (u32::from(heat & 15) << 8) >> age
+    fn age(&self, heat: u8) -> u8 {
+        self.epoch.wrapping_sub(heat >> 5) & 7
     }
 
-    fn used(&mut self, heat: u8) -> u8 {
+    /// Uses of late, halved with every epoch, with eight binary places.
+    fn warmth(&self, heat: u8) -> u32 {
+        (u32::from(heat & USES) << 8) >> self.age(heat)
+    }
+
+    fn used(&self, heat: u8) -> u8 {
         let uses = (self.warmth(heat) >> 8) as u8;
-        (uses + 1).min(15) | self.epoch << 4
+        (uses + 1).min(USES) | heat & QUEUED | self.epoch << 5
     }
 
     fn weight(&self, key: u32) -> u64 {
@@ -635,7 +658,7 @@ impl Heat {
             let ghost = self.ghosts[at];
             if (ghost >> 8) as u8 == tag { 0 } else { 1 + self.warmth(ghost as u8) }
         });
-        self.ghosts[coldest.expect("four places")] = u16::from(tag) << 8 | u16::from(heat);
+        self.ghosts[coldest.expect("four places")] = u16::from(tag) << 8 | u16::from(heat & !QUEUED);
     }
 
     fn recall(&mut self, key: u32) -> Option<u8> {
@@ -644,50 +667,83 @@ impl Heat {
         Some(std::mem::take(&mut self.ghosts[at]) as u8)
     }
 
-    fn sampled(&mut self) -> u32 {
-        let mut best = NONE;
-        for _ in 0..self.knobs.samples {
-            let key = self.here.keys[self.random.below(self.here.keys.len())];
-            if self.knobs.queue > 0 && self.queued[key as usize] {
-                continue;
+    /// The lightest key of the group that the hand passes.
+    fn pass(&mut self) -> Option<(u64, u32)> {
+        let mut lightest = None;
+        for _ in 0..self.knobs.group {
+            for at in 0..self.buckets[self.hand].len() {
+                let key = self.buckets[self.hand][at];
+                let heat = self.heat[key as usize];
+                if heat & QUEUED != 0 {
+                    continue;
+                }
+                if self.age(heat) == 7 {
+                    // Before the epoch's number comes round again.
+                    self.heat[key as usize] = self.epoch.wrapping_sub(6) << 5;
+                }
+                let weight = self.weight(key);
+                if lightest.is_none_or(|(other, _)| weight < other) {
+                    lightest = Some((weight, key));
+                }
             }
-            if best == NONE || self.weight(key) < self.weight(best) {
-                best = key;
-            }
+            self.hand = (self.hand + 1) % self.buckets.len();
         }
-        best
+        lightest
     }
 
-    /// Takes the oldest from the queue of what is new.
+    /// The lightest key that the hand finds: the hand goes on, but not far, while what it finds is heavier than what
+    /// went of late.
+    fn lightest(&mut self) -> Option<u32> {
+        let mut lightest = None;
+        for _ in 0..self.knobs.passes {
+            if let Some((weight, key)) = self.pass()
+                && lightest.is_none_or(|(other, _)| weight < other)
+            {
+                lightest = Some((weight, key));
+            }
+            if lightest.is_some_and(|(weight, _)| log2(weight) <= self.usual + SLACK) {
+                break;
+            }
+        }
+        let (weight, key) = lightest?;
+        self.usual += (log2(weight) - self.usual) >> 4;
+        Some(key)
+    }
+
     fn leave_queue(&mut self) -> Option<u32> {
         let first = self.queue.pop_front()?;
-        self.queue_bytes -= u64::from(self.here.sizes[first as usize]);
-        self.queued[first as usize] = false;
+        self.heat[first as usize] &= !QUEUED;
         Some(first)
     }
 
     fn evict(&mut self) {
-        let is_long = self.queue_bytes * 100 > self.here.capacity * self.knobs.queue as u64;
+        let is_long = self.queue.len() * 100 > self.here.keys.len() * self.knobs.queue;
         let new = if is_long { self.leave_queue() } else { None };
-        let rival = self.sampled();
-        let victim = match new {
-            Some(new) if rival == NONE || self.weight(rival) >= self.weight(new) => new,
-            _ if rival != NONE => rival,
-            _ => self.leave_queue().expect("what is there is in the queue or not"),
+        let victim = match (self.lightest(), new) {
+            (Some(old), Some(new)) if self.weight(old) < self.weight(new) => old,
+            (_, Some(new)) => new,
+            (Some(old), None) => old,
+            (None, None) => self.leave_queue().expect("what is there is in the queue or not"),
         };
         if self.knobs.ghosts {
             self.remember(victim);
         }
+        let bucket = self.bucket_of(victim);
+        self.buckets[bucket].retain(|key| *key != victim);
         self.here.remove(victim);
+    }
+
+    fn bucket_of(&self, key: u32) -> usize {
+        (mix(key) >> 8) as usize % self.buckets.len()
     }
 }
 
 impl Policy for Heat {
     fn access(&mut self, key: u32, size: u32) -> bool {
-        self.used += 1;
-        if self.used >= self.knobs.epoch * self.here.keys.len().max(64) {
-            self.used = 0;
-            self.epoch = (self.epoch + 1) & 15;
+        self.clock += 1;
+        if self.clock >= self.knobs.epoch * self.here.keys.len().max(64) {
+            self.clock = 0;
+            self.epoch = (self.epoch + 1) & 7;
         }
         if self.here.has(key) {
             self.heat[key as usize] = self.used(self.heat[key as usize]);
@@ -697,17 +753,16 @@ impl Policy for Heat {
             self.evict();
         }
         let past = if self.knobs.ghosts { self.recall(key) } else { None };
-        self.heat[key as usize] = self.used(past.unwrap_or(self.epoch << 4));
+        self.heat[key as usize] = self.used(past.unwrap_or(self.epoch << 5));
         self.here.add(key);
+        let bucket = self.bucket_of(key);
+        self.buckets[bucket].push(key);
         if self.knobs.queue > 0 {
-            while self.queue_bytes * 100 > self.here.capacity * self.knobs.queue as u64
-                && !self.here.lacks_room(size)
-            {
+            while self.queue.len() * 100 > self.here.keys.len() * self.knobs.queue * 2 {
                 self.leave_queue();
             }
+            self.heat[key as usize] |= QUEUED;
             self.queue.push_back(key);
-            self.queue_bytes += u64::from(size);
-            self.queued[key as usize] = true;
         }
         false
     }
@@ -774,21 +829,26 @@ type Make = Box<dyn Fn(&Trace) -> Box<dyn Policy>>;
 
 fn policies() -> Vec<(&'static str, Make)> {
     let heat = |knobs: Knobs| -> Make { Box::new(move |trace| Box::new(Heat::new(trace, knobs))) };
-    let base = Knobs { samples: 20, epoch: 16, ghosts: true, queue: 2, sized: 2 };
+    let base = Knobs { group: 2, passes: 4, epoch: 16, ghosts: true, queue: 1, sized: 2 };
     vec![
         ("redis lru", Box::new(|trace| Box::new(Redis::new(trace, false)))),
         ("redis lfu", Box::new(|trace| Box::new(Redis::new(trace, true)))),
         ("sieve", Box::new(|trace| Box::new(Sieve::new(trace)))),
         ("s3-fifo", Box::new(|trace| Box::new(S3Fifo::new(trace)))),
         ("w-tinylfu", Box::new(|trace| Box::new(TinyLfu::new(trace)))),
-        ("heat e16 q0", heat(Knobs { queue: 0, ..base })),
-        ("heat e16 q2", heat(base)),
-        ("heat e16 q2 root", heat(Knobs { sized: 1, ..base })),
-        ("heat e16 q2 unsized", heat(Knobs { sized: 0, ..base })),
-        ("heat e16 q10", heat(Knobs { queue: 10, ..base })),
-        ("heat e8 q5", heat(Knobs { epoch: 8, queue: 5, ..base })),
-        ("heat e32 q5", heat(Knobs { epoch: 32, queue: 5, ..base })),
-        ("heat e16 q2 10", heat(Knobs { samples: 10, ..base })),
+        ("heat", heat(base)),
+        ("heat, no queue", heat(Knobs { queue: 0, ..base })),
+        ("heat, queue 2 %", heat(Knobs { queue: 2, ..base })),
+        ("heat, queue 5 %", heat(Knobs { queue: 5, ..base })),
+        ("heat, no ghosts", heat(Knobs { ghosts: false, ..base })),
+        ("heat, root of size", heat(Knobs { sized: 1, ..base })),
+        ("heat, no size", heat(Knobs { sized: 0, ..base })),
+        ("heat, epoch 8", heat(Knobs { epoch: 8, ..base })),
+        ("heat, epoch 24", heat(Knobs { epoch: 24, ..base })),
+        ("heat, one bucket", heat(Knobs { group: 1, ..base })),
+        ("heat, one pass", heat(Knobs { passes: 1, ..base })),
+        ("heat, two passes", heat(Knobs { passes: 2, ..base })),
+        ("heat, eight passes", heat(Knobs { passes: 8, ..base })),
         ("belady", Box::new(|trace| Box::new(Belady::new(trace)))),
     ]
 }

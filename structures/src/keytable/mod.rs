@@ -274,6 +274,12 @@ impl<O> KeyTable<O> {
         self.table.heap_bytes()
     }
 
+    /// Of these, what entries left behind: see [`Table::dead_bytes`].
+    #[inline]
+    pub fn dead_bytes(&self) -> usize {
+        self.table.dead_bytes()
+    }
+
     /// Sum of key lengths.
     pub fn key_bytes(&self) -> usize {
         self.key_bytes
@@ -322,6 +328,11 @@ impl<O> KeyTable<O> {
     #[inline]
     pub fn find(&self, hash: u64, key: &[u8]) -> Option<Loc> {
         self.table.find(hash, key)
+    }
+
+    /// See [`Table::find_hash`].
+    pub fn find_hash(&self, hash: u64) -> Option<Loc> {
+        self.table.find_hash(hash)
     }
 
     /// See [`Table::prefetch`].
@@ -790,6 +801,28 @@ impl<O> KeyTable<O> {
         self.table.compact_segment(id)
     }
 
+    /// Moves what lies in sparse pages of the allocator: the segment, its blocks, and the long strings of its entries.
+    /// Returns how many bytes moved. See [`Table::move_segment`].
+    pub fn move_segment(&mut self, id: SegmentId, is_sparse: &dyn Fn(*const u8) -> bool) -> usize {
+        let mut moved = self.table.move_segment(id, is_sparse);
+        let mut strings = Vec::new();
+        self.table.visit_segment(id, |loc| {
+            let entry = self.table.entry(loc);
+            let parts = Parts::of(entry);
+            if parts.tag & KIND == STR_OUT && is_sparse(outside::pointer(&entry[parts.value..])) {
+                strings.push(loc);
+            }
+        });
+        for loc in strings {
+            let loc = self.table.own(loc);
+            let entry = self.table.entry_mut(loc);
+            let at = Parts::of(entry).value;
+            // SAFETY: the kind, seen above, says that `store` wrote these bytes.
+            moved += unsafe { outside::relocate(&mut entry[at..]) };
+        }
+        moved
+    }
+
     /// See [`Table::set_heat`].
     #[inline]
     pub fn set_heat(&mut self, loc: Loc, heat: u8) {
@@ -998,6 +1031,10 @@ pub trait TableView {
     fn visit_segment(&self, id: SegmentId, visit: impl FnMut(Loc));
     /// See [`Table::visit_bucket`].
     fn visit_bucket(&self, id: SegmentId, bucket: usize, visit: impl FnMut(Loc));
+    /// See [`Table::prefetch_bucket`].
+    fn prefetch_bucket(&self, id: SegmentId, bucket: usize);
+    /// See [`Table::prefetch_entries`].
+    fn prefetch_entries(&self, id: SegmentId, bucket: usize);
     /// See [`Table::bucket_of`].
     fn bucket_of(&self, loc: Loc) -> (SegmentId, usize);
     /// See [`Table::bucket_version`].
@@ -1041,6 +1078,12 @@ impl TableView for Table<KeyLayout> {
     }
     fn visit_bucket(&self, id: SegmentId, bucket: usize, visit: impl FnMut(Loc)) {
         Table::visit_bucket(self, id, bucket, visit);
+    }
+    fn prefetch_bucket(&self, id: SegmentId, bucket: usize) {
+        Table::prefetch_bucket(self, id, bucket);
+    }
+    fn prefetch_entries(&self, id: SegmentId, bucket: usize) {
+        Table::prefetch_entries(self, id, bucket);
     }
     fn bucket_of(&self, loc: Loc) -> (SegmentId, usize) {
         Table::bucket_of(self, loc)

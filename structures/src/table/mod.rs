@@ -141,6 +141,8 @@ pub struct Table<L: Layout> {
     len: usize,
     segments: usize,
     block_bytes: usize,
+    /// Of these, bytes that no entry uses any more.
+    dead_bytes: usize,
     layout: PhantomData<L>,
 }
 
@@ -158,6 +160,7 @@ impl<L: Layout> Table<L> {
             len: 0,
             segments: 1,
             block_bytes: 0,
+            dead_bytes: 0,
             layout: PhantomData,
         }
     }
@@ -186,6 +189,19 @@ impl<L: Layout> Table<L> {
         self.segments * BLOCK_LEN
             + self.block_bytes
             + good_size(self.directory.capacity() * size_of::<usize>())
+    }
+
+    /// Of [`Table::heap_bytes`], what entries left behind that were removed or moved; rewriting a segment frees it.
+    #[inline]
+    pub fn dead_bytes(&self) -> usize {
+        self.dead_bytes
+    }
+
+    /// Books what a change made of a segment that had `before` bytes of blocks and of dead entries.
+    #[inline]
+    fn book(&mut self, before: (usize, usize), after: (usize, usize)) {
+        self.block_bytes = self.block_bytes + after.0 - before.0;
+        self.dead_bytes = self.dead_bytes + after.1 - before.1;
     }
 
     /// Entries that fit without another split, roughly: what "capacity" means to INFO and metrics.
@@ -251,7 +267,16 @@ impl<L: Layout> Table<L> {
     pub fn find(&self, hash: u64, key: &[u8]) -> Option<Loc> {
         let segment = self.segment_ptr(hash);
         // SAFETY: as in `segment`.
-        let (bucket, slot) = unsafe { segment.as_ref() }.find::<L>(hash, key)?;
+        let (bucket, slot) = unsafe { segment.as_ref() }.find(hash, |entry| L::matches(entry, key))?;
+        Some(Loc { segment, bucket, slot })
+    }
+
+    /// Finds an entry by the hash of its key alone: of several keys with this hash, any.
+    pub fn find_hash(&self, hash: u64) -> Option<Loc> {
+        let segment = self.segment_ptr(hash);
+        // SAFETY: as in `segment`.
+        let segment_ref = unsafe { segment.as_ref() };
+        let (bucket, slot) = segment_ref.find(hash, |entry| L::hash(entry, self.seed) == hash)?;
         Some(Loc { segment, bucket, slot })
     }
 
@@ -273,7 +298,9 @@ impl<L: Layout> Table<L> {
     #[inline]
     pub fn shortened(&mut self, loc: Loc, old_len: usize, new_len: usize) {
         let loc = self.own(loc);
+        let before = self.at(loc).room();
         self.at_mut(loc).shortened(old_len, new_len);
+        self.book(before, self.at(loc).room());
     }
 
     /// Makes the location's segment exclusively ours, copying it if a clone of the table shares it. The changing
@@ -312,11 +339,11 @@ impl<L: Layout> Table<L> {
             segment = self.unshare(segment);
         }
         let at = Loc { segment, bucket: 0, slot: 0 };
-        let bytes_before = self.at(at).block_bytes();
+        let before = self.at(at).room();
         let target = self.at_mut(at);
         let placed = target.insert::<L>(hash, len, fill);
-        let bytes_after = target.block_bytes();
-        self.block_bytes = self.block_bytes + bytes_after - bytes_before;
+        let after = target.room();
+        self.book(before, after);
         match placed {
             Ok((bucket, slot)) => {
                 self.len += 1;
@@ -332,11 +359,11 @@ impl<L: Layout> Table<L> {
     /// along: `fill` copies the pointer.
     pub fn resize(&mut self, loc: Loc, len: usize, fill: impl FnOnce(&[u8], &mut [u8])) -> Result<Loc, Full> {
         let loc = self.own(loc);
-        let bytes_before = self.at(loc).block_bytes();
+        let before = self.at(loc).room();
         let target = self.at_mut(loc);
         let resized = target.resize::<L>(loc.bucket, loc.slot, len, fill);
-        let bytes_after = target.block_bytes();
-        self.block_bytes = self.block_bytes + bytes_after - bytes_before;
+        let after = target.room();
+        self.book(before, after);
         match resized {
             Ok(()) => Ok(loc),
             Err(SegmentFull) => Err(Full),
@@ -348,11 +375,11 @@ impl<L: Layout> Table<L> {
         let loc = self.own(loc);
         let seed = self.seed;
         let hash = L::hash(self.at(loc).entry(loc.bucket, loc.slot), seed);
-        let bytes_before = self.at(loc).block_bytes();
+        let before = self.at(loc).room();
         let target = self.at_mut(loc);
         target.remove::<L>(loc.bucket, loc.slot, hash);
-        let bytes_after = target.block_bytes();
-        self.block_bytes = self.block_bytes + bytes_after - bytes_before;
+        let after = target.room();
+        self.book(before, after);
         self.len -= 1;
     }
 
@@ -372,10 +399,10 @@ impl<L: Layout> Table<L> {
             self.double();
         }
         let shared = old_ref.is_shared();
-        let bytes_before = old_ref.block_bytes();
+        let before = old_ref.room();
         let (low, high) = old_ref.halves::<L>(self.seed, shared);
         // SAFETY: both were just made and are not reachable from anywhere else.
-        let bytes_after = unsafe { low.as_ref().block_bytes() + high.as_ref().block_bytes() };
+        let after = unsafe { Segment::room_of_both(low.as_ref(), high.as_ref()) };
         if shared {
             // SAFETY: we give back our count; the other holders keep the segment and what its entries own.
             unsafe { Segment::release::<L>(old) };
@@ -384,7 +411,7 @@ impl<L: Layout> Table<L> {
             // memory of the segment itself is freed.
             unsafe { Segment::free_moved(old) };
         }
-        self.block_bytes = self.block_bytes + bytes_after - bytes_before;
+        self.book(before, after);
         self.segments += 1;
         self.place(low, prefix, depth + 1);
         self.place(high, prefix | 1 << (63 - depth), depth + 1);
@@ -422,17 +449,17 @@ impl<L: Layout> Table<L> {
         if !fits {
             return false;
         }
-        let bytes_before = low_ref.block_bytes() + high_ref.block_bytes();
+        let before = Segment::room_of_both(low_ref, high_ref);
         let joined = Segment::joined::<L>(low_ref, high_ref, self.seed);
         // SAFETY: just made.
-        let bytes_after = unsafe { joined.as_ref().block_bytes() };
+        let after = unsafe { joined.as_ref().room() };
         self.place(joined, low_prefix, depth - 1);
         // SAFETY: both were exclusively ours (not shared) and `joined` moved their entries, ownership included.
         unsafe {
             Segment::free_moved(low);
             Segment::free_moved(high);
         }
-        self.block_bytes = self.block_bytes + bytes_after - bytes_before;
+        self.book(before, after);
         self.segments -= 1;
         true
     }
@@ -550,6 +577,18 @@ impl<L: Layout> Table<L> {
         unsafe { segment.as_ref() }.visit_bucket(bucket, |bucket, slot| visit(Loc { segment, bucket, slot }));
     }
 
+    /// Asks the processor to load a bucket.
+    #[inline]
+    pub fn prefetch_bucket(&self, id: SegmentId, bucket: usize) {
+        self.segment(id.0).prefetch_line(bucket);
+    }
+
+    /// Asks the processor to load all entries of a bucket. Cheap only if the bucket is cached.
+    #[inline]
+    pub fn prefetch_entries(&self, id: SegmentId, bucket: usize) {
+        self.segment(id.0).prefetch_entries(bucket);
+    }
+
     /// The segment and bucket that hold an entry.
     pub fn bucket_of(&self, loc: Loc) -> (SegmentId, usize) {
         (SegmentId(self.at(loc).prefix()), usize::from(loc.bucket))
@@ -609,11 +648,30 @@ impl<L: Layout> Table<L> {
             segment = self.unshare(segment);
         }
         let at = Loc { segment, bucket: 0, slot: 0 };
-        let before = self.at(at).block_bytes();
+        let before = self.at(at).room();
         self.at_mut(at).compact::<L>();
-        let after = self.at(at).block_bytes();
-        self.block_bytes = self.block_bytes + after - before;
-        after < before
+        let after = self.at(at).room();
+        self.book(before, after);
+        after.0 < before.0
+    }
+
+    /// Gives segment and blocks other addresses where `is_sparse` says that theirs are in a page of the allocator
+    /// that is mostly free; returns how many bytes moved. What clones share stays.
+    pub fn move_segment(&mut self, id: SegmentId, is_sparse: &dyn Fn(*const u8) -> bool) -> usize {
+        let old = self.segment_ptr(id.0);
+        let at = Loc { segment: old, bucket: 0, slot: 0 };
+        if self.at(at).is_shared() {
+            return 0;
+        }
+        let mut moved = self.at_mut(at).move_blocks(is_sparse);
+        if is_sparse(old.as_ptr().cast()) {
+            let (prefix, depth) = (self.at(at).prefix(), self.at(at).depth());
+            // SAFETY: in our directory, hence alive; not shared, so the one count is ours, and it is given up here.
+            let fresh = unsafe { Segment::moved(old) };
+            self.place(fresh, prefix, depth);
+            moved += BLOCK_LEN;
+        }
+        moved
     }
 
     /// A random entry, all being equally likely. `random` must give fresh numbers. None if the table is empty.
@@ -705,12 +763,13 @@ impl<L: Layout> Table<L> {
         for _ in 0..segments {
             let Some(&last) = self.directory.last() else { return true };
             // SAFETY: in our directory, hence alive.
-            let (count, block_bytes, depth) =
-                unsafe { (last.as_ref().count(), last.as_ref().block_bytes(), last.as_ref().depth()) };
+            let (count, (block_bytes, dead_bytes), depth) =
+                unsafe { (last.as_ref().count(), last.as_ref().room(), last.as_ref().depth()) };
             let places = 1usize << (self.depth - depth);
             self.directory.truncate(self.directory.len() - places);
             self.len -= count;
             self.block_bytes -= block_bytes;
+            self.dead_bytes -= dead_bytes;
             self.segments -= 1;
             // SAFETY: its places have just left the directory, so our count is given back exactly once.
             unsafe { Segment::release::<L>(last) };
@@ -721,7 +780,7 @@ impl<L: Layout> Table<L> {
     /// Checks every invariant of the structure: for tests and DEBUG, O(n).
     pub fn check(&self) {
         assert_eq!(self.directory.len(), 1 << self.depth);
-        let (mut len, mut segments, mut block_bytes, mut place) = (0, 0, 0, 0);
+        let (mut len, mut segments, mut block_bytes, mut dead_bytes, mut place) = (0, 0, 0, 0, 0);
         while place < self.directory.len() {
             // SAFETY: in our directory, hence alive.
             let segment = unsafe { self.directory[place].as_ref() };
@@ -730,11 +789,13 @@ impl<L: Layout> Table<L> {
             assert!(self.directory[place..place + places].iter().all(|p| *p == self.directory[place]));
             segment.check::<L>(self.seed);
             len += segment.count();
-            block_bytes += segment.block_bytes();
+            block_bytes += segment.room().0;
+            dead_bytes += segment.room().1;
             segments += 1;
             place += places;
         }
-        assert_eq!((len, segments, block_bytes), (self.len, self.segments, self.block_bytes));
+        assert_eq!((len, segments), (self.len, self.segments));
+        assert_eq!((block_bytes, dead_bytes), (self.block_bytes, self.dead_bytes));
     }
 }
 

@@ -258,6 +258,22 @@ impl Segment {
         }
     }
 
+    /// The segment at another address.
+    ///
+    /// # Safety
+    /// The caller owns the only count of `segment` and does not use the pointer afterwards.
+    pub(super) unsafe fn moved(segment: NonNull<Segment>) -> NonNull<Segment> {
+        let fresh = Segment::alloc(0, 0);
+        // SAFETY: both are allocations of this layout, distinct, and by the contract nobody else reaches either. All
+        // fields are plain bytes (the count of holders is one in both), so a byte copy is the same segment; blocks
+        // belong to the copy from here on, and the old memory is freed without them.
+        unsafe {
+            fresh.as_ptr().copy_from_nonoverlapping(segment.as_ptr(), 1);
+            dealloc(segment.as_ptr().cast(), segment_layout());
+        }
+        fresh
+    }
+
     pub(super) fn retain(&self) {
         // Relaxed: whoever adds a holder is one, and hands the new one over by means that synchronise.
         let before = self.holders.fetch_add(1, Ordering::Relaxed);
@@ -332,6 +348,14 @@ impl Segment {
             Some(last) => last * BLOCK_LEN + self.blocks[last].len(),
             None => 0,
         }
+    }
+    /// Bytes of the blocks, and of these the ones that no entry uses any more.
+    #[inline]
+    pub(super) fn room(&self) -> (usize, usize) {
+        (self.block_bytes(), self.dead as usize)
+    }
+    pub(super) fn room_of_both(one: &Segment, other: &Segment) -> (usize, usize) {
+        (one.block_bytes() + other.block_bytes(), (one.dead + other.dead) as usize)
     }
     #[inline]
     pub(super) fn note(&self) -> u64 {
@@ -432,6 +456,20 @@ impl Segment {
         }
     }
 
+    /// Asks the processor to load all entries of a bucket. Cheap only if the bucket is cached.
+    #[inline]
+    pub(super) fn prefetch_entries(&self, bucket: usize) {
+        for slot in bits(self.occupied(bucket)) {
+            prefetch(self.address(self.buckets[bucket].offsets[slot]));
+        }
+    }
+
+    /// Asks the processor to load a bucket.
+    #[inline]
+    pub(super) fn prefetch_line(&self, bucket: usize) {
+        prefetch(&raw const self.buckets[bucket]);
+    }
+
     /// The place of the n-th entry in physical order; there are more than n.
     pub(super) fn nth(&self, mut n: usize) -> (u8, u8) {
         for bucket in 0..BUCKETS {
@@ -446,8 +484,9 @@ impl Segment {
         unreachable!("a segment of {} entries ended", self.count)
     }
 
+    /// The place of the entry of this hash that is the wanted one.
     #[inline]
-    pub(super) fn find<L: Layout>(&self, hash: u64, key: &[u8]) -> Option<(u8, u8)> {
+    pub(super) fn find(&self, hash: u64, is_wanted: impl Fn(&[u8]) -> bool) -> Option<(u8, u8)> {
         // The bucket says which block to look up; asking for the first blocks' addresses (all of them if entries are
         // short) along with the bucket makes two cache misses one behind the other out of three.
         prefetch(self.blocks.as_ptr());
@@ -456,7 +495,7 @@ impl Segment {
         for _ in 0..BUCKETS {
             let bucket = &self.buckets[index];
             for slot in bits(bucket.matching(fingerprint)) {
-                if L::matches(self.entry_at(bucket.offsets[slot]), key) {
+                if is_wanted(self.entry_at(bucket.offsets[slot])) {
                     return Some((index as u8, slot as u8));
                 }
             }
@@ -686,6 +725,23 @@ impl Segment {
             // SAFETY: all entries were copied out, not referred to any more.
             unsafe { block.free() };
         }
+    }
+
+    /// Gives the blocks that `is_sparse` names another address; returns how many bytes moved.
+    pub(super) fn move_blocks(&mut self, is_sparse: &dyn Fn(*const u8) -> bool) -> usize {
+        let mut moved = 0;
+        for block in &mut self.blocks[..usize::from(self.block_count)] {
+            if is_sparse(block.start()) {
+                let fresh = Block::alloc(block.len());
+                // SAFETY: both are so many initialised bytes, and a fresh allocation overlaps nothing.
+                unsafe { fresh.start().copy_from_nonoverlapping(block.start(), block.len()) };
+                // SAFETY: alive, and replaced at once; `&mut self` excludes views of it.
+                unsafe { block.free() };
+                *block = fresh;
+                moved += fresh.len();
+            }
+        }
+        moved
     }
 
     /// Takes over the bytes of an entry of another segment, with its heat and version.

@@ -1,0 +1,736 @@
+//! Which keys go when there is no room for all.
+//!
+//! Each key has a byte of *heat* in its bucket: how often it was used, and in which epoch last. An epoch is as long
+//! as sixteen uses per key; with each one that passes, what was counted before counts half. A *hand* passes over the
+//! buckets, and of the keys in the two that it is at, the *lightest* goes: that with the fewest uses of late per byte.
+//! If even that is heavier than what went of late, the hand first looks a little further. So a value of a megabyte must be used a thousand times as often as one of a kilobyte to stay. Keys that have
+//! expired go before all others.
+//!
+//! Two more things make it resist scans and loops. New keys wait in a short *queue*, in which the hand passes them
+//! over; who leaves it is weighed against the lightest that the hand finds, and the lighter of the two goes. And who
+//! goes leaves a *ghost*, its heat and eight bits of its hash, so that a key that comes back is not new.
+//!
+//! ```text
+//! heat:   | 7..5 epoch of the last use | 4 is in the queue | 3..0 uses |
+//! ghost:  | 15..8 tag, never 0 | 7..0 heat |           four to a set
+//! ```
+//!
+//! All of it is O(1): a hit writes one byte of a line that the lookup has loaded, a victim costs a look at some
+//! sixteen entries that were asked for one victim earlier. Memory: a byte per slot that is there anyway, two to four
+//! bytes per key for ghosts, 0.1 for the queue; both only from when memory first was short. The rivals, and the
+//! figures that decided, are in `docs/eviction.md`.
+
+use std::collections::VecDeque;
+
+use damselfly_structures::keytable::TableView;
+use damselfly_structures::table::{BUCKETS, Loc, SegmentId};
+
+use crate::{Class, Db, Keyspace, UnixMs};
+
+/// Uses per key in an epoch. Longer ones tell the popular from the very popular, shorter ones follow change.
+const EPOCH_USES: u64 = 16;
+/// An epoch has at least so many uses.
+const EPOCH_USES_MIN: u64 = 1024;
+/// Epochs that the heat can tell apart.
+const EPOCHS: u8 = 8;
+const EPOCH_SHIFT: u32 = 5;
+const QUEUED: u8 = 1 << 4;
+const USES: u8 = QUEUED - 1;
+
+/// Buckets that the hand compares at a time. Two hold about sixteen keys.
+const GROUP: usize = 2;
+/// Groups that one step passes at most.
+const GROUPS_PER_STEP: usize = 8;
+/// Groups that the hand passes for one victim while all it finds is unusually heavy.
+const GROUPS_PER_VICTIM: usize = 4;
+/// How much heavier than usual is unusual: a logarithm with eight binary places, so half as heavy again.
+const UNUSUAL: i64 = 150;
+/// Segments without any candidate that one step passes at most.
+const SEGMENTS_PER_STEP: usize = 64;
+/// Of so many keys one may wait in the queue.
+const QUEUE_SHARE: usize = 100;
+/// What a key weighs beyond its bytes: it keeps values of a few bytes from being worth nearly nothing.
+const KEY_BYTES: u64 = 64;
+const GHOSTS_MIN: usize = 1024;
+const GHOSTS_PER_SET: usize = 4;
+
+/// Who may go, and who goes first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Eviction {
+    /// Nobody.
+    #[default]
+    Never,
+    /// Any key, the lightest first.
+    All,
+    /// Keys with an expiry, the lightest first.
+    Timed,
+    /// Keys with an expiry, the one that is due next first.
+    NextDue,
+}
+
+/// What one step did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Evicted {
+    /// A key went; this many bytes.
+    Freed(usize),
+    /// None was found here; there may be one further on.
+    Searching,
+    /// The hand has been everywhere and found nobody who may go.
+    Nobody,
+}
+
+/// With eight binary places.
+fn log2(weight: u64) -> i64 {
+    let whole = weight.max(1).ilog2();
+    let places = weight << (63 - whole) << 1 >> 56;
+    i64::from(whole) << 8 | places as i64
+}
+
+/// What a database knows for eviction, beside the heat of its keys.
+#[derive(Default)]
+pub(crate) struct Warmth {
+    epoch: u8,
+    /// Uses since the epoch's length was last looked at.
+    uses: u64,
+    /// New keys queue, and ghosts are kept: memory has been short.
+    is_selective: bool,
+    /// Hashes of new keys, oldest first. A key may have gone meanwhile.
+    queue: VecDeque<u64>,
+    ghosts: Vec<u16>,
+    /// The segment and bucket that the hand comes to next.
+    hand: Option<(SegmentId, usize)>,
+    /// Segments passed since somebody was found.
+    fruitless: usize,
+    /// Mean logarithm of the weight of who goes, with eight binary places.
+    usual: i64,
+}
+
+/// What the hand found.
+enum Pick {
+    Expired(Loc),
+    Victim(Loc),
+    Nobody,
+}
+
+impl Warmth {
+    fn age(&self, heat: u8) -> u8 {
+        self.epoch.wrapping_sub(heat >> EPOCH_SHIFT) & (EPOCHS - 1)
+    }
+
+    /// Uses of late, with eight binary places.
+    #[inline]
+    fn warmth(&self, heat: u8) -> u64 {
+        (u64::from(heat & USES) << 8) >> self.age(heat)
+    }
+
+    /// The heat after one more use.
+    #[inline]
+    fn used(&self, heat: u8) -> u8 {
+        let uses = (self.warmth(heat) >> 8) as u8;
+        (uses + 1).min(USES) | heat & QUEUED | self.epoch << EPOCH_SHIFT
+    }
+
+    /// The set of ghosts for a hash, and its tag there.
+    fn set(&self, hash: u64) -> (usize, u8) {
+        // Other bits than those that chose shard, segment and bucket.
+        let mixed = hash.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 20;
+        let set = (mixed >> 8) as usize & (self.ghosts.len() / GHOSTS_PER_SET - 1);
+        (set * GHOSTS_PER_SET, (mixed as u8).max(1))
+    }
+
+    fn remember(&mut self, hash: u64, heat: u8) {
+        if self.ghosts.is_empty() {
+            return;
+        }
+        let (first, tag) = self.set(hash);
+        let coldest = (first..first + GHOSTS_PER_SET)
+            .min_by_key(|&at| {
+                let ghost = self.ghosts[at];
+                if (ghost >> 8) as u8 == tag { 0 } else { 1 + self.warmth(ghost as u8) }
+            })
+            .expect("a set has places");
+        self.ghosts[coldest] = u16::from(tag) << 8 | u16::from(heat & !QUEUED);
+    }
+
+    fn recall(&mut self, hash: u64) -> Option<u8> {
+        if self.ghosts.is_empty() {
+            return None;
+        }
+        let (first, tag) = self.set(hash);
+        let ghost = self.ghosts[first..first + GHOSTS_PER_SET]
+            .iter_mut()
+            .find(|ghost| (**ghost >> 8) as u8 == tag)?;
+        Some(std::mem::take(ghost) as u8)
+    }
+
+    /// As many ghosts as keys, or up to twice as many.
+    fn fit_ghosts(&mut self, keys: usize) {
+        let len = self.ghosts.len();
+        if keys > len {
+            let wanted = keys.next_power_of_two().max(GHOSTS_MIN);
+            if len == 0 {
+                self.ghosts = vec![0; wanted];
+            } else {
+                // A set's number gets more bits: its ghosts are copied to all places that it may be at from now on.
+                self.ghosts = self.ghosts.repeat(wanted / len);
+            }
+        } else if len > GHOSTS_MIN && keys < len / 4 {
+            self.ghosts.truncate(len / 2);
+            self.ghosts.shrink_to_fit();
+        }
+    }
+
+    pub(crate) fn heap_bytes(&self) -> usize {
+        self.ghosts.capacity() * size_of::<u16>() + self.queue.capacity() * size_of::<u64>()
+    }
+}
+
+impl Db {
+    /// Notes that the key at a location is used.
+    #[inline]
+    pub(crate) fn touch(&mut self, loc: Loc) {
+        let heat = self.table.raw().heat(loc);
+        let used = self.warmth.used(heat);
+        self.warmth.uses += 1;
+        // The line of a key that is always hot is not written over and over.
+        if used != heat {
+            self.table.set_heat(loc, used);
+        }
+    }
+
+    /// Notes that a key has come into being.
+    #[inline]
+    pub(crate) fn born(&mut self, hash: u64, loc: Loc) {
+        self.warmth.uses += 1;
+        let mut heat = 1 | self.warmth.epoch << EPOCH_SHIFT;
+        if self.warmth.is_selective {
+            heat = self.born_again(hash);
+        }
+        self.table.set_heat(loc, heat);
+    }
+
+    #[cold]
+    fn born_again(&mut self, hash: u64) -> u8 {
+        self.warmth.fit_ghosts(self.table.len());
+        let past = self.warmth.recall(hash).unwrap_or(self.warmth.epoch << EPOCH_SHIFT);
+        if self.warmth.queue.len() > 2 * self.table.len() / QUEUE_SHARE {
+            self.leave_queue();
+        }
+        self.warmth.queue.push_back(hash);
+        self.warmth.used(past) | QUEUED
+    }
+
+    /// Takes the oldest from the queue of new keys, if it is still there.
+    fn leave_queue(&mut self) -> Option<Loc> {
+        let hash = self.warmth.queue.pop_front()?;
+        if self.warmth.queue.capacity() > 64 && self.warmth.queue.len() < self.warmth.queue.capacity() / 4 {
+            self.warmth.queue.shrink_to(self.warmth.queue.len() * 2);
+        }
+        let loc = self.table.find_hash(hash)?;
+        let heat = self.table.raw().heat(loc);
+        self.table.set_heat(loc, heat & !QUEUED);
+        Some(loc)
+    }
+
+    /// What a key is worth per byte.
+    fn weight(&self, loc: Loc, rule: Eviction) -> u64 {
+        if rule == Eviction::NextDue {
+            return self.expire_at(loc).unwrap_or(UnixMs::MAX);
+        }
+        let warmth = self.warmth.warmth(self.table.raw().heat(loc));
+        ((warmth + 1) << 32) / (self.entry_bytes(loc) as u64 + KEY_BYTES)
+    }
+
+    fn may_go(&self, loc: Loc, rule: Eviction) -> bool {
+        !self.is_sticky(loc) && (rule == Eviction::All || self.expire_at(loc).is_some())
+    }
+
+    /// Moves the hand over one group. What has expired by `now` goes first; `is_spared` are keys that somebody holds.
+    fn pass(&mut self, rule: Eviction, now: UnixMs, is_spared: &dyn Fn(u64) -> bool) -> Pick {
+        let view = self.table.raw();
+        let (segment, bucket) = self.warmth.hand.unwrap_or((view.first_segment(), 0));
+        let (mut expired, mut lightest) = (None, None);
+        let mut old = Vec::new();
+        if rule == Eviction::All || view.note(segment) != u64::MAX {
+            for bucket in bucket..(bucket + GROUP).min(BUCKETS) {
+                view.visit_bucket(segment, bucket, |loc| {
+                    if self.expire_at(loc).is_some_and(|at| at <= now) {
+                        expired = Some(loc);
+                        return;
+                    }
+                    let heat = view.heat(loc);
+                    if heat & QUEUED != 0 || !self.may_go(loc, rule) {
+                        return;
+                    }
+                    if self.warmth.age(heat) == EPOCHS - 1 {
+                        old.push(loc);
+                    }
+                    let weight = self.weight(loc, rule);
+                    if lightest.is_none_or(|(other, _)| weight < other) {
+                        lightest = Some((weight, loc));
+                    }
+                });
+            }
+            self.warmth.hand = Some((segment, bucket + GROUP));
+        } else {
+            self.warmth.hand = Some((segment, BUCKETS));
+        }
+        for loc in old {
+            // Before the epoch's number comes round again: as old as can be, and used no more.
+            self.table.set_heat(loc, self.warmth.epoch.wrapping_sub(EPOCHS - 2) << EPOCH_SHIFT);
+        }
+        if let Some((at, bucket)) = self.warmth.hand
+            && bucket >= BUCKETS
+        {
+            let view = self.table.raw();
+            self.warmth.hand = view.next_segment(at).map(|next| (next, 0));
+            self.warmth.fruitless += 1;
+        }
+        self.prefetch_group();
+        if let Some(loc) = expired {
+            return Pick::Expired(loc);
+        }
+        match lightest {
+            Some((_, loc)) if !is_spared(self.table.hash(self.table.key(loc))) => Pick::Victim(loc),
+            _ => Pick::Nobody,
+        }
+    }
+
+    /// Asks for what the next pass looks at, and for the buckets of the one behind it.
+    fn prefetch_group(&self) {
+        let Some((segment, bucket)) = self.warmth.hand else { return };
+        let view = self.table.raw();
+        for bucket in bucket..(bucket + GROUP).min(BUCKETS) {
+            view.prefetch_entries(segment, bucket);
+        }
+        for bucket in (bucket + GROUP).min(BUCKETS)..(bucket + 2 * GROUP).min(BUCKETS) {
+            view.prefetch_bucket(segment, bucket);
+        }
+    }
+
+    /// Looks for who goes next, a bounded number of groups on.
+    fn pick(&mut self, rule: Eviction, now: UnixMs, is_spared: &dyn Fn(u64) -> bool) -> Pick {
+        let is_last_resort = self.warmth.fruitless > self.table.raw().segments();
+        let is_long = is_last_resort || self.warmth.queue.len() > self.table.len() / QUEUE_SHARE;
+        let new = if is_long { self.leave_queue() } else { None };
+        if let Some(loc) = new
+            && self.expire_at(loc).is_some_and(|at| at <= now)
+        {
+            return Pick::Expired(loc);
+        }
+        let new =
+            new.filter(|&loc| self.may_go(loc, rule) && !is_spared(self.table.hash(self.table.key(loc))));
+        let old = match self.lightest(rule, now, is_spared) {
+            Pick::Victim(old) => old,
+            Pick::Nobody => return new.map_or(Pick::Nobody, Pick::Victim),
+            expired => return expired,
+        };
+        match new {
+            Some(new) if self.weight(new, rule) <= self.weight(old, rule) => Pick::Victim(new),
+            _ => Pick::Victim(old),
+        }
+    }
+
+    /// Moves the hand on until it finds somebody who may go and is not unusually heavy, a bounded way.
+    fn lightest(&mut self, rule: Eviction, now: UnixMs, is_spared: &dyn Fn(u64) -> bool) -> Pick {
+        let (mut lightest, mut groups) = (None, 0);
+        for _ in 0..SEGMENTS_PER_STEP {
+            let before = self.warmth.fruitless;
+            match self.pass(rule, now, is_spared) {
+                Pick::Nobody => {}
+                Pick::Victim(loc) => {
+                    self.warmth.fruitless = 0;
+                    let weight = self.weight(loc, rule);
+                    if lightest.is_none_or(|(other, _)| weight < other) {
+                        lightest = Some((weight, loc));
+                    }
+                }
+                expired => {
+                    self.warmth.fruitless = 0;
+                    return expired;
+                }
+            }
+            groups += usize::from(self.warmth.fruitless == before || lightest.is_some());
+            let enough = match lightest {
+                Some((weight, _)) => {
+                    groups >= GROUPS_PER_VICTIM || log2(weight) <= self.warmth.usual + UNUSUAL
+                }
+                None => groups >= GROUPS_PER_STEP,
+            };
+            if enough {
+                break;
+            }
+        }
+        let Some((weight, loc)) = lightest else { return Pick::Nobody };
+        self.warmth.usual += (log2(weight) - self.warmth.usual) >> 4;
+        Pick::Victim(loc)
+    }
+
+    /// Whether the hand has been everywhere since it last found anybody, and nobody waits in the queue.
+    fn is_searched(&self) -> bool {
+        self.warmth.queue.is_empty() && self.warmth.fruitless > self.table.raw().segments()
+    }
+
+    /// How often a key was used of late, 0 to 15: each epoch that has passed since halves it.
+    pub fn frequency(&self, loc: Loc) -> u8 {
+        (self.warmth.warmth(self.table.raw().heat(loc)) >> 8) as u8
+    }
+
+    /// Epochs that have passed since a key was used.
+    fn epochs_idle(&self, loc: Loc) -> usize {
+        usize::from(self.warmth.age(self.table.raw().heat(loc)))
+    }
+
+    pub(crate) fn set_epoch(&mut self, epoch: u8) {
+        self.warmth.epoch = epoch;
+    }
+
+    pub(crate) fn set_selective(&mut self) {
+        self.warmth.is_selective = true;
+    }
+}
+
+/// The clock by which keys age.
+#[derive(Default)]
+pub(crate) struct Epochs {
+    /// The present one.
+    pub(crate) now: u8,
+    /// Uses in it, up to the last look.
+    uses: u64,
+    /// When each began, by its number.
+    began: [UnixMs; EPOCHS as usize],
+    /// Memory has been short.
+    pub(crate) is_selective: bool,
+    /// The database whose hand moves.
+    db: usize,
+    /// Databases in which nobody was found, one behind the other.
+    barren: usize,
+    /// How many keys there were then, of those that might go.
+    searched: usize,
+}
+
+impl Keyspace {
+    /// Begins a new epoch when the present one has lasted long enough. To be called now and then.
+    pub fn keep_epochs(&mut self) {
+        let mut keys = 0;
+        for db in self.dbs.iter_mut().flatten() {
+            self.epochs.uses += std::mem::take(&mut db.warmth.uses);
+            keys += db.len() as u64;
+        }
+        if self.epochs.uses >= (keys * EPOCH_USES).max(EPOCH_USES_MIN) {
+            self.epochs.uses = 0;
+            self.epochs.now = (self.epochs.now + 1) % EPOCHS;
+            self.epochs.began[usize::from(self.epochs.now)] = self.now;
+            for db in self.dbs.iter_mut().flatten() {
+                db.set_epoch(self.epochs.now);
+            }
+        }
+    }
+
+    /// Memory is getting short: from now on new keys queue and keys that go are remembered.
+    pub fn be_selective(&mut self) {
+        if !self.epochs.is_selective {
+            self.epochs.is_selective = true;
+            self.dbs.iter_mut().flatten().for_each(|db| db.set_selective());
+        }
+    }
+
+    /// For how long a key has not been used, as far as is known: since the end of the epoch in which it last was.
+    pub fn idle_ms(&self, db: usize, loc: Loc) -> UnixMs {
+        match self.table(db).epochs_idle(loc) {
+            0 => 0,
+            epochs => {
+                let next = self.epochs.now.wrapping_sub(epochs as u8 - 1) % EPOCHS;
+                self.now.saturating_sub(self.epochs.began[usize::from(next)])
+            }
+        }
+    }
+
+    /// Makes room: removes one key, or looks further for one. `is_spared` says of a database and a hash that the
+    /// key must stay for now.
+    pub fn evict(&mut self, rule: Eviction, is_spared: &dyn Fn(usize, u64) -> bool) -> Evicted {
+        if rule == Eviction::Never {
+            return Evicted::Nobody;
+        }
+        if self.epochs.barren > 0 && self.candidates(rule) > self.epochs.searched {
+            self.epochs.barren = 0;
+            self.dbs.iter_mut().flatten().for_each(|db| db.warmth.fruitless = 0);
+        }
+        let (at, now) = (self.epochs.db, self.now);
+        let round_before = self.dbs[at].as_deref().and_then(|db| db.warmth.hand);
+        let pick = match self.dbs[at].as_deref_mut().filter(|db| !db.is_empty()) {
+            Some(db) => db.pick(rule, now, &|hash| is_spared(at, hash)),
+            None => Pick::Nobody,
+        };
+        let evicted = match pick {
+            Pick::Expired(loc) if self.active_expire => {
+                let bytes = self.table(at).entry_bytes(loc);
+                self.expire(at, loc);
+                Evicted::Freed(bytes)
+            }
+            Pick::Expired(_) | Pick::Nobody => Evicted::Searching,
+            Pick::Victim(loc) => {
+                let bytes = self.table(at).entry_bytes(loc);
+                self.evict_at(at, loc);
+                Evicted::Freed(bytes)
+            }
+        };
+        let table = self.dbs[at].as_deref();
+        // The hands of the databases move in turn, each once round.
+        let round_ended =
+            table.is_none_or(|db| db.is_empty() || db.warmth.hand.is_none() && round_before.is_some());
+        match evicted {
+            Evicted::Freed(_) => self.epochs.barren = 0,
+            _ if table.is_none_or(|db| db.is_empty() || db.is_searched()) => {
+                self.epochs.barren += 1;
+                self.epochs.searched = self.candidates(rule);
+            }
+            _ => {}
+        }
+        if round_ended || self.epochs.barren > 0 {
+            self.epochs.db = (at + 1) % self.dbs.len();
+        }
+        if self.epochs.barren > self.dbs.len() { Evicted::Nobody } else { evicted }
+    }
+
+    /// Keys that might go if they are not exempt.
+    fn candidates(&self, rule: Eviction) -> usize {
+        let dbs = self.dbs.iter().flatten();
+        if rule == Eviction::All { dbs.map(|db| db.len()).sum() } else { dbs.map(|db| db.expires()).sum() }
+    }
+
+    fn evict_at(&mut self, db: usize, loc: Loc) {
+        let table = self.dbs[db].as_deref_mut().expect("a database with a key exists");
+        let heat = table.table.raw().heat(loc);
+        let hash = table.table.hash(table.key(loc));
+        table.warmth.remember(hash, heat);
+        if self.observed {
+            let key = self.table(db).key(loc).to_vec();
+            self.note(db, &key, Class::Evicted, "evicted");
+        }
+        self.stats.evicted += 1;
+        self.stats.mutations += 1;
+        self.remove_at(db, loc);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::values::PackLimits;
+    use crate::values::hash::{Hash, Rules};
+    use crate::{Expiry, Options};
+
+    fn keyspace() -> Keyspace {
+        let mut keyspace = Keyspace::new(&Options { databases: 3, hash_seed: 5, random_seed: 6 });
+        keyspace.now = 1_000_000;
+        keyspace
+    }
+
+    fn nobody(_: usize, _: u64) -> bool {
+        false
+    }
+
+    /// Evicts until so many bytes are free or nobody is left; how many keys went.
+    fn evict_bytes(keyspace: &mut Keyspace, rule: Eviction, bytes: usize) -> u64 {
+        let (before, mut freed, mut steps) = (keyspace.stats.evicted, 0, 0);
+        while freed < bytes {
+            match keyspace.evict(rule, &nobody) {
+                Evicted::Freed(bytes) => freed += bytes,
+                Evicted::Searching => {}
+                Evicted::Nobody => break,
+            }
+            steps += 1;
+            assert!(steps < 1_000_000, "nobody is found and nobody says so");
+        }
+        keyspace.stats.evicted - before
+    }
+
+    /// The hand finds everybody who may go, in all databases, and says when there is nobody left; who may not go
+    /// stays.
+    #[test]
+    fn all_but_the_exempt() {
+        for (rule, selective) in [
+            (Eviction::All, false),
+            (Eviction::All, true),
+            (Eviction::Timed, true),
+            (Eviction::NextDue, false),
+        ] {
+            let mut keyspace = keyspace();
+            if selective {
+                keyspace.be_selective();
+            }
+            let mut stay = 0;
+            for n in 0..30_000usize {
+                let (db, key) = (n % 2 * 2, format!("key:{n}"));
+                let expiry = if n % 3 == 0 { Expiry::At(2_000_000) } else { Expiry::Never };
+                keyspace.set_string(db, key.as_bytes(), b"some value", expiry);
+                let loc = keyspace.find(db, key.as_bytes()).expect("stored");
+                keyspace.table_mut(db).set_sticky(loc, n % 5 == 0);
+                let goes = n % 5 != 0 && (rule == Eviction::All || n % 3 == 0);
+                stay += usize::from(!goes);
+            }
+            assert_eq!(evict_bytes(&mut keyspace, Eviction::Never, usize::MAX), 0);
+            let gone = evict_bytes(&mut keyspace, rule, usize::MAX);
+            assert_eq!((keyspace.len(0) + keyspace.len(2), gone as usize), (stay, 30_000 - stay), "{rule:?}");
+            keyspace.check();
+            keyspace.set_string(1, b"another", b"value", Expiry::At(2_000_000));
+            assert_eq!(evict_bytes(&mut keyspace, rule, usize::MAX), 1);
+        }
+    }
+
+    /// Keys that are used stay while twenty times as many come and go that are used once, queue or not.
+    #[test]
+    fn the_used_stay() {
+        for selective in [false, true] {
+            let mut keyspace = keyspace();
+            if selective {
+                keyspace.be_selective();
+            }
+            let hot = |n: usize| format!("hot:{n}").into_bytes();
+            for n in 0..1000 {
+                keyspace.set_string(0, &hot(n), b"value", Expiry::Never);
+            }
+            for n in 0..40_000usize {
+                keyspace.read(0, &hot(n % 1000));
+                keyspace.set_string(0, format!("cold:{n}").as_bytes(), b"value", Expiry::Never);
+                keyspace.keep_epochs();
+                while keyspace.len(0) > 2000 {
+                    keyspace.evict(Eviction::All, &nobody);
+                }
+            }
+            let kept = (0..1000).filter(|&n| keyspace.find(0, &hot(n)).is_some()).count();
+            assert!(kept >= 990, "{kept} of 1000 were kept, selective {selective}");
+            keyspace.check();
+        }
+    }
+
+    /// Of keys used alike, the big go first, inside a table or out, strings or collections; and bytes are counted
+    /// right.
+    #[test]
+    fn the_big_go_first() {
+        let mut keyspace = keyspace();
+        let rules = Rules { now: 0, seed: 5, limits: PackLimits::default() };
+        for n in 0..4000usize {
+            let key = format!("key:{n}").into_bytes();
+            match n % 8 {
+                0 => keyspace.set_string(0, &key, &[b'x'; 10_000], Expiry::Never),
+                1 => {
+                    let edit = keyspace.edit_or_new(0, &key, |hash: &mut Hash| {
+                        for field in 0..300u32 {
+                            hash.set(&rules, &field.to_le_bytes(), b"0123456789abcdef", Expiry::Never);
+                        }
+                    });
+                    assert!(edit.is_ok());
+                }
+                _ => keyspace.set_string(0, &key, b"small", Expiry::Never),
+            }
+        }
+        let before = keyspace.heap_bytes() - keyspace.dead_bytes();
+        let mut freed = 0;
+        for _ in 0..500 {
+            if let Evicted::Freed(bytes) = keyspace.evict(Eviction::All, &nobody) {
+                freed += bytes;
+            }
+            while keyspace.free_some() {}
+        }
+        let big = (0..4000).filter(|n| n % 8 < 2);
+        let kept = big.filter(|n| keyspace.find(0, format!("key:{n}").as_bytes()).is_some()).count();
+        assert!(kept <= 550, "{kept} of 1000 big ones are left after 500 went");
+        let gone = before - (keyspace.heap_bytes() - keyspace.dead_bytes());
+        assert!(gone.abs_diff(freed) < freed / 20, "said {freed}, freed {gone}");
+        keyspace.check();
+    }
+
+    /// What has expired goes before what has not, and as expired, not as evicted.
+    #[test]
+    fn the_expired_go_first() {
+        let mut keyspace = keyspace();
+        keyspace.observed = true;
+        for n in 0..2000u64 {
+            let expiry = if n % 4 == 0 { Expiry::At(1_000_500) } else { Expiry::Never };
+            keyspace.set_string(0, format!("key:{n}").as_bytes(), b"value", expiry);
+        }
+        keyspace.now = 1_000_500;
+        for _ in 0..90 {
+            keyspace.evict(Eviction::All, &nobody);
+        }
+        assert!(keyspace.stats.expired >= 80, "{:?}", keyspace.stats);
+        let events = keyspace.take_events();
+        let expired = events.iter().filter(|event| event.class == Class::Expired).count() as u64;
+        let evicted = events.iter().filter(|event| event.class == Class::Evicted).count() as u64;
+        assert_eq!((expired, evicted), (keyspace.stats.expired, keyspace.stats.evicted));
+        keyspace.active_expire = false;
+        let expired = keyspace.stats.expired;
+        evict_bytes(&mut keyspace, Eviction::Timed, usize::MAX);
+        assert_eq!(keyspace.stats.expired, expired, "a keyspace that may not expire keys does not");
+    }
+
+    /// A key that somebody holds stays, however light.
+    #[test]
+    fn the_held_stay() {
+        let mut keyspace = keyspace();
+        for n in 0..100 {
+            keyspace.set_string(1, format!("key:{n}").as_bytes(), b"value", Expiry::Never);
+        }
+        let held = keyspace.hash(b"key:7");
+        for _ in 0..10_000 {
+            keyspace.evict(Eviction::All, &|db, hash| db == 1 && hash == held);
+        }
+        assert!(keyspace.find(1, b"key:7").is_some());
+        assert!(keyspace.len(1) < 20, "groups with a held key give up the others in time");
+    }
+
+    /// A key's frequency halves with each epoch and its idle time begins with the end of its last one; seven epochs
+    /// later it still counts as old, if a hand has passed.
+    #[test]
+    fn ages() {
+        let mut keyspace = keyspace();
+        keyspace.set_string(0, b"old", b"value", Expiry::Never);
+        keyspace.set_string(0, b"used", b"value", Expiry::Never);
+        let mut frequencies = Vec::new();
+        for _ in 0..10 {
+            keyspace.read(0, b"old");
+        }
+        for _ in 0..20 {
+            let loc = keyspace.find(0, b"old").expect("there");
+            frequencies.push((keyspace.table(0).frequency(loc), keyspace.idle_ms(0, loc)));
+            for _ in 0..EPOCH_USES_MIN {
+                keyspace.now += 1;
+                keyspace.read(0, b"used");
+            }
+            keyspace.keep_epochs();
+            // Held, so that the hand passes and nobody goes.
+            for _ in 0..60 {
+                keyspace.evict(Eviction::All, &|_, _| true);
+            }
+        }
+        assert_eq!(frequencies[..5], [(11, 0), (5, 0), (2, 1024), (1, 2048), (0, 3072)]);
+        assert!(frequencies[5..].iter().all(|(frequency, idle)| *frequency == 0 && *idle > 3072));
+    }
+
+    /// Ghosts: who went hot comes back hot, and a table that shrinks gives their memory back.
+    #[test]
+    fn ghosts() {
+        let mut keyspace = keyspace();
+        keyspace.be_selective();
+        for n in 0..20_000 {
+            keyspace.set_string(0, format!("key:{n}").as_bytes(), b"value", Expiry::Never);
+        }
+        for _ in 0..8 {
+            keyspace.read(0, b"key:77");
+        }
+        let most = keyspace.table(0).warmth.heap_bytes();
+        let loc = keyspace.find(0, b"key:77").expect("there");
+        keyspace.evict_at(0, loc);
+        keyspace.set_string(0, b"key:77", b"value", Expiry::Never);
+        let loc = keyspace.find(0, b"key:77").expect("there");
+        assert_eq!(keyspace.table(0).frequency(loc), 10);
+        evict_bytes(&mut keyspace, Eviction::All, 1_000_000);
+        for n in 0..2000 {
+            keyspace.set_string(0, format!("key:{}", n % 20).as_bytes(), b"value", Expiry::Never);
+            keyspace.remove(0, format!("key:{}", n % 20).as_bytes());
+        }
+        assert!(keyspace.table(0).warmth.heap_bytes() < most / 4);
+    }
+}
