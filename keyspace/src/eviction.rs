@@ -1,7 +1,7 @@
 //! Which keys go when there is no room for all.
 //!
 //! Each key has a byte of *heat* in its bucket: how often it was used, and in which epoch last. An epoch is as long
-//! as sixteen uses per key; with each one that passes, what was counted before counts half. A *hand* passes over the
+//! as twenty uses per key; with each one that passes, what was counted before counts half. A *hand* passes over the
 //! buckets, and of the keys in the two that it is at, the *lightest* goes: that with the fewest uses of late per byte.
 //! If even that is heavier than what went of late, the hand first looks a little further. So a value of a megabyte must be used a thousand times as often as one of a kilobyte to stay. Keys that have
 //! expired go before all others.
@@ -28,7 +28,7 @@ use damselfly_structures::table::{BUCKETS, Loc, SegmentId};
 use crate::{Class, Db, Keyspace, UnixMs};
 
 /// Uses per key in an epoch. Longer ones tell the popular from the very popular, shorter ones follow change.
-const EPOCH_USES: u64 = 16;
+const EPOCH_USES: u64 = 20;
 /// An epoch has at least so many uses.
 const EPOCH_USES_MIN: u64 = 1024;
 /// Epochs that the heat can tell apart.

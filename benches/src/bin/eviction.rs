@@ -829,7 +829,7 @@ type Make = Box<dyn Fn(&Trace) -> Box<dyn Policy>>;
 
 fn policies() -> Vec<(&'static str, Make)> {
     let heat = |knobs: Knobs| -> Make { Box::new(move |trace| Box::new(Heat::new(trace, knobs))) };
-    let base = Knobs { group: 2, passes: 4, epoch: 16, ghosts: true, queue: 1, sized: 2 };
+    let base = Knobs { group: 2, passes: 4, epoch: 20, ghosts: true, queue: 1, sized: 2 };
     vec![
         ("redis lru", Box::new(|trace| Box::new(Redis::new(trace, false)))),
         ("redis lfu", Box::new(|trace| Box::new(Redis::new(trace, true)))),
@@ -843,7 +843,7 @@ fn policies() -> Vec<(&'static str, Make)> {
         ("heat, no ghosts", heat(Knobs { ghosts: false, ..base })),
         ("heat, root of size", heat(Knobs { sized: 1, ..base })),
         ("heat, no size", heat(Knobs { sized: 0, ..base })),
-        ("heat, epoch 8", heat(Knobs { epoch: 8, ..base })),
+        ("heat, epoch 16", heat(Knobs { epoch: 16, ..base })),
         ("heat, epoch 24", heat(Knobs { epoch: 24, ..base })),
         ("heat, one bucket", heat(Knobs { group: 1, ..base })),
         ("heat, one pass", heat(Knobs { passes: 1, ..base })),
