@@ -168,12 +168,11 @@ impl Warmth {
         let len = self.ghosts.len();
         if keys > len {
             let wanted = keys.next_power_of_two().max(GHOSTS_MIN);
-            if len == 0 {
-                self.ghosts = vec![0; wanted];
-            } else {
+            self.ghosts = match wanted.checked_div(len) {
+                None => vec![0; wanted],
                 // A set's number gets more bits: its ghosts are copied to all places that it may be at from now on.
-                self.ghosts = self.ghosts.repeat(wanted / len);
-            }
+                Some(times) => self.ghosts.repeat(times),
+            };
         } else if len > GHOSTS_MIN && keys < len / 4 {
             self.ghosts.truncate(len / 2);
             self.ghosts.shrink_to_fit();

@@ -647,7 +647,7 @@ impl Heat {
 
     fn ghost_places(&self, key: u32) -> (std::ops::Range<usize>, u8) {
         let hash = mix(key);
-        let at = (hash >> 32) as usize % self.ghosts.len() & !3;
+        let at = ((hash >> 32) as usize % self.ghosts.len()) & !3;
         (at..at + 4, (hash as u8).max(1))
     }
 
