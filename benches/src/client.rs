@@ -52,6 +52,17 @@ impl Connection {
         self.stream.write_all(bytes)
     }
 
+    /// Sends as much as the socket takes at once; returns how much that is.
+    pub fn send_some(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.stream.set_nonblocking(true)?;
+        let sent = match self.stream.write(bytes) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
+            sent => sent,
+        };
+        self.stream.set_nonblocking(false)?;
+        sent
+    }
+
     /// Waits for one reply; an error reply is returned as a frame, not as `Err`.
     pub fn receive(&mut self) -> Result<OwnedFrame, Failure> {
         loop {

@@ -20,6 +20,7 @@ pub mod rows;
 pub mod run;
 pub mod server;
 pub mod sys;
+pub mod traces;
 pub mod workloads;
 
 use std::fmt;

@@ -285,9 +285,9 @@ fn object(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
         "ENCODING <key>",
         "    The form in which the value is kept.",
         "FREQ <key>",
-        "    How often the key is used; not counted, so 0 with an LFU policy and an error without.",
+        "    How often the key was used of late, 0 to 15; only with an LFU policy.",
         "IDLETIME <key>",
-        "    Seconds since the key was used; not measured, so always 0.",
+        "    Seconds for which the key was not used, at least; 0 if it was used lately.",
         "REFCOUNT <key>",
         "    How many keys share the value: always 1.",
         "HELP",
@@ -317,7 +317,8 @@ fn object(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
         b"refcount" => cx.out.int(1),
         b"idletime" if cx.env.lfu => return Err(NO_IDLE_TIMES),
         b"freq" if !cx.env.lfu => return Err(NO_FREQUENCIES),
-        _ => cx.out.int(0),
+        b"freq" => cx.out.int(i64::from(cx.ks.table(cx.db).frequency(loc))),
+        _ => cx.out.int((cx.ks.idle_ms(cx.db, loc) / 1000) as i64),
     }
     Ok(())
 }

@@ -171,14 +171,13 @@ Threads {
     - dynamic_hz YesNo, "yes" Settable Ignored "";
 }
 Memory {
-    - maxmemory Bytes(0, BYTES), "0" Settable NotYet
-        "Bytes of data to hold; 0 at start: 80 % of what is available.";
-    - maxmemory_policy Choice(POLICIES), "noeviction" Settable NotYet
+    - maxmemory Bytes(0, BYTES), "0" Settable Used
+        "Bytes of memory to use, as the kernel counts them; 0 at start: 80 % of what is available.";
+    - maxmemory_policy Choice(POLICIES), "noeviction" Settable Used
         "What is evicted when memory is full. With --cache_mode it starts as allkeys-lru.";
-    - maxmemory_samples Int(1, I32), "5" Settable NotYet "Keys compared for one eviction.";
-    _ cache_mode Bool, "false" Fixed NotYet "Evict instead of refusing writes when memory is full.";
-    _ rss_oom_deny_ratio Float, "1.25" Settable NotYet
-        "Refuse writes when the process is larger than maxmemory times this; negative: never.";
+    - maxmemory_samples Int(1, I32), "5" Settable Ignored "";
+    _ cache_mode Bool, "false" Fixed Used "Evict instead of refusing writes when memory is full.";
+    _ rss_oom_deny_ratio Float, "1.25" Settable Ignored "";
     - databases [dbnum] Int(1, 1024), "16" Fixed Used "Databases SELECT can choose from.";
     _ keys_output_limit Int(0, U32), "8192" Fixed Used "Most keys KEYS returns; 0: no limit.";
     - active_expire_effort Int(1, 10), "1" Settable Used "How much of a tick goes into finding expired keys.";

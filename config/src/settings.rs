@@ -354,12 +354,8 @@ getters! {
     managed_service_info: bool;
     /// Background ticks per second.
     hz: u32;
-    /// Bytes of data to hold; 0 until the server has worked it out.
+    /// Bytes of memory to use; 0 is no limit, and at start until the server has worked it out.
     maxmemory: u64;
-    /// Keys compared for one eviction.
-    maxmemory_samples: u32;
-    /// Refuse writes when RSS is above maxmemory times this; negative: never.
-    rss_oom_deny_ratio: f64;
     /// 1 to 10: how much of a tick goes into finding expired keys.
     active_expire_effort: u32;
     /// Most fields of a flat hash.

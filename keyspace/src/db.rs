@@ -111,6 +111,11 @@ impl Db {
         self.table.heap_bytes() + self.object_bytes.iter().sum::<usize>() + self.warmth.heap_bytes()
     }
 
+    /// Of these, what is remembered for eviction.
+    pub fn eviction_bytes(&self) -> usize {
+        self.warmth.heap_bytes()
+    }
+
     /// Of these, what removed entries left behind in the table, to be won back by tidying.
     pub fn dead_bytes(&self) -> usize {
         self.table.dead_bytes()

@@ -507,7 +507,7 @@ impl Keyspace {
             let key = self.table(db).key(loc).to_vec();
             self.note(db, &key, Class::Evicted, "evicted");
         }
-        self.stats.evicted += 1;
+        self.db_stats[db].evicted += 1;
         self.stats.mutations += 1;
         self.remove_at(db, loc);
     }
@@ -518,7 +518,7 @@ mod tests {
     use super::*;
     use crate::values::PackLimits;
     use crate::values::hash::{Hash, Rules};
-    use crate::{Expiry, Options};
+    use crate::{DbStats, Expiry, Options};
 
     fn keyspace() -> Keyspace {
         let mut keyspace = Keyspace::new(&Options { databases: 3, hash_seed: 5, random_seed: 6 });
@@ -530,9 +530,15 @@ mod tests {
         false
     }
 
+    fn counted(keyspace: &Keyspace) -> DbStats {
+        let mut sum = DbStats::default();
+        keyspace.db_stats.iter().for_each(|stats| sum.add(stats));
+        sum
+    }
+
     /// Evicts until so many bytes are free or nobody is left; how many keys went.
     fn evict_bytes(keyspace: &mut Keyspace, rule: Eviction, bytes: usize) -> u64 {
-        let (before, mut freed, mut steps) = (keyspace.stats.evicted, 0, 0);
+        let (before, mut freed, mut steps) = (counted(keyspace).evicted, 0, 0);
         while freed < bytes {
             match keyspace.evict(rule, &nobody) {
                 Evicted::Freed(bytes) => freed += bytes,
@@ -542,7 +548,7 @@ mod tests {
             steps += 1;
             assert!(steps < 1_000_000, "nobody is found and nobody says so");
         }
-        keyspace.stats.evicted - before
+        counted(keyspace).evicted - before
     }
 
     /// The hand finds everybody who may go, in all databases, and says when there is nobody left; who may not go
@@ -654,15 +660,16 @@ mod tests {
         for _ in 0..90 {
             keyspace.evict(Eviction::All, &nobody);
         }
-        assert!(keyspace.stats.expired >= 80, "{:?}", keyspace.stats);
+        let stats = counted(&keyspace);
+        assert!(stats.expired >= 80, "{stats:?}");
         let events = keyspace.take_events();
         let expired = events.iter().filter(|event| event.class == Class::Expired).count() as u64;
         let evicted = events.iter().filter(|event| event.class == Class::Evicted).count() as u64;
-        assert_eq!((expired, evicted), (keyspace.stats.expired, keyspace.stats.evicted));
+        assert_eq!((expired, evicted), (stats.expired, stats.evicted));
         keyspace.active_expire = false;
-        let expired = keyspace.stats.expired;
+        let expired = stats.expired;
         evict_bytes(&mut keyspace, Eviction::Timed, usize::MAX);
-        assert_eq!(keyspace.stats.expired, expired, "a keyspace that may not expire keys does not");
+        assert_eq!(counted(&keyspace).expired, expired, "a keyspace that may not expire keys does not");
     }
 
     /// A key that somebody holds stays, however light.

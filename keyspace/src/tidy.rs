@@ -33,7 +33,10 @@ impl Db {
     /// Tidies one segment; returns how many bytes moved.
     fn tidy(&mut self, id: SegmentId, is_sparse: IsSparse<'_>) -> usize {
         self.table.compact_segment(id);
-        self.table.merge(id.hash());
+        // A running cut knows which buckets it has saved; entries that changed theirs would confuse it.
+        if self.cut().is_none() {
+            self.table.merge(id.hash());
+        }
         self.table.move_segment(id, is_sparse)
     }
 }

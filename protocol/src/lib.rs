@@ -1,7 +1,7 @@
 //! Bytes to requests, replies to bytes; knows no keys.
 //!
 //! `request` finds the requests in a stranger's bytes without copying them, `reply` appends answers to an output
-//! buffer in either version of the protocol, `number` reads and prints integers and floats the way Redis does, and
+//! buffer in either version of the protocol, `skip` passes over requests that are too long to keep, `number` reads and prints integers and floats the way Redis does, and
 //! `long_double` holds the 80-bit arithmetic behind INCRBYFLOAT. `limits` lists every bound in one place.
 //!
 //! Nothing here reads a socket, a clock or a key, and nothing here recurses: the deepest request is an array of
@@ -13,7 +13,9 @@ pub mod number;
 pub mod reply;
 pub mod request;
 pub mod sha1;
+pub mod skip;
 
 pub use limits::Limits;
 pub use reply::{Deferred, Proto, ReplyWriter};
 pub use request::{Argv, ProtocolError, Requests, Scan, Scanner, Span};
+pub use skip::Skip;

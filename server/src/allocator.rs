@@ -1,16 +1,44 @@
-//! What is asked of the allocator beyond memory: to give back what is free, and what it says about itself.
+//! What is asked of the allocator beyond memory: to give back what is free, soon or now, whether a page is mostly free,
+//! and what it says about itself.
 //!
 //! The `mimalloc` crate allocates and nothing more, so the functions are declared here as the library's header
 //! declares them.
 #![expect(unsafe_code, reason = "the interface of a C library")]
 
-use std::ffi::{CStr, c_char, c_void};
+use std::ffi::{CStr, c_char, c_int, c_long, c_void};
 
 type Output = unsafe extern "C" fn(text: *const c_char, to: *mut c_void);
 
 unsafe extern "C" {
     safe fn mi_collect(force: bool);
+    safe fn mi_option_set(option: c_int, value: c_long);
+    safe fn mi_option_get(option: c_int) -> c_long;
+    fn mi_unsafe_heap_page_is_under_utilized(heap: *mut c_void, p: *const c_void, percent: usize) -> bool;
     fn mi_stats_print_out(output: Output, to: *mut c_void);
+}
+
+/// Number of `mi_option_purge_delay` in the header's enumeration.
+const OPTION_PURGE_DELAY: c_int = 15;
+/// Milliseconds until a free page goes back to the system. Long enough that a page that is freed and taken again at
+/// once does not travel, short enough that resident memory follows the data.
+const PURGE_DELAY_MS: c_long = 20;
+/// Percentage of blocks in use up to which a page is sparse.
+const SPARSE_UP_TO: usize = 70;
+
+/// Has free memory given back soon. To be called before there are other threads.
+pub fn give_back_soon() {
+    mi_option_set(OPTION_PURGE_DELAY, PURGE_DELAY_MS);
+    debug_assert_eq!(mi_option_get(OPTION_PURGE_DELAY), PURGE_DELAY_MS);
+}
+
+/// Whether the page in which this thread's live allocation at `address` lies is mostly free, so that moving its
+/// blocks elsewhere would free it. The page that the thread allocates from next is never called sparse.
+pub fn is_sparse(address: *const u8) -> bool {
+    // SAFETY: the address is that of a live allocation, so its page is there; no heap means any. The function reads
+    // the page's counters without locks, which is meant for the thread that the page belongs to. Of an allocation
+    // that came from another thread (a value that travelled between shards) a counter may be stale; the answer is
+    // only a hint.
+    unsafe { mi_unsafe_heap_page_is_under_utilized(std::ptr::null_mut(), address.cast(), SPARSE_UP_TO) }
 }
 
 /// Gives free memory of the calling thread back to the system, now and not when the allocator would have. It walks
@@ -35,6 +63,29 @@ pub fn stats() -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+
+    /// The option's number is right: it has its documented default, which its neighbours have not.
+    #[test]
+    fn option() {
+        assert!([1000, PURGE_DELAY_MS].contains(&mi_option_get(OPTION_PURGE_DELAY)));
+        give_back_soon();
+    }
+
+    /// A page that lost nine objects of ten is sparse, one that is full is not.
+    #[test]
+    fn sparse_pages() {
+        let mut all: Vec<Vec<u8>> = (0..10_000).map(|_| vec![1; 700]).collect();
+        let sparse = |all: &[Vec<u8>]| all.iter().filter(|one| is_sparse(one.as_ptr())).count();
+        assert!(sparse(&all) < 200, "{}", sparse(&all));
+        let mut n = 0;
+        all.retain(|_| {
+            n += 1;
+            n % 10 == 0
+        });
+        assert!(sparse(&all) > 900, "{}", sparse(&all));
+    }
+
     /// Both can be called at any time, and memory in use is not what is given back.
     #[test]
     fn speaks_and_collects() {

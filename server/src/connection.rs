@@ -19,7 +19,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
 use damselfly_commands::Command;
-use damselfly_protocol::{Argv, Proto, ProtocolError, Requests, Scanner};
+use damselfly_protocol::{Argv, Proto, ProtocolError, Requests, Scanner, Skip};
 use long::Ahead;
 use rustix::buffer::spare_capacity;
 use rustix::io::Errno;
@@ -101,6 +101,11 @@ impl Queued {
     /// Adds a request that came from elsewhere; false if it does not fit.
     pub fn try_push<'a>(&mut self, args: impl Iterator<Item = &'a [u8]> + Clone) -> bool {
         self.requests.push_copy(&mut self.bytes, args)
+    }
+
+    /// Bytes it holds.
+    fn heap_bytes(&self) -> usize {
+        self.bytes.capacity() + self.requests.allocated()
     }
 
     /// The request to run next.
@@ -236,6 +241,12 @@ pub struct Connection {
     pub last_command: Option<&'static Command>,
     /// The sub-command of that.
     pub last_subcommand: Option<&'static Subcommand>,
+    /// Its long request waits until there is room for more of it.
+    pub starved: bool,
+    /// A request too long to keep is being passed over.
+    pub skip: Option<Box<Skip>>,
+    /// What the core's account counts for it: all buffers, and the one of its unfinished request.
+    pub booked: (usize, usize),
     /// The rest.
     pub client: Box<Client>,
 }
@@ -292,6 +303,9 @@ impl Connection {
             sent_total: 0,
             last_command: None,
             last_subcommand: None,
+            starved: false,
+            skip: None,
+            booked: (0, 0),
             client: Box::new(client),
         }
     }
@@ -475,6 +489,7 @@ impl Connection {
             + self.ahead.as_ref().map_or(0, |ahead| ahead.heap_bytes())
             + self.fills.capacity()
             + self.holes.capacity() * size_of::<Hole>()
+            + self.queued.as_ref().map_or(0, |queued| queued.heap_bytes())
             + self.multi.as_ref().map_or(0, |multi| multi.heap_bytes())
             + self.blocked.as_ref().map_or(0, |waiter| waiter.heap_bytes())
     }

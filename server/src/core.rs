@@ -38,6 +38,7 @@ use crate::execute::Prepared;
 use crate::listen::Listening;
 use crate::locks::Locks;
 use crate::mailbox::{Arrival, Job, Message};
+use crate::memory::{Account, rule_of};
 use crate::modes::Modes;
 use crate::pause::Pause;
 use crate::poll::{Poll, Ready, Token};
@@ -177,6 +178,8 @@ pub struct Core {
     pub held: Vec<ConnectionId>,
     /// The save of this shard that goes on.
     pub(crate) save: Option<ShardSave>,
+    /// This core's part of the memory.
+    pub(crate) memory: Account,
 }
 
 impl Core {
@@ -239,6 +242,7 @@ impl Core {
             pause: None,
             held: Vec::new(),
             save: None,
+            memory: Account::default(),
             shared,
         };
         core.read_settings();
@@ -318,6 +322,7 @@ impl Core {
         self.busy = self.shared.scripts.running.busy();
         self.unpause_when_due();
         self.end_due_waits();
+        self.settle_account(ticked);
         let mut more = self.take_messages();
         ready.clear();
         more |= self.poll.collect(ready)?;
@@ -350,6 +355,7 @@ impl Core {
         if self.ks.has_doomed() {
             more |= self.free_for_a_while();
         }
+        more |= self.keep_memory();
         self.send_invalidations();
         self.deliver_published();
         self.send_batches();
@@ -384,6 +390,11 @@ impl Core {
             }
         }
         true
+    }
+
+    /// Looks at a connection again in the next turn.
+    pub(crate) fn look_again(&mut self, id: ConnectionId) {
+        self.again.push_back(id);
     }
 
     /// A turn within a script that takes long: clients are told so, and whoever wants it to end is heard. Nothing
@@ -581,6 +592,7 @@ impl Core {
         }
         let mut connection = place.connection.take()?;
         connection.drop_long().for_each(|held| self.ks.discard(held));
+        self.memory.forget(connection.booked);
         if connection.modes.any() {
             self.leave_modes(id, connection.modes);
         }
@@ -634,10 +646,9 @@ impl Core {
                 let got = connection.read(&mut scratch);
                 let len = note_read(connection, &got, now);
                 if len > 0 {
-                    let consumed = self.run_bytes(id, &scratch[..len]);
-                    if let Some(connection) = self.connection(id) {
-                        connection.input.extend_from_slice(&scratch[consumed..len]);
-                    }
+                    let skipped = self.skip(id, &scratch[..len]);
+                    let consumed = skipped + self.run_bytes(id, &scratch[skipped..len]);
+                    self.keep_rest(id, &scratch[consumed..len]);
                 }
                 self.scratch = scratch;
             } else {
@@ -645,10 +656,19 @@ impl Core {
                 // nothing, and a long value is moved twice on its way.
                 let have = connection.input.len();
                 if connection.input.capacity() == have {
-                    let missing = connection.scanner.wanted().saturating_sub(have);
-                    let room = missing.min(3 * have).clamp(16 * 1024, 64 * 1024 * 1024);
+                    let wanted = connection.scanner.wanted();
+                    if self.is_too_long(wanted) && self.begin_skip(id) {
+                        continue;
+                    }
+                    let room = wanted.saturating_sub(have).min(3 * have).clamp(16 * 1024, 64 * 1024 * 1024);
+                    if !self.may_buffer(have, room) {
+                        self.starve(id);
+                        break;
+                    }
+                    let Some(connection) = self.connection(id) else { return };
                     connection.input.reserve_exact(room);
                 }
+                let Some(connection) = self.connection(id) else { return };
                 let mut input = std::mem::take(&mut connection.input);
                 let got = connection.read_more(&mut input);
                 note_read(connection, &got, now);
@@ -711,11 +731,13 @@ impl Core {
                 return;
             }
         }
-        let runnable =
-            connection.may_run(OUTPUT_RUN_MAX) && (connection.readable || connection.queued.is_some());
+        let runnable = connection.may_run(OUTPUT_RUN_MAX)
+            && !connection.starved
+            && (connection.readable || connection.queued.is_some());
         if let Some(output) = connection.take_idle_output() {
             self.spare_output(output);
         }
+        self.book(id);
         if runnable {
             self.again.push_back(id);
         }
@@ -986,6 +1008,7 @@ impl Core {
         }
         self.stats.note_event("expire-cycle", started.elapsed().as_nanos() as u64, self.ks.now);
         self.stats.sample(self.ks.now);
+        self.ks.keep_epochs();
         self.note_data_bytes();
         self.tick_backlog();
         if self.ks.now >= self.next_idle_check_ms {
@@ -993,6 +1016,7 @@ impl Core {
             self.close_idle_peers();
             self.close_slow_peers();
         }
+        self.feed_starved();
     }
 
     /// Closes clients that have sent nothing for longer than `timeout`.
@@ -1026,6 +1050,7 @@ impl Core {
         self.generation_seen = generation;
         self.idle_timeout_ms = u64::from(settings.timeout()) * 1000;
         self.tick_period = Duration::from_millis(u64::from(1000 / settings.hz().clamp(1, 1000)));
+        self.memory.rule = rule_of(settings.maxmemory_policy());
         self.peer_limits = PeerLimits::new(settings.client_output_buffer_limit(), settings.send_timeout());
         self.pipeline_max = settings.pipeline_queue_limit() as usize;
         self.env.string_len_max = settings.proto_max_bulk_len() as usize;
@@ -1072,14 +1097,14 @@ impl Core {
         false
     }
 
-    /// Tells how much memory this core's data takes, and keeps the most that all took together.
+    /// Tells how much memory this core's data and connections take, and keeps the most that all took together.
     fn note_data_bytes(&self) {
-        let mine = (self.ks.heap_bytes() + self.ks.doomed_bytes()) as u64;
+        let mine = (self.ks.heap_bytes() + self.ks.doomed_bytes() + self.memory.buffers) as u64;
         // A tick in which nothing changed touches no memory that others write.
         if self.shared.peers[self.id].data_bytes.load(Ordering::Relaxed) != mine {
             self.shared.peers[self.id].data_bytes.store(mine, Ordering::Relaxed);
-            let all = self.shared.peers.iter().map(|peer| peer.data_bytes.load(Ordering::Relaxed)).sum();
-            self.shared.used_peak.fetch_max(all, Ordering::Relaxed);
+            let all: u64 = self.shared.peers.iter().map(|peer| peer.data_bytes.load(Ordering::Relaxed)).sum();
+            self.shared.used_peak.fetch_max(all + self.shared.memory.startup(), Ordering::Relaxed);
         }
     }
 

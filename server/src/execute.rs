@@ -32,6 +32,9 @@ use crate::transaction::is_queued;
 /// cache.
 const REQUESTS_PER_SCAN: usize = 128;
 
+/// Redis' answer to a command that would grow memory beyond its limit.
+pub(crate) const OUT_OF_MEMORY: &str = "OOM command not allowed when used memory > 'maxmemory'.";
+
 /// Bytes of an argument or a reply from which a command is timed alone: it may be slow for its length.
 const LONG: usize = 64 * 1024;
 
@@ -125,7 +128,7 @@ impl Core {
     }
 
     /// Answers a protocol error, behind everything before it, and closes.
-    fn refuse_stream(&mut self, id: ConnectionId, error: ProtocolError) {
+    pub(crate) fn refuse_stream(&mut self, id: ConnectionId, error: ProtocolError) {
         let Some(connection) = self.connection(id) else { return };
         if connection.waiting || connection.has_holes() || connection.queued.is_some() {
             connection.refused = Some(error);
@@ -370,6 +373,12 @@ impl Core {
         connection.last_subcommand = subcommand;
         let found = Found { command, index: counter };
         if connection.multi.is_some() && is_queued(command.run) {
+            if !self.admit(command, argv) {
+                self.stats.commands[index].rejected += 1;
+                self.spoil_transaction(id);
+                self.answer_error(id, OUT_OF_MEMORY);
+                return Flow::Next;
+            }
             return self.queue(id, argv, found);
         }
         let flow = self.run_allowed(id, argv, Prepared { found: Some(found), ..ready }, watch);
@@ -503,6 +512,11 @@ impl Core {
                         watch.stop(&mut self.stats);
                     }
                     watch.count(&mut self.stats, index);
+                    if !self.admit(command, argv) {
+                        self.stats.commands[index].rejected += 1;
+                        self.answer_error(id, OUT_OF_MEMORY);
+                        return Flow::Next;
+                    }
                     let (answered, flow) = self.run_here(id, command.name, index, handler, argv);
                     if alone || answered > LONG {
                         self.close_watch(Sender::Here(id), command, watch, argv);
@@ -514,6 +528,11 @@ impl Core {
                     Flow::Next
                 }
                 Route::Spread => {
+                    if !self.admit(command, argv) {
+                        self.stats.commands[index].rejected += 1;
+                        self.answer_error(id, OUT_OF_MEMORY);
+                        return Flow::Next;
+                    }
                     self.coordinate(id, command, index, argv);
                     Flow::Pause
                 }
@@ -753,6 +772,12 @@ impl Core {
         let before = replies.len();
         let (db, shard) = (usize::from(entry.db), self.id);
         let name = entry.command.name;
+        if !self.admit(entry.command, argv) {
+            self.stats.commands[usize::from(entry.index)].rejected += 1;
+            self.stats.count_error(OUT_OF_MEMORY);
+            ReplyWriter::new(replies, entry.proto).error(OUT_OF_MEMORY);
+            return None;
+        }
         let (ks, env, mut long) = (&mut self.ks, &self.env, None);
         let failed =
             run_handler_for(name, shard, handler, ks, env, db, entry.proto, argv, replies, Some(&mut long));

@@ -17,6 +17,7 @@ mod latency;
 mod listen;
 mod locks;
 mod mailbox;
+mod memory;
 mod metrics;
 mod modes;
 mod notify;
@@ -74,6 +75,7 @@ fn main() -> ExitCode {
     // Huge pages make resident memory grow in steps of 2 MiB per size class and thread: an empty server took 14 MB
     // with them and 6 MB without. A limit on resident memory cannot be kept that way. Redis turns them off too.
     let _ = rustix::thread::disable_transparent_huge_pages(true);
+    allocator::give_back_soon();
     let parsed = damselfly_config::Config::from_args(std::env::args_os(), std::env::vars_os(), &|path| {
         std::fs::read_to_string(path)
     });
@@ -245,6 +247,9 @@ fn serve(config: Config, set_log_level: Box<dyn Fn(LogLevel) + Send + Sync>) -> 
                 mailbox: Mailbox::new()?,
                 connections: CachePadded::new(AtomicUsize::new(0)),
                 data_bytes: AtomicU64::new(0),
+                account: AtomicU64::new(0),
+                input: AtomicU64::new(0),
+                doomed: AtomicU64::new(0),
             })
         })
         .collect::<std::io::Result<Vec<Peer>>>()
@@ -274,6 +279,7 @@ fn serve(config: Config, set_log_level: Box<dyn Fn(LogLevel) + Send + Sync>) -> 
         started: (SystemTime::now(), Instant::now()),
         run_id: random_id(),
         replication_id: Mutex::new(random_id()),
+        memory: memory::Memory::default(),
         memory_limit: limit,
         config,
     });
@@ -282,6 +288,7 @@ fn serve(config: Config, set_log_level: Box<dyn Fn(LogLevel) + Send + Sync>) -> 
     admin_http::start(&shared);
     // Before the cores take clients too: none may be answered from data that is not there yet.
     snapshots::load_at_start(&shared)?;
+    memory::watch(&shared).map_err(|error| format!("cannot start a thread: {error}"))?;
     let cores = start_cores(&shared, sockets)?;
     wait_for_the_end(&shared, stopped)?;
     if let Some(failure) = shared.snapshots.failure() {

@@ -12,7 +12,7 @@ use prometheus::TextEncoder;
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
 
 use crate::process;
-use crate::report::CoreReport;
+use crate::report::{CoreReport, DbReport};
 use crate::server_commands::info::DRAGONFLY_VERSION;
 use crate::server_commands::persistence::last_save_s;
 use crate::shared::Shared;
@@ -79,11 +79,15 @@ fn snapshots(families: &mut Families, shared: &Shared) {
 }
 
 fn memory(families: &mut Families, shared: &Shared, report: &CoreReport) {
-    let used = report.data_bytes();
+    let used = report.used_bytes(shared);
     let peak = shared.used_peak.load(Ordering::Relaxed).max(used);
-    families.gauge("memory_used_bytes", "Bytes of the data", used);
-    families.gauge("memory_used_peak_bytes", "Most bytes that the data took", peak);
-    families.gauge("memory_max_bytes", "Limit for the data; 0 is none", shared.settings.maxmemory());
+    families.gauge(
+        "memory_used_bytes",
+        "Bytes of data, connections, and of the process before it had either",
+        used,
+    );
+    families.gauge("memory_used_peak_bytes", "Most bytes that these took", peak);
+    families.gauge("memory_max_bytes", "Limit for resident memory; 0 is none", shared.settings.maxmemory());
     if let Some(process) = process::Memory::now() {
         families.gauge("used_memory_rss_bytes", "Resident memory of the process", process.rss);
         families.gauge("swap_memory_bytes", "Memory of the process that is swapped out", process.swapped);
@@ -96,7 +100,10 @@ fn memory(families: &mut Families, shared: &Shared, report: &CoreReport) {
         "class",
         [
             ("table_used", table),
-            ("object_used", report.over_dbs(|db| db.heap_bytes) - table),
+            ("object_used", report.over_dbs(DbReport::object_bytes)),
+            ("eviction_used", report.over_dbs(|db| db.eviction_bytes)),
+            ("being_freed", report.doomed_bytes),
+            ("startup", shared.memory.startup()),
             ("client_read_buffer", report.input_bytes),
             ("connection", report.connection_bytes.saturating_sub(report.input_bytes)),
         ],

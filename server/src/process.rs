@@ -39,6 +39,13 @@ impl Memory {
     }
 }
 
+/// Resident bytes of this process, now: much cheaper than [`Memory::now`].
+pub fn resident() -> Option<u64> {
+    let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
+    let pages: u64 = statm.split_ascii_whitespace().nth(1)?.parse().ok()?;
+    Some(pages * rustix::param::page_size() as u64)
+}
+
 /// Seconds of processor time.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Cpu {
@@ -137,6 +144,7 @@ mod tests {
     #[test]
     fn here() {
         let memory = Memory::now().expect("Linux");
+        assert!(super::resident().expect("Linux").abs_diff(memory.rss) < 64 << 20);
         assert!(memory.rss > 0 && memory.rss <= memory.rss_peak && memory.rss <= memory.virtual_size);
         assert!(Cpu::now().is_some() && Cpu::of_main_thread().is_some());
         assert!(super::machine_memory().expect("Linux") > memory.rss);

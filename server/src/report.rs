@@ -14,6 +14,7 @@ use crate::connection::Listener;
 use crate::core::Core;
 use crate::latency::Histogram;
 use crate::pubsub::backlog::Counts;
+use crate::shared::Shared;
 use crate::stats::{CommandStat, names};
 
 /// Distinct client libraries counted by name, per core and in the sum; clients choose these names, so there must be a
@@ -39,6 +40,8 @@ pub struct DbReport {
     pub table_bytes: u64,
     /// Bytes of the table and of everything outside it.
     pub heap_bytes: u64,
+    /// Bytes of what is remembered for eviction.
+    pub eviction_bytes: u64,
     /// Bytes of keys.
     pub key_bytes: u64,
     /// Bytes of values, by type.
@@ -59,6 +62,7 @@ impl DbReport {
             capacity: db.capacity() as u64,
             table_bytes: db.table_bytes() as u64,
             heap_bytes: db.heap_bytes() as u64,
+            eviction_bytes: db.eviction_bytes() as u64,
             key_bytes: db.key_bytes() as u64,
             type_bytes: std::array::from_fn(|of| db.type_bytes(Type::ALL[of]) as u64),
             ..DbReport::default()
@@ -84,6 +88,7 @@ impl DbReport {
         self.capacity += other.capacity;
         self.table_bytes += other.table_bytes;
         self.heap_bytes += other.heap_bytes;
+        self.eviction_bytes += other.eviction_bytes;
         self.key_bytes += other.key_bytes;
         for (sum, bytes) in self.type_bytes.iter_mut().zip(other.type_bytes) {
             *sum += bytes;
@@ -96,6 +101,11 @@ impl DbReport {
     /// Bytes of values of one type.
     pub fn bytes_of(&self, of: Type) -> u64 {
         self.type_bytes[of as usize]
+    }
+
+    /// Bytes of values that lie outside the table.
+    pub fn object_bytes(&self) -> u64 {
+        self.heap_bytes - self.table_bytes - self.eviction_bytes
     }
 
     /// Mean milliseconds to live of the keys with an expiry; 0 if none was found.
@@ -157,6 +167,8 @@ pub struct CoreReport {
     pub timed_out: u64,
     /// Clients closed because they did not take their replies.
     pub output_limited: u64,
+    /// Clients closed because their unfinished requests took too much room.
+    pub input_limited: u64,
     /// Commands refused for memory.
     pub oom: u64,
     /// Clients that are told of changes of keys.
@@ -202,6 +214,7 @@ impl CoreReport {
             sent: stats.sent,
             timed_out: stats.timed_out,
             output_limited: stats.output_limited,
+            input_limited: stats.input_limited,
             oom: stats.oom,
             tracking_clients: core.tracking.clients() as u64,
             tracking_keys: core.tracking.keys_and_items().0 as u64,
@@ -273,6 +286,7 @@ impl CoreReport {
             sent,
             timed_out,
             output_limited,
+            input_limited,
             oom,
             tracking_clients,
             tracking_keys,
@@ -327,6 +341,7 @@ impl CoreReport {
             (&mut self.sent, sent),
             (&mut self.timed_out, timed_out),
             (&mut self.output_limited, output_limited),
+            (&mut self.input_limited, input_limited),
             (&mut self.oom, oom),
             (&mut self.tracking_clients, tracking_clients),
             (&mut self.tracking_keys, tracking_keys),
@@ -352,9 +367,14 @@ impl CoreReport {
         values.chain([("key", self.over_dbs(|db| db.key_bytes))]).filter(|(_, bytes)| *bytes > 0)
     }
 
-    /// Bytes of the data, and of what was data and is still being freed: `used_memory`.
+    /// Bytes of the data, and of what was data and is still being freed.
     pub fn data_bytes(&self) -> u64 {
         self.over_dbs(|db| db.heap_bytes) + self.doomed_bytes
+    }
+
+    /// `used_memory`: data, connections, and what the process took before it had either.
+    pub fn used_bytes(&self, shared: &Shared) -> u64 {
+        self.data_bytes() + self.connection_bytes + shared.memory.startup()
     }
 
     /// Commands that were called, refused or failed at least once, by lower-case name; sub-commands by both.

@@ -12,6 +12,7 @@ use crate::admin_http::HttpDoor;
 use crate::connection::ConnectionId;
 use crate::gates::Gates;
 use crate::mailbox::Mailbox;
+use crate::memory::Memory;
 use crate::pubsub::Registry;
 use crate::scripts;
 use crate::snapshots::Snapshots;
@@ -22,8 +23,14 @@ pub struct Peer {
     pub mailbox: Mailbox,
     /// Connections it has, for placing new ones.
     pub connections: CachePadded<AtomicUsize>,
-    /// Bytes of its data at its last tick.
+    /// Bytes of its data and connections at its last tick.
     pub data_bytes: AtomicU64,
+    /// What it holds, as it last told: see `memory.rs`.
+    pub account: AtomicU64,
+    /// Of this, bytes of requests that are not complete yet.
+    pub input: AtomicU64,
+    /// What it is about to free.
+    pub doomed: AtomicU64,
 }
 
 /// See the module's head.
@@ -58,7 +65,7 @@ pub struct Shared {
     pub rejected: AtomicU64,
     /// Connections accepted.
     pub accepted: AtomicU64,
-    /// Most bytes that the data of all cores took at a tick.
+    /// Most bytes of `used_memory` at a tick.
     pub used_peak: AtomicU64,
     /// Clients that run MONITOR; while zero, nobody formats lines for them.
     pub monitors: AtomicU32,
@@ -74,6 +81,8 @@ pub struct Shared {
     pub run_id: String,
     /// 40 hexadecimal digits that name the history of the data.
     pub replication_id: Mutex<String>,
+    /// Resident memory and what follows from it.
+    pub memory: Memory,
     /// Descriptions of where limits came from, for the banner and INFO.
     pub memory_limit: MemoryLimit,
 }

@@ -70,6 +70,8 @@ pub struct CoreStats {
     pub timed_out: u64,
     /// Clients closed because they did not take their replies.
     pub output_limited: u64,
+    /// Clients closed because their unfinished requests took too much room.
+    pub input_limited: u64,
     /// Error replies.
     pub error_replies: u64,
     /// Error replies by their first word.
@@ -109,6 +111,7 @@ impl Default for CoreStats {
             pipelined: 0,
             timed_out: 0,
             output_limited: 0,
+            input_limited: 0,
             error_replies: 0,
             errors: std::collections::BTreeMap::new(),
             oom: 0,

@@ -16,7 +16,7 @@ use super::running::{Pace, Watch};
 use super::{Calling, clock};
 use crate::connection::ConnectionId;
 use crate::core::Core;
-use crate::execute::{Route, looks_further, run_handler};
+use crate::execute::{OUT_OF_MEMORY, Route, looks_further, run_handler};
 use crate::locks::{Ticket, lock_number};
 use crate::pubsub::Kind;
 use crate::server_commands::monitor;
@@ -246,6 +246,11 @@ impl Narrow<'_> {
                     }
                 }
                 let core = &mut *self.core;
+                if !core.admit_in_script(command, argv) {
+                    ReplyWriter::new(reply, proto).error(OUT_OF_MEMORY);
+                    self.tally(found.index, started.elapsed().as_nanos() as u64, true);
+                    return CallOutcome::Done;
+                }
                 let handler = command.run.handler().expect("a command over shards");
                 let (name, shard, db) = (command.name, core.id, self.db);
                 failed = run_handler(name, shard, handler, &mut core.ks, &core.env, db, proto, argv, reply)

@@ -19,7 +19,7 @@ use super::{Calling, LocalEngine, clock};
 use crate::connection::{Client, Connection, ConnectionId, Listener, Queued, Stream};
 use crate::coordinate::Held;
 use crate::core::Core;
-use crate::execute::{Flow, Route, place_of, run_handler};
+use crate::execute::{Flow, OUT_OF_MEMORY, Route, place_of, run_handler};
 use crate::locks::Scope;
 use crate::server_commands::{self, monitor};
 use crate::shared::Shared;
@@ -333,7 +333,12 @@ impl Core {
         let started = Instant::now();
         let present = std::mem::replace(&mut self.ks.now, now);
         let (name, shard) = (found.command.name, self.id);
-        let failed = run_handler(name, shard, handler, &mut self.ks, &self.env, db, proto, argv, reply);
+        let failed = if self.admit_in_script(found.command, argv) {
+            run_handler(name, shard, handler, &mut self.ks, &self.env, db, proto, argv, reply)
+        } else {
+            ReplyWriter::new(reply, proto).error(OUT_OF_MEMORY);
+            Some(OUT_OF_MEMORY.to_string())
+        };
         self.stats.book(found.index, started.elapsed().as_nanos() as u64, 1);
         if failed.is_some() {
             self.stats.count_failed(Some(found.index));

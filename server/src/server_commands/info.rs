@@ -18,7 +18,7 @@ use crate::connection::{ConnectionId, Listener};
 use crate::core::Core;
 use crate::process;
 use crate::pubsub::Kind;
-use crate::report::CoreReport;
+use crate::report::{CoreReport, DbReport};
 use crate::shared::Shared;
 
 /// The version of Redis whose commands we have, for clients that decide by it.
@@ -178,7 +178,7 @@ fn clients(out: &mut Fields<'_>) {
 
 fn memory(out: &mut Fields<'_>) {
     let (report, shared) = (out.report, out.shared);
-    let used = report.data_bytes();
+    let used = report.used_bytes(shared);
     // The peak is kept from tick to tick; the present may be above it.
     let peak = shared.used_peak.load(Ordering::Relaxed).max(used);
     let table = report.over_dbs(|db| db.table_bytes);
@@ -218,18 +218,21 @@ fn memory(out: &mut Fields<'_>) {
     let policy = shared.settings.maxmemory_policy();
     out.put("maxmemory_policy", policy.name());
     out.put("cache_mode", if policy == MaxmemoryPolicy::NoEviction { "store" } else { "cache" });
-    out.put("object_used_memory", report.over_dbs(|db| db.heap_bytes) - table);
+    // used_memory is the sum of the next six.
+    out.put("used_memory_startup", shared.memory.startup());
+    out.put("table_used_memory", table);
+    out.put("object_used_memory", report.over_dbs(DbReport::object_bytes));
+    out.put("eviction_used_memory", report.over_dbs(|db| db.eviction_bytes));
+    out.put("lazyfree_pending_bytes", report.doomed_bytes);
+    out.put("mem_clients_normal", report.connection_bytes);
     for (name, bytes) in report.type_bytes() {
         out.put(&format!("type_used_memory_{name}"), bytes);
     }
-    out.put("table_used_memory", table);
     for (shard, bytes) in report.shard_bytes.iter().enumerate() {
         out.put(&format!("shard{shard}_used_memory"), bytes);
     }
     out.put("prime_capacity", report.over_dbs(|db| db.capacity));
     out.put("num_entries", report.over_dbs(|db| db.keys));
-    out.put("lazyfree_pending_bytes", report.doomed_bytes);
-    out.put("mem_clients_normal", report.connection_bytes);
     out.put("mem_allocator", "mimalloc");
 }
 
@@ -295,6 +298,7 @@ fn stats(out: &mut Fields<'_>) {
         "client_output_buffer_limit_disconnections",
         report.output_limited + cut.soft_limit + cut.hard_limit + cut.forced_disconnect,
     );
+    out.put("client_query_buffer_limit_disconnections", report.input_limited);
     out.put("expired_keys", report.over_dbs(|db| db.stats.expired));
     out.put("total_heartbeat_expired_keys", report.keyspace.expired_in_background);
     out.put("evicted_keys", report.over_dbs(|db| db.stats.evicted));

@@ -138,6 +138,8 @@ struct Figures {
     used: u64,
     peak: u64,
     table: u64,
+    /// Before there was any data.
+    startup: u64,
     overhead: u64,
     connections: u64,
     keys: u64,
@@ -147,13 +149,17 @@ struct Figures {
 
 impl Figures {
     fn of(core: &Core, report: &CoreReport) -> Figures {
-        let used = report.data_bytes();
+        let used = report.used_bytes(&core.shared);
         let table = report.over_dbs(|db| db.table_bytes);
         Figures {
             used,
             peak: core.shared.used_peak.load(Ordering::Relaxed).max(used),
             table,
-            overhead: report.over_dbs(overhead) + report.doomed_bytes,
+            startup: core.shared.memory.startup(),
+            overhead: report.over_dbs(overhead)
+                + report.doomed_bytes
+                + report.connection_bytes
+                + core.shared.memory.startup(),
             connections: report.connection_bytes,
             keys: report.over_dbs(|db| db.keys),
             maxmemory: core.shared.settings.maxmemory(),
@@ -174,7 +180,7 @@ fn percent(part: u64, whole: u64) -> f64 {
 fn write_stats(figures: &Figures, report: &CoreReport, out: &mut ReplyWriter<'_>) {
     let dbs: Vec<(usize, &DbReport)> = report.dbs.iter().enumerate().filter(|(_, db)| db.keys > 0).collect();
     let process = figures.process.filter(|_| figures.used > 0);
-    out.map(13 + dbs.len() + if process.is_some() { 2 } else { 0 });
+    out.map(14 + dbs.len() + if process.is_some() { 2 } else { 0 });
     let dataset = figures.used - figures.overhead;
     let int = |out: &mut ReplyWriter<'_>, name: &str, value: u64| {
         out.bulk(name.as_bytes());
@@ -182,6 +188,7 @@ fn write_stats(figures: &Figures, report: &CoreReport, out: &mut ReplyWriter<'_>
     };
     int(out, "peak.allocated", figures.peak);
     int(out, "total.allocated", figures.used);
+    int(out, "startup.allocated", figures.startup);
     int(out, "replication.backlog", 0);
     int(out, "clients.slaves", 0);
     int(out, "clients.normal", figures.connections);
@@ -307,7 +314,8 @@ mod tests {
             used: 100 << 20,
             peak: 100 << 20,
             table: 50 << 20,
-            overhead: 10 << 20,
+            startup: 5 << 20,
+            overhead: 15 << 20,
             connections: 0,
             keys: 1_000_000,
             maxmemory: 0,

@@ -265,6 +265,9 @@ impl Population {
         let argv = requests.argv(&bytes, 0);
         let command = lookup(name).expect("a command").command;
         let Run::Shard(handler) = command.run else { unreachable!("it runs on a shard") };
+        if !core.admit(command, &argv) {
+            return;
+        }
         let (shard, db) = (core.id, self.db);
         // Nothing is wrong with the request. If the key has become something else meanwhile, it stays that.
         run_handler(

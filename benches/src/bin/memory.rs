@@ -1,0 +1,446 @@
+//! `memory`: real servers at the limit of their memory. What docs/eviction.md quotes beside `eviction`.
+//!
+//! `hits` plays the traces to our server and to Redis with its two policies, same `maxmemory`, through a cache-aside
+//! client: GET, and on a miss SET. `limit` writes at full speed with values of one size after the other. `change`
+//! lets sizes grow and shrink with an expiry on every key. `cost` compares a SET at the limit with one below it.
+//! `lower` takes four fifths of the memory away under load. `unfinished` has many clients send half a value each, and
+//! `unread` has one ask for far more than it reads.
+//!
+//! Resident memory and processor time are the kernel's, read from outside.
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use damselfly_benches::client::{Connection, encode};
+use damselfly_benches::server::{Contestant, Server};
+use damselfly_benches::traces::{Random, Trace, traces};
+use damselfly_benches::{Failure, sys};
+use redis_protocol::resp2::types::OwnedFrame;
+
+/// Shows servers at the limit of their memory.
+#[derive(Parser)]
+#[command(version)]
+struct Options {
+    /// What to run: hits, limit, change, cost, lower, unfinished, unread
+    what: String,
+    /// Our server
+    #[arg(long, value_name = "PATH", default_value = "target/release/damselfly")]
+    ours: String,
+    /// Only traces, or sizes of values, that begin with this
+    #[arg(long, default_value = "")]
+    only: String,
+    /// Seconds for each part of limit and change
+    #[arg(long, default_value_t = 10)]
+    seconds: u64,
+    /// Megabytes of maxmemory
+    #[arg(long, default_value_t = 256)]
+    megabytes: u64,
+    /// Leave Redis out
+    #[arg(long)]
+    alone: bool,
+}
+
+const CLIENTS: usize = 200;
+const CLIENT_THREADS: usize = 4;
+const MB: u64 = 1_000_000;
+
+fn main() -> ExitCode {
+    let options = Options::parse();
+    let result = sys::raise_open_files().map_err(Failure::from).and_then(|_| match options.what.as_str() {
+        "hits" => hits(&options),
+        "limit" => limit(&options),
+        "change" => change(&options),
+        "cost" => cost(&options),
+        "lower" => lower(&options),
+        "unfinished" => unfinished(&options),
+        "unread" => unread(&options),
+        other => Err(Failure::Broken(format!("there is no {other}"))),
+    });
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn ours(options: &Options, maxmemory: u64) -> Contestant {
+    let flags = ["--cache_mode=true".to_owned(), format!("--maxmemory={maxmemory}")];
+    Contestant::ours(&options.ours, &flags)
+}
+
+fn redis(policy: &str, maxmemory: u64) -> Contestant {
+    let mut redis = Contestant::redis(policy, "redis-server");
+    let words = ["--maxmemory", &maxmemory.to_string(), "--maxmemory-policy", policy];
+    redis.command.extend(words.map(str::to_owned));
+    redis
+}
+
+/// Runs `work` and samples the server's resident memory meanwhile; returns the most seen.
+fn watched<R>(server: &Server, work: impl FnOnce() -> R) -> (R, u64) {
+    let (stop, most) = (AtomicBool::new(false), AtomicU64::new(0));
+    let result = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                most.fetch_max(server.resident().unwrap_or(0), Ordering::Relaxed);
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        });
+        let result = work();
+        stop.store(true, Ordering::Relaxed);
+        result
+    });
+    (result, most.into_inner())
+}
+
+fn key(number: u64) -> Vec<u8> {
+    format!("key:{number:012}").into_bytes()
+}
+
+/// Requests sent before their answers are read.
+const PIPELINE: usize = 16;
+/// Bytes of values in the traces are multiplied by this, so that memory is many times what a server takes empty.
+const SCALE: u64 = 80;
+
+/// Plays a trace; returns the percentage of hits and the errors.
+fn play(server: SocketAddr, trace: &Trace, requests: usize) -> Result<(f64, u64), Failure> {
+    let (next, hits, errors) = (AtomicUsize::new(0), AtomicU64::new(0), AtomicU64::new(0));
+    let value: Vec<u8> = (0..SCALE as usize * (1 << 20)).map(|n| (n * 31 % 251) as u8).collect();
+    let client = || -> Result<(), Failure> {
+        let mut connection = Connection::open(server)?;
+        let (mut batch, mut missed) = (Vec::new(), Vec::new());
+        loop {
+            let first = next.fetch_add(PIPELINE, Ordering::Relaxed);
+            if first >= requests {
+                return Ok(());
+            }
+            let asked = &trace.requests[first..(first + PIPELINE).min(requests)];
+            batch.clear();
+            missed.clear();
+            asked.iter().for_each(|&number| encode(&mut batch, &[b"GET", &key(number.into())]));
+            connection.send(&batch)?;
+            for &number in asked {
+                match connection.receive()? {
+                    OwnedFrame::BulkString(_) => drop(hits.fetch_add(1, Ordering::Relaxed)),
+                    OwnedFrame::Null => missed.push(number),
+                    _ => drop(errors.fetch_add(1, Ordering::Relaxed)),
+                }
+            }
+            batch.clear();
+            for &number in &missed {
+                let len =
+                    trace.sizes[number as usize] as usize * if is_mixed(trace) { 1 } else { SCALE as usize };
+                encode(&mut batch, &[b"SET", &key(number.into()), &value[..len]]);
+            }
+            connection.send(&batch)?;
+            for _ in &missed {
+                if matches!(connection.receive()?, OwnedFrame::Error(_)) {
+                    errors.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..CLIENT_THREADS).map(|_| scope.spawn(client)).collect();
+        clients.into_iter().try_for_each(|client| client.join().expect("a client ends"))
+    })?;
+    Ok((hits.into_inner() as f64 * 100.0 / requests as f64, errors.into_inner()))
+}
+
+/// These have large values by themselves.
+fn is_mixed(trace: &Trace) -> bool {
+    trace.name == "mixed sizes"
+}
+
+fn hits(options: &Options) -> Result<(), Failure> {
+    println!("| trace | maxmemory | server | hits, % | errors | most resident / maxmemory | seconds |");
+    println!("| --- | --- | --- | --- | --- | --- | --- |");
+    for trace in traces().iter().filter(|trace| trace.name.starts_with(&options.only)) {
+        let maxmemory = trace.capacity * if is_mixed(trace) { 1 } else { SCALE };
+        let mut all = vec![ours(options, maxmemory)];
+        if !options.alone {
+            all.extend([redis("allkeys-lru", maxmemory), redis("allkeys-lfu", maxmemory)]);
+        }
+        for contestant in all {
+            let server = Server::start(&contestant, 2)?;
+            let began = Instant::now();
+            let (played, most) = watched(&server, || play(server.address, trace, trace.requests.len() / 2));
+            let (hits, errors) = played.map_err(|error| server.explain(error))?;
+            println!(
+                "| {} | {} MB | {} | {hits:.1} | {errors} | {:.2} | {:.0} |",
+                trace.name,
+                maxmemory / MB,
+                contestant.name,
+                most as f64 / maxmemory as f64,
+                began.elapsed().as_secs_f64(),
+            );
+        }
+    }
+    Ok(())
+}
+
+/// What a flood of SETs met.
+#[derive(Default)]
+struct Flood {
+    sets: AtomicU64,
+    errors: AtomicU64,
+    /// Longest wait for a batch's replies, in microseconds.
+    longest: AtomicU64,
+}
+
+/// Writes new keys with values of `len(n)` bytes over all clients until `stop` says so.
+fn flood(
+    server: SocketAddr,
+    flood: &Flood,
+    len: &(dyn Fn(u64) -> usize + Sync),
+    expiry: Option<&str>,
+    stop: &(dyn Fn() -> bool + Sync),
+) -> Result<(), Failure> {
+    let next = AtomicU64::new(0);
+    let client = || -> Result<(), Failure> {
+        let open = (0..CLIENTS / CLIENT_THREADS).map(|_| Connection::open(server));
+        let mut connections = open.collect::<Result<Vec<_>, _>>()?;
+        let value = vec![b'v'; 1 << 20];
+        let mut counts = vec![0usize; connections.len()];
+        let mut batch = Vec::new();
+        while !stop() {
+            let began = Instant::now();
+            for (connection, count) in connections.iter_mut().zip(&mut counts) {
+                batch.clear();
+                *count = 0;
+                while *count < PIPELINE && batch.len() < 64 << 10 {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    let (key, value) = (key(number), &value[..len(number)]);
+                    match expiry {
+                        Some(seconds) => {
+                            encode(&mut batch, &[b"SET", &key, value, b"EX", seconds.as_bytes()])
+                        }
+                        None => encode(&mut batch, &[b"SET", &key, value]),
+                    }
+                    *count += 1;
+                }
+                connection.send(&batch)?;
+            }
+            for (connection, count) in connections.iter_mut().zip(&counts) {
+                for _ in 0..*count {
+                    if matches!(connection.receive()?, OwnedFrame::Error(_)) {
+                        flood.errors.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+                flood.sets.fetch_add(*count as u64, Ordering::Relaxed);
+            }
+            flood.longest.fetch_max(began.elapsed().as_micros() as u64, Ordering::Relaxed);
+        }
+        Ok(())
+    };
+    std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..CLIENT_THREADS).map(|_| scope.spawn(client)).collect();
+        clients.into_iter().try_for_each(|client| client.join().expect("a client ends"))
+    })
+}
+
+fn until(end: Instant) -> impl Fn() -> bool + Sync {
+    move || Instant::now() >= end
+}
+
+fn limit(options: &Options) -> Result<(), Failure> {
+    let maxmemory = options.megabytes * MB;
+    println!("| bytes of values | server | SET/s | errors | most resident / maxmemory | beyond, MB |");
+    println!("| --- | --- | --- | --- | --- | --- |");
+    for size in ["10", "100", "1000", "10000", "100000", "1000000", "any"] {
+        if !size.starts_with(&options.only) {
+            continue;
+        }
+        let len = move |number: u64| match size.parse() {
+            Ok(len) => len,
+            Err(_) => 10usize.pow(1 + (number % 6) as u32),
+        };
+        let mut all = vec![ours(options, maxmemory)];
+        if !options.alone {
+            all.push(redis("allkeys-lru", maxmemory));
+        }
+        for contestant in all {
+            let server = Server::start(&contestant, 2)?;
+            let (seen, end) = (Flood::default(), Instant::now() + Duration::from_secs(options.seconds));
+            let (ended, most) = watched(&server, || flood(server.address, &seen, &len, None, &until(end)));
+            ended.map_err(|error| server.explain(error))?;
+            println!(
+                "| {size} | {} | {} | {} | {:.3} | {:.1} |",
+                contestant.name,
+                seen.sets.into_inner() / options.seconds,
+                seen.errors.into_inner(),
+                most as f64 / maxmemory as f64,
+                (most as f64 - maxmemory as f64 * 1.05) / MB as f64,
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Reads at an even pace while others write; returns the times of replies in microseconds, sorted.
+fn read_times(server: SocketAddr, end: Instant) -> Result<Vec<u64>, Failure> {
+    let (mut connection, mut random, mut times) = (Connection::open(server)?, Random(5), Vec::new());
+    while Instant::now() < end {
+        let began = Instant::now();
+        connection.call(&[b"GET", &key(random.below(1 << 20) as u64)])?;
+        times.push(began.elapsed().as_micros() as u64);
+        std::thread::sleep(Duration::from_micros(500));
+    }
+    times.sort_unstable();
+    Ok(times)
+}
+
+fn change(options: &Options) -> Result<(), Failure> {
+    println!("| maxmemory | SET/s | errors | most resident / maxmemory | GET p99, ms | longest, ms |");
+    println!("| --- | --- | --- | --- | --- | --- |");
+    // Small, large, small again, each for a share of the time; without eviction the same values are overwritten.
+    for maxmemory in [16_000 * MB, options.megabytes * MB] {
+        let server = Server::start(&ours(options, maxmemory), 2)?;
+        let (seen, began) = (Flood::default(), Instant::now());
+        let end = began + Duration::from_secs(6 * options.seconds);
+        let part = move || (began.elapsed().as_secs() / options.seconds) as usize;
+        let sizes = [100usize, 700, 5000, 60_000, 700, 100];
+        let len = move |number: u64| sizes[part().min(5)] + (number % 50) as usize;
+        let ((written, times), most) = watched(&server, || {
+            std::thread::scope(|scope| {
+                let reader = scope.spawn(|| read_times(server.address, end));
+                let written = flood(server.address, &seen, &len, Some("3600"), &until(end));
+                (written, reader.join().expect("the reader ends"))
+            })
+        });
+        written.map_err(|error| server.explain(error))?;
+        let times = times?;
+        println!(
+            "| {} MB | {} | {} | {:.3} | {:.2} | {:.2} |",
+            maxmemory / MB,
+            seen.sets.into_inner() / 6 / options.seconds,
+            seen.errors.into_inner(),
+            most as f64 / maxmemory as f64,
+            times[times.len() * 99 / 100] as f64 / 1000.0,
+            times[times.len() - 1] as f64 / 1000.0,
+        );
+    }
+    Ok(())
+}
+
+fn cost(options: &Options) -> Result<(), Failure> {
+    println!("| bytes of values | microseconds of CPU per SET, below the limit | at the limit | ratio |");
+    println!("| --- | --- | --- | --- |");
+    for size in [32usize, 200, 1000, 4000] {
+        let room = 4_000 * MB;
+        let mut costs = Vec::new();
+        for maxmemory in [2 * room, options.megabytes * MB] {
+            let server = Server::start(&ours(options, maxmemory), 2)?;
+            // The same number of new keys below the limit as at it; at it, the cache has been full for a while.
+            let sets = (room / 2 / (size as u64 + 100)).min(3_000_000);
+            let seen = Flood::default();
+            if maxmemory < room {
+                let warm = Flood::default();
+                flood(server.address, &warm, &|_| size, None, &|| warm.sets.load(Ordering::Relaxed) >= sets)?;
+            }
+            let before = server.cpu_time()?;
+            let offset = |number: u64| size + (number % 2) as usize;
+            flood(server.address, &seen, &offset, None, &|| seen.sets.load(Ordering::Relaxed) >= sets)?;
+            let spent = server.cpu_time()? - before;
+            costs.push(spent.as_secs_f64() * 1e6 / seen.sets.into_inner() as f64);
+        }
+        println!("| {size} | {:.2} | {:.2} | {:.2} |", costs[0], costs[1], costs[1] / costs[0]);
+    }
+    Ok(())
+}
+
+fn lower(options: &Options) -> Result<(), Failure> {
+    for size in [100usize, 1000] {
+        let (high, low) = (1_000 * MB, 200 * MB);
+        let server = Server::start(&ours(options, high), 2)?;
+        let seen = Flood::default();
+        let is_full = || server.resident().unwrap_or(0) > high / 10 * 9;
+        flood(server.address, &seen, &|_| size, None, &is_full)?;
+        let stop = AtomicBool::new(false);
+        let loaded = Flood::default();
+        let (reached, times) = std::thread::scope(|scope| {
+            let load = scope
+                .spawn(|| flood(server.address, &loaded, &|_| size, None, &|| stop.load(Ordering::Relaxed)));
+            let reader = scope.spawn(|| read_times(server.address, Instant::now() + Duration::from_secs(10)));
+            std::thread::sleep(Duration::from_secs(1));
+            let began = Instant::now();
+            let set = server.connect().and_then(|mut connection| {
+                connection.call(&[b"CONFIG", b"SET", b"maxmemory", low.to_string().as_bytes()])
+            });
+            while set.is_ok()
+                && server.resident().unwrap_or(0) > low * 105 / 100 + (16 << 20)
+                && began.elapsed() < Duration::from_secs(60)
+            {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            let reached = set.map(|_| began.elapsed());
+            let times = reader.join().expect("the reader ends");
+            stop.store(true, Ordering::Relaxed);
+            load.join().expect("the load ends").and(reached).map(|reached| (reached, times))
+        })?;
+        let times = times?;
+        println!(
+            "values of {size}: 1 GB to 200 MB in {:.1} s; longest GET {:.1} ms, p99 {:.1} ms; longest batch of SETs {:.0} ms; errors {}",
+            reached.as_secs_f64(),
+            times[times.len() - 1] as f64 / 1000.0,
+            times[times.len() * 99 / 100] as f64 / 1000.0,
+            loaded.longest.into_inner() as f64 / 1000.0,
+            loaded.errors.into_inner(),
+        );
+    }
+    Ok(())
+}
+
+fn unfinished(options: &Options) -> Result<(), Failure> {
+    let maxmemory = options.megabytes * MB;
+    let server = Server::start(&ours(options, maxmemory), 2)?;
+    let (sent, most) = watched(&server, || -> Result<usize, Failure> {
+        let mut open = Vec::new();
+        let half = vec![b'x'; 64 << 10];
+        for number in 0..10_000 {
+            let mut connection = Connection::open(server.address)?;
+            connection.send(format!("*3\r\n$3\r\nSET\r\n$8\r\nk{number:07}\r\n$10000000\r\n").as_bytes())?;
+            open.push(connection);
+        }
+        for _ in 0..80 {
+            open.retain_mut(|connection| connection.send_some(&half).is_ok());
+        }
+        Ok(open.len())
+    });
+    let mut connection = server.connect()?;
+    connection.call(&[b"SET", b"k", b"v"])?;
+    let cut = connection.info("stats", "client_query_buffer_limit_disconnections")?;
+    println!(
+        "10 000 halves of 10 MB: {} connections left, {cut} cut, most resident {:.3} of maxmemory",
+        sent?,
+        most as f64 / maxmemory as f64
+    );
+    Ok(())
+}
+
+fn unread(options: &Options) -> Result<(), Failure> {
+    let maxmemory = options.megabytes * MB;
+    let server = Server::start(&ours(options, maxmemory), 2)?;
+    let mut connection = server.connect()?;
+    for number in 0..50 {
+        connection.call(&[b"SET", &key(number), &vec![b'v'; 1 << 20]])?;
+    }
+    let (mut sent, mut batch) = (0, Vec::new());
+    (0..1000).for_each(|number| encode(&mut batch, &[b"GET", &key(number % 50)]));
+    let (ended, most) = watched(&server, || -> Result<(), Failure> {
+        let end = Instant::now() + Duration::from_secs(options.seconds);
+        while sent < 1000 * batch.len() && Instant::now() < end {
+            sent += connection.send_some(&batch[sent % batch.len()..])?;
+        }
+        Ok(())
+    });
+    ended.map_err(|error| server.explain(error))?;
+    let asked = sent * 1000 / batch.len();
+    println!("{asked} GETs of 1 MB, none read: most resident {} MB of {}", most / MB, maxmemory / MB);
+    server.connect()?.call(&[b"PING"])?;
+    Ok(())
+}

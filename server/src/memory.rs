@@ -1,0 +1,560 @@
+//! The limit on memory, and how it is kept.
+//!
+//! What counts is what the kernel counts: resident memory of the process. It is read every few milliseconds by a
+//! thread that does nothing else ([`watch`]). But it moves late and for many reasons, so the cores do not act on it.
+//! They act on an exact account of what they hold: data without the holes in tables, connections and messages. What
+//! resident memory exceeds the sum of the accounts by is the *overhead* (code, stacks, holes, the allocator's pages);
+//! the watcher follows it, and publishes `maxmemory` less the overhead as the *budget* for all accounts together.
+//!
+//! ```text
+//! |<------------------------- maxmemory ------------------------->|
+//! |   account of core 0   |   account of core 1   |   | overhead  |
+//! |<---------------------- budget ------------------->|
+//! ```
+//!
+//! A core compares before each command that may grow memory ([`Core::admit`]): over the budget it first makes room
+//! for what comes, and up to as much again while there is too much; with nobody to evict it refuses. And in each turn
+//! it evicts its part of what is less than a margin below the budget, for a bounded time, so that most commands find
+//! room. Freed memory must also leave the process: the allocator is told to give pages back soon, and while the
+//! overhead is large the cores tidy (`keyspace/src/tidy.rs`): without that, values of one size that are replaced by
+//! values of another leave pages behind that are half empty for ever.
+//!
+//! Requests that are not complete yet are bounded in sum, too: see `input_limit`.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use damselfly_commands::{Command, Flags};
+use damselfly_config::MaxmemoryPolicy;
+use damselfly_keyspace::{Evicted, Eviction};
+use damselfly_protocol::{Argv, Scanner, Skip};
+
+use crate::allocator;
+use crate::connection::ConnectionId;
+use crate::core::Core;
+use crate::execute::OUT_OF_MEMORY;
+use crate::locks::lock_number;
+use crate::process;
+use crate::shared::Shared;
+
+/// Looks at resident memory: often when it is above three quarters of the limit, seldom below.
+const LOOK_NEAR: Duration = Duration::from_millis(4);
+const LOOK_FAR: Duration = Duration::from_millis(50);
+/// At least this part of the limit is for data, whatever the overhead: a cache that evicts all it has because memory
+/// does not come back is worse than one that is too big.
+const BUDGET_MIN: u64 = 3;
+/// Overhead that is no reason to tidy: the process itself, and an eighth of the data.
+const SPARSE_FROM: u64 = 8 << 20;
+const SPARSE_SHARE: u64 = 8;
+
+/// Eviction begins when less than this part of the budget is free.
+const MARGIN_SHARE: u64 = 128;
+/// From here on new keys queue, as a part of the budget.
+const SELECTIVE_FROM: (u64, u64) = (7, 8);
+/// What one command may have to free beyond its own size.
+const EXTRA: i64 = 4096;
+/// Steps that find nobody which one command waits for.
+const SEARCH_STEPS: usize = 32;
+/// Time for eviction and for tidying in one turn.
+const EVICT_TIME: Duration = Duration::from_micros(300);
+const TIDY_TIME: Duration = Duration::from_micros(200);
+/// Rest behind a round of tidying that moved little, doubled each time, and the longest.
+const TIDY_REST: Duration = Duration::from_millis(250);
+const TIDY_REST_MAX: Duration = Duration::from_secs(8);
+/// Change of a core's account that others are told of at once.
+const TELL_FROM: u64 = 32 << 10;
+/// Part of the limit that requests may take which are not complete yet.
+const INPUT_SHARE: u64 = 4;
+/// Shorter ones are always let in.
+const INPUT_FREE: usize = 4 << 10;
+/// A client whose unfinished request holds room and that has sent nothing for so long is closed when room is short.
+const STALLED_MS: u64 = 500;
+/// Such clients are looked for once in so long, and connections that wait for room are let in so many at a time.
+const CUT_EVERY_MS: u64 = 100;
+const FED_PER_TICK: usize = 64;
+
+/// What the watcher knows. See the module's head.
+#[derive(Debug)]
+pub struct Memory {
+    /// For the accounts of all cores together.
+    budget: AtomicU64,
+    /// Resident bytes at the last look.
+    rss: AtomicU64,
+    /// Resident bytes when the first core began.
+    startup: AtomicU64,
+    /// There is more overhead than there should be.
+    is_sparse: AtomicBool,
+}
+
+impl Default for Memory {
+    fn default() -> Memory {
+        Memory {
+            budget: AtomicU64::new(u64::MAX),
+            rss: AtomicU64::new(0),
+            startup: AtomicU64::new(0),
+            is_sparse: AtomicBool::new(false),
+        }
+    }
+}
+
+impl Memory {
+    /// Resident bytes before there was any data.
+    pub fn startup(&self) -> u64 {
+        self.startup.load(Ordering::Relaxed)
+    }
+}
+
+/// The watcher's state of mind, apart from the thread so that it can be tested.
+#[derive(Debug, Default)]
+struct Overhead(u64);
+
+impl Overhead {
+    /// Takes in one look; returns the budget.
+    fn update(&mut self, limit: u64, rss: u64, accounts: u64) -> u64 {
+        let seen = rss.saturating_sub(accounts);
+        // Up at once, nearly; down slowly: a page that comes back may be needed again.
+        if seen > self.0 {
+            self.0 += (seen - self.0).div_ceil(2);
+        } else {
+            self.0 -= (self.0 - seen) / 32;
+        }
+        if limit == 0 { u64::MAX } else { limit.saturating_sub(self.0).max(limit / BUDGET_MIN) }
+    }
+}
+
+/// Begins to look at resident memory, until the process stops.
+pub fn watch(shared: &Arc<Shared>) -> std::io::Result<()> {
+    let memory = &shared.memory;
+    let first = process::resident().unwrap_or(0);
+    memory.startup.store(first, Ordering::Relaxed);
+    memory.rss.store(first, Ordering::Relaxed);
+    let mut overhead = Overhead(first);
+    memory.budget.store(overhead.update(shared.settings.maxmemory(), first, 0), Ordering::Relaxed);
+    let shared = shared.clone();
+    std::thread::Builder::new().name("memory".to_string()).spawn(move || {
+        while !shared.stopping.load(Ordering::Relaxed) {
+            let near = look(&shared, &mut overhead);
+            std::thread::sleep(if near { LOOK_NEAR } else { LOOK_FAR });
+        }
+    })?;
+    Ok(())
+}
+
+/// Whether memory is near the limit.
+fn look(shared: &Shared, overhead: &mut Overhead) -> bool {
+    let (memory, limit) = (&shared.memory, shared.settings.maxmemory());
+    // Before the accounts: what grows meanwhile makes the overhead too small for one look, not too large.
+    let Some(rss) = process::resident() else { return false };
+    let sum = |field: fn(&crate::shared::Peer) -> &AtomicU64| -> u64 {
+        shared.peers.iter().map(|peer| field(peer).load(Ordering::Relaxed)).sum()
+    };
+    let accounts = sum(|peer| &peer.account);
+    memory.rss.store(rss, Ordering::Relaxed);
+    // What is being freed is neither data nor a reason to evict.
+    let counted = accounts + sum(|peer| &peer.doomed);
+    memory.budget.store(overhead.update(limit, rss, counted), Ordering::Relaxed);
+    let excess = rss.saturating_sub(memory.startup() + counted);
+    memory.is_sparse.store(excess > SPARSE_FROM + counted / SPARSE_SHARE, Ordering::Relaxed);
+    limit > 0 && rss > limit / 4 * 3
+}
+
+/// What a core knows of its part.
+#[derive(Debug)]
+pub struct Account {
+    /// Who may go.
+    pub rule: Eviction,
+    /// Little memory is left, or none: commands that may grow it are looked at.
+    is_tight: bool,
+    /// The budget less what the other cores hold.
+    allowance: i64,
+    /// Bytes of this core's connections when they were last summed up, changed by those pumped since.
+    pub buffers: usize,
+    /// Of these, bytes of requests that are not complete.
+    pub input: usize,
+    /// Connections whose long requests wait for room, in order.
+    starved: VecDeque<ConnectionId>,
+    /// When clients that hold room and send nothing are looked for next.
+    next_cut_ms: u64,
+    /// What the others know of this core's account.
+    told: u64,
+    /// Tidying rests until then, and how long.
+    tidy_from: Instant,
+    tidy_rest: Duration,
+    tidied_in_round: usize,
+}
+
+impl Default for Account {
+    fn default() -> Account {
+        Account {
+            rule: Eviction::Never,
+            is_tight: false,
+            allowance: i64::MAX,
+            buffers: 0,
+            input: 0,
+            starved: VecDeque::new(),
+            next_cut_ms: 0,
+            told: 0,
+            tidy_from: Instant::now(),
+            tidy_rest: TIDY_REST,
+            tidied_in_round: 0,
+        }
+    }
+}
+
+impl Account {
+    /// A connection is gone.
+    pub(crate) fn forget(&mut self, booked: (usize, usize)) {
+        self.buffers -= booked.0;
+        self.input -= booked.1;
+    }
+}
+
+/// The nearest of ours to a policy of Redis.
+pub fn rule_of(policy: MaxmemoryPolicy) -> Eviction {
+    match policy {
+        MaxmemoryPolicy::NoEviction => Eviction::Never,
+        MaxmemoryPolicy::AllkeysLru | MaxmemoryPolicy::AllkeysLfu | MaxmemoryPolicy::AllkeysRandom => {
+            Eviction::All
+        }
+        MaxmemoryPolicy::VolatileLru | MaxmemoryPolicy::VolatileLfu | MaxmemoryPolicy::VolatileRandom => {
+            Eviction::Timed
+        }
+        MaxmemoryPolicy::VolatileTtl => Eviction::NextDue,
+    }
+}
+
+impl Core {
+    /// Bytes that this core holds and could do without: data, except holes and what is being freed, and buffers.
+    fn account(&self) -> u64 {
+        (self.ks.heap_bytes() - self.ks.dead_bytes() + self.memory.buffers) as u64
+    }
+
+    /// Tells the others what this core holds, and learns how much it may.
+    pub(crate) fn settle_account(&mut self, ticked: bool) {
+        let account = self.account();
+        let shared = &self.shared;
+        let mine = &shared.peers[self.id];
+        if account.abs_diff(self.memory.told) >= TELL_FROM || ticked {
+            self.memory.told = account;
+            mine.account.store(account, Ordering::Relaxed);
+            mine.input.store(self.memory.input as u64, Ordering::Relaxed);
+            mine.doomed.store(self.ks.doomed_bytes() as u64, Ordering::Relaxed);
+        }
+        let budget = shared.memory.budget.load(Ordering::Relaxed);
+        if budget == u64::MAX {
+            self.memory.is_tight = false;
+            self.memory.allowance = i64::MAX;
+            return;
+        }
+        let all: u64 = shared.peers.iter().map(|peer| peer.account.load(Ordering::Relaxed)).sum();
+        let others = all - self.memory.told.min(all);
+        self.memory.allowance = budget as i64 - others as i64;
+        let used = others + account;
+        self.memory.is_tight = used > budget / 10 * 8;
+        if used > budget / SELECTIVE_FROM.1 * SELECTIVE_FROM.0 && self.memory.rule != Eviction::Never {
+            self.ks.be_selective();
+        }
+    }
+
+    /// Whether a command may run: it does not grow memory, or there is room for it, which is made if need be. To be
+    /// asked on the core whose shard it grows.
+    #[inline]
+    pub(crate) fn admit(&mut self, command: &Command, argv: &Argv<'_>) -> bool {
+        !command.flags.has(Flags::GROWS)
+            || !self.memory.is_tight && is_modest(argv)
+            || self.admit_if_room(argv)
+    }
+
+    #[cold]
+    fn admit_if_room(&mut self, argv: &Argv<'_>) -> bool {
+        let need = argv.iter().map(<[u8]>::len).sum::<usize>() as i64;
+        let over = self.account() as i64 + need - self.memory.allowance;
+        if over <= 0 {
+            return true;
+        }
+        let limit = self.shared.settings.maxmemory();
+        let is_admitted = (limit == 0 || need as u64 <= limit) && self.make_room(over.min(2 * need + EXTRA));
+        if !is_admitted {
+            self.stats.oom += 1;
+        }
+        is_admitted
+    }
+
+    /// As [`Core::admit`], for a command of a script: what the script has seen had better not vanish before its end, so
+    /// it may go a little beyond the budget before anybody goes.
+    pub(crate) fn admit_in_script(&mut self, command: &Command, argv: &Argv<'_>) -> bool {
+        let budget = self.shared.memory.budget.load(Ordering::Relaxed);
+        let over = self.account() as i64 - self.memory.allowance;
+        let is_tolerable = self.memory.rule != Eviction::Never && over < (budget / 32) as i64;
+        is_tolerable && is_modest(argv) || self.admit(command, argv)
+    }
+
+    /// Evicts about so many bytes; false if there is nobody to evict.
+    fn make_room(&mut self, bytes: i64) -> bool {
+        let (mut bytes, mut searched) = (bytes, 0);
+        while bytes > 0 && searched < SEARCH_STEPS {
+            match self.evict() {
+                Evicted::Freed(freed) => bytes -= freed as i64,
+                Evicted::Searching => searched += 1,
+                Evicted::Nobody => return false,
+            }
+        }
+        true
+    }
+
+    /// One step of eviction.
+    fn evict(&mut self) -> Evicted {
+        // While clients are paused nothing changes, not even by itself.
+        let rule = if self.pause.is_some() { Eviction::Never } else { self.memory.rule };
+        let locks = &self.locks;
+        let evicted =
+            self.ks.evict(rule, &|db, hash| !locks.is_idle() && locks.is_locked(lock_number(db, hash)));
+        self.after_command();
+        evicted
+    }
+
+    /// Evicts ahead of need, and tidies, each for a bounded time; true if there is more to do at once.
+    pub(crate) fn keep_memory(&mut self) -> bool {
+        let mut more = false;
+        if self.memory.is_tight && self.memory.rule != Eviction::Never {
+            self.ks.keep_epochs();
+            more = self.evict_ahead();
+        }
+        let is_sparse = self.shared.memory.is_sparse.load(Ordering::Relaxed);
+        if (is_sparse || self.memory.is_tight && self.ks.dead_bytes() > self.ks.heap_bytes() / 16)
+            && Instant::now() >= self.memory.tidy_from
+        {
+            more |= self.tidy(is_sparse);
+        }
+        more
+    }
+
+    fn evict_ahead(&mut self) -> bool {
+        let account = self.account();
+        let budget = self.shared.memory.budget.load(Ordering::Relaxed);
+        let over = account as i64 + (budget / MARGIN_SHARE) as i64 - self.memory.allowance;
+        if over <= 0 || budget == u64::MAX {
+            return false;
+        }
+        // What all have too much of, each gives up its part of.
+        let used = (budget as i64 - self.memory.allowance) as u64 + account;
+        let mut part =
+            (u128::from(over.unsigned_abs()) * u128::from(account) / u128::from(used.max(1))) as i64;
+        let (started, mut steps) = (Instant::now(), 0u32);
+        while part > 0 {
+            match self.evict() {
+                Evicted::Freed(freed) => part -= freed as i64,
+                Evicted::Searching => {}
+                Evicted::Nobody => return false,
+            }
+            steps += 1;
+            if steps.is_multiple_of(16) && started.elapsed() > EVICT_TIME {
+                return true;
+            }
+        }
+        false
+    }
+
+    fn tidy(&mut self, is_sparse: bool) -> bool {
+        let started = Instant::now();
+        let asks = if is_sparse { allocator::is_sparse } else { |_| false };
+        while started.elapsed() < TIDY_TIME {
+            let tidied = self.ks.tidy_some(4, 64 << 10, &asks);
+            self.memory.tidied_in_round += tidied.moved;
+            if tidied.round_ended {
+                if is_sparse {
+                    allocator::collect();
+                }
+                let moved = std::mem::take(&mut self.memory.tidied_in_round);
+                self.memory.tidy_rest = if moved > self.ks.heap_bytes() / 32 {
+                    Duration::ZERO
+                } else {
+                    (self.memory.tidy_rest * 2).clamp(TIDY_REST, TIDY_REST_MAX)
+                };
+                self.memory.tidy_from = Instant::now() + self.memory.tidy_rest;
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Whether an unfinished request of which `have` bytes are here may get so many more: all of them together have a
+    /// bound, so that announcing long requests and not finishing them costs those who do it. One that is long itself
+    /// may go beyond, up to what one request may take.
+    pub(crate) fn may_buffer(&self, have: usize, more: usize) -> bool {
+        let limit = self.input_limit();
+        let limit =
+            if have.saturating_add(more) as u64 > limit / 2 { limit.saturating_mul(2) } else { limit };
+        let all: u64 = self.shared.peers.iter().map(|peer| peer.input.load(Ordering::Relaxed)).sum();
+        let others = all - self.shared.peers[self.id].input.load(Ordering::Relaxed).min(all);
+        others + (self.memory.input + more) as u64 <= limit
+    }
+
+    /// Whether a request of so many bytes could never be stored: it exists twice while it is.
+    pub(crate) fn is_too_long(&self, wanted: usize) -> bool {
+        wanted as u64 > self.input_limit().saturating_mul(2)
+    }
+
+    /// From here on a connection's unfinished request is passed over.
+    #[cold]
+    pub(crate) fn begin_skip(&mut self, id: ConnectionId) -> bool {
+        let Some(connection) = self.connection(id) else { return false };
+        let Some(skip) = Skip::begin(&connection.input) else { return false };
+        connection.skip = Some(Box::new(skip));
+        connection.scanner = Scanner::new();
+        connection.input = Vec::new();
+        true
+    }
+
+    /// Passes over what belongs to a request that is too long; how many of the bytes that was. Behind its end it is
+    /// answered.
+    #[inline]
+    pub(crate) fn skip(&mut self, id: ConnectionId, bytes: &[u8]) -> usize {
+        match self.connection(id) {
+            Some(connection) if connection.skip.is_some() => self.skip_on(id, bytes),
+            _ => 0,
+        }
+    }
+
+    #[cold]
+    fn skip_on(&mut self, id: ConnectionId, bytes: &[u8]) -> usize {
+        let Some(connection) = self.connection(id) else { return 0 };
+        match connection.skip.as_mut().map(|skip| skip.feed(bytes)) {
+            Some(Ok((used, false))) => used,
+            Some(Ok((used, true))) => {
+                connection.skip = None;
+                self.stats.oom += 1;
+                self.answer_error(id, OUT_OF_MEMORY);
+                used
+            }
+            Some(Err(error)) => {
+                connection.skip = None;
+                self.refuse_stream(id, error);
+                bytes.len()
+            }
+            None => 0,
+        }
+    }
+
+    /// Books what a connection's buffers are now.
+    #[inline]
+    pub(crate) fn book(&mut self, id: ConnectionId) {
+        let Some(connection) = self.connection(id) else { return };
+        let now = (connection.heap_bytes(), connection.input.capacity());
+        let before = std::mem::replace(&mut connection.booked, now);
+        self.memory.buffers = self.memory.buffers + now.0 - before.0;
+        self.memory.input = self.memory.input + now.1 - before.1;
+    }
+
+    /// Keeps what a read brought beyond the last complete request.
+    pub(crate) fn keep_rest(&mut self, id: ConnectionId, rest: &[u8]) {
+        if rest.len() > INPUT_FREE && !self.may_buffer(0, rest.len()) {
+            self.close_stalled();
+            // It has been read, so it is kept, and waits with the others. Only so much more of that.
+            if !self.may_buffer(usize::MAX >> 1, 0) {
+                self.close_for_input(id);
+                return;
+            }
+        }
+        if let Some(connection) = self.connection(id) {
+            connection.input.extend_from_slice(rest);
+        }
+    }
+
+    /// Does not read from a connection until there is room for more of its request.
+    #[cold]
+    pub(crate) fn starve(&mut self, id: ConnectionId) {
+        if let Some(connection) = self.connection(id)
+            && !connection.starved
+        {
+            connection.starved = true;
+            self.memory.starved.push_back(id);
+        }
+    }
+
+    /// Lets some of those that wait for room try again, and closes those that hold room without using it.
+    pub(crate) fn feed_starved(&mut self) {
+        for _ in 0..FED_PER_TICK.min(self.memory.starved.len()) {
+            let Some(id) = self.memory.starved.pop_front() else { break };
+            if let Some(connection) = self.connection(id) {
+                connection.starved = false;
+                self.look_again(id);
+            }
+        }
+        if self.ks.now >= self.memory.next_cut_ms && !self.may_buffer(0, self.input_limit() as usize / 4) {
+            self.memory.next_cut_ms = self.ks.now + CUT_EVERY_MS;
+            self.close_stalled();
+        }
+    }
+
+    /// Closes the clients with a long unfinished request that have sent nothing for a while. Those that may not send
+    /// count from when they could last: if all wait for each other, the first to have stopped is the first to go.
+    fn close_stalled(&mut self) {
+        let now = self.ks.now;
+        let stalled: Vec<ConnectionId> = self
+            .connections()
+            .filter(|connection| {
+                let patience = if connection.starved { 10 * STALLED_MS } else { STALLED_MS };
+                connection.input.capacity() > INPUT_FREE
+                    && now.saturating_sub(connection.active_ms) > patience
+            })
+            .map(|connection| connection.id)
+            .collect();
+        for id in stalled {
+            self.close_for_input(id);
+        }
+    }
+
+    fn close_for_input(&mut self, id: ConnectionId) {
+        let Some(connection) = self.connection(id) else { return };
+        let (addr, bytes) = (&connection.client.addr, connection.input.capacity());
+        tracing::warn!(%addr, bytes, "a client with an unfinished request was closed: there is no room for more");
+        self.stats.input_limited += 1;
+        self.close(id);
+    }
+
+    /// Bytes of requests that are not complete yet, on all connections together.
+    pub(crate) fn input_limit(&self) -> u64 {
+        match self.shared.settings.maxmemory() {
+            0 => u64::MAX,
+            limit => limit / INPUT_SHARE,
+        }
+    }
+}
+
+/// Whether a request is so short that it need not be compared with the limit while there is room.
+fn is_modest(argv: &Argv<'_>) -> bool {
+    argv[argv.len() - 1].len() < 64 << 10
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The budget is what the overhead leaves, follows it up at once and down slowly, and never goes below a third.
+    #[test]
+    fn budget() {
+        let mut overhead = Overhead(10);
+        assert_eq!(overhead.update(0, 500, 100), u64::MAX, "no limit");
+        let mut overhead = Overhead(10);
+        let mut budget = 0;
+        for _ in 0..20 {
+            budget = overhead.update(1000, 900, 700);
+        }
+        assert_eq!(budget, 800);
+        for _ in 0..5 {
+            budget = overhead.update(1000, 900, 850);
+        }
+        assert!((800..880).contains(&budget), "{budget}");
+        for _ in 0..20 {
+            budget = overhead.update(1000, 5000, 850);
+        }
+        assert_eq!(budget, 333);
+        for _ in 0..1000 {
+            budget = overhead.update(100_000, 850, 850);
+        }
+        assert!(budget > 99_900, "{budget}");
+    }
+}

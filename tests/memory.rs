@@ -1,0 +1,266 @@
+//! Servers that are full: what is refused, what goes, what stays, and that resident memory is where it was told to be.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use damselfly_tests::executor::{Executor, Tcp, encode};
+use damselfly_tests::reply::{Protocol, Reply};
+use damselfly_tests::servers::{Kind, Server};
+
+const MIB: u64 = 1 << 20;
+const LIMIT: u64 = 64 * MIB;
+const OOM: &str = "OOM command not allowed when used memory > 'maxmemory'.";
+
+fn start(flags: &[&str]) -> (Server, Tcp) {
+    let maxmemory = format!("--maxmemory={LIMIT}");
+    let flags: Vec<&str> = flags.iter().copied().chain([maxmemory.as_str()]).collect();
+    let server =
+        Server::start(Kind::Damselfly { threads: 2 }, &flags).unwrap_or_else(|error| panic!("{error}"));
+    let clients = Tcp::new(server.address(), Protocol::Resp2);
+    (server, clients)
+}
+
+fn call(clients: &mut Tcp, words: &[&[u8]]) -> Reply {
+    let words: Vec<Vec<u8>> = words.iter().map(|word| word.to_vec()).collect();
+    clients.call("A", &words).unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn line(clients: &mut Tcp, line: &str) -> Reply {
+    call(clients, &line.split(' ').map(str::as_bytes).collect::<Vec<_>>())
+}
+
+fn error_of(reply: &Reply) -> Option<String> {
+    match reply {
+        Reply::Error(text) => Some(String::from_utf8_lossy(text).into_owned()),
+        _ => None,
+    }
+}
+
+/// A number from INFO.
+fn info(clients: &mut Tcp, field: &str) -> u64 {
+    let reply = line(clients, "INFO everything");
+    let text = String::from_utf8_lossy(reply.text().expect("INFO is text")).into_owned();
+    let value = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+    value
+        .and_then(|value| value.trim().parse().ok())
+        .unwrap_or_else(|| panic!("INFO has no {field}:\n{text}"))
+}
+
+fn resident(server: &Server) -> u64 {
+    let statm = fs::read_to_string(format!("/proc/{}/statm", server.process_id())).expect("it runs");
+    statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).expect("a number of pages") * 4096
+}
+
+/// Sends SETs of `count` keys from `first` on, pipelined, and returns how many were refused, and the most memory that
+/// was resident meanwhile.
+fn fill(server: &Server, first: usize, count: usize, len: usize, more: &[&[u8]]) -> (usize, u64) {
+    let mut stream = TcpStream::connect(server.address()).expect("connects");
+    stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a timeout");
+    let (value, mut refused, mut most, mut sent) = (vec![b'v'; len], 0, 0, 0);
+    while sent < count {
+        let (mut batch, mut asked) = (Vec::new(), 0);
+        while sent < count && batch.len() < 64 << 10 {
+            let key = format!("key:{}", first + sent);
+            let words: Vec<&[u8]> =
+                [b"SET", key.as_bytes(), &value].into_iter().chain(more.iter().copied()).collect();
+            batch.extend(encode(&words));
+            (sent, asked) = (sent + 1, asked + 1);
+        }
+        stream.write_all(&batch).expect("the server reads");
+        let mut replies = Vec::new();
+        while replies.iter().filter(|byte| **byte == b'\n').count() < asked {
+            let mut part = [0; 4096];
+            let len = stream.read(&mut part).expect("the server answers");
+            assert!(len > 0, "the server closed the connection");
+            replies.extend_from_slice(&part[..len]);
+        }
+        refused += replies.iter().filter(|byte| **byte == b'-').count();
+        most = most.max(resident(server));
+    }
+    (refused, most)
+}
+
+/// Without cache mode what grows memory is refused at the limit, in a transaction too; reads and deletes are not, and
+/// what they free can be written again.
+#[test]
+fn refuses_at_the_limit() {
+    let (server, mut clients) = start(&[]);
+    let (refused, most) = fill(&server, 0, 20_000, 5000, &[]);
+    assert!(refused > 4000, "{refused} of 100 MB in 64 MiB were refused");
+    assert!(most <= LIMIT * 105 / 100 + 16 * MIB, "{} MiB were resident", most / MIB);
+    assert_eq!(error_of(&call(&mut clients, &[b"SET", b"more", &[b'v'; 5000]])).as_deref(), Some(OOM));
+    assert_eq!(error_of(&call(&mut clients, &[b"LPUSH", b"list", &[b'v'; 5000]])).as_deref(), Some(OOM));
+    assert_eq!(
+        error_of(&call(&mut clients, &[b"MSET", b"a", &[b'v'; 5000], b"b", b"c"])).as_deref(),
+        Some(OOM)
+    );
+    assert_eq!(line(&mut clients, "GET key:0").text().map(<[u8]>::len), Some(5000));
+    line(&mut clients, "MULTI");
+    assert_eq!(error_of(&call(&mut clients, &[b"SET", b"more", &[b'v'; 5000]])).as_deref(), Some(OOM));
+    assert!(error_of(&line(&mut clients, "EXEC")).expect("an error").starts_with("EXECABORT"));
+    assert!(info(&mut clients, "oom_rejections") >= 4 + refused as u64);
+    assert_eq!(info(&mut clients, "evicted_keys"), 0);
+    for n in 0..1000 {
+        line(&mut clients, &format!("DEL key:{n}"));
+    }
+    assert_eq!(error_of(&call(&mut clients, &[b"SET", b"more", &[b'v'; 5000]])), None);
+}
+
+/// In cache mode nothing is refused, memory stays inside, keys that were STICK'ed stay, and whoever wants to know
+/// hears of those that go.
+#[test]
+fn makes_room() {
+    let (server, mut clients) = start(&["--cache_mode=true", "--notify-keyspace-events=Ee"]);
+    line(&mut clients, "SET pinned value");
+    line(&mut clients, "STICK pinned");
+    let mut listener = TcpStream::connect(server.address()).expect("connects");
+    listener.write_all(b"SUBSCRIBE __keyevent@0__:evicted\r\n").expect("it reads");
+    let mut tracker = TcpStream::connect(server.address()).expect("connects");
+    tracker.write_all(b"HELLO 3\r\nCLIENT TRACKING ON\r\nGET key:1\r\n").expect("it reads");
+    for (first, len) in [(0, 5000), (100_000, 100), (400_000, 20_000), (500_000, 700)] {
+        let (refused, most) = fill(&server, first, 100_000_000 / (len + 100), len, &[]);
+        assert_eq!(refused, 0);
+        let bound = LIMIT * 105 / 100 + 16 * MIB;
+        assert!(most <= bound, "{} KiB resident with values of {len}, {} allowed", most >> 10, bound >> 10);
+    }
+    assert!(info(&mut clients, "evicted_keys") > 50_000);
+    assert_eq!(line(&mut clients, "GET pinned").text(), Some(&b"value"[..]));
+    for (stream, wanted) in [(&mut listener, "__keyevent@0__:evicted"), (&mut tracker, "invalidate")] {
+        stream.set_read_timeout(Some(Duration::from_secs(10))).expect("a timeout");
+        let mut heard = Vec::new();
+        let is_told = |heard: &[u8]| {
+            // Behind the confirmation, an event of the kind with a key.
+            let text = String::from_utf8_lossy(heard);
+            text.matches(wanted).count() > usize::from(wanted.starts_with('_')) && text.contains("key:")
+        };
+        while !is_told(&heard) {
+            let mut part = [0; 4096];
+            let len = stream.read(&mut part).unwrap_or_else(|error| panic!("{wanted}: {error}"));
+            assert!(len > 0, "{wanted}");
+            heard.extend_from_slice(&part[..len]);
+        }
+    }
+}
+
+/// With a volatile policy only keys with an expiry go; when there are none left, writes are refused until there are.
+#[test]
+fn spares_the_permanent() {
+    let (server, mut clients) = start(&[]);
+    line(&mut clients, "CONFIG SET maxmemory-policy volatile-lru");
+    assert_eq!(fill(&server, 0, 2000, 5000, &[]).0, 0);
+    assert_eq!(fill(&server, 10_000, 20_000, 5000, &[b"EX", b"1000"]).0, 0);
+    let (evicted, keys) = (info(&mut clients, "evicted_keys"), line(&mut clients, "DBSIZE"));
+    assert!(evicted > 5000, "{evicted} went, {keys} are left");
+    for n in 0..2000 {
+        assert_eq!(line(&mut clients, &format!("EXISTS key:{n}")), Reply::Int(1), "key:{n}");
+    }
+    let (refused, most) = fill(&server, 100_000, 20_000, 5000, &[]);
+    assert!(refused > 5000, "{refused}");
+    assert!(most <= LIMIT * 105 / 100 + 16 * MIB);
+    line(&mut clients, "CONFIG SET maxmemory-policy allkeys-lfu");
+    assert_eq!(fill(&server, 200_000, 5000, 5000, &[]).0, 0);
+    assert!(error_of(&line(&mut clients, "OBJECT FREQ key:200000")).is_none());
+}
+
+/// A value that cannot fit is answered with an error, nothing changes, and the connection goes on with what follows.
+#[test]
+fn refuses_the_impossible() {
+    let (server, mut clients) = start(&["--cache_mode=true"]);
+    line(&mut clients, "SET k small");
+    let mut stream = TcpStream::connect(server.address()).expect("connects");
+    stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a timeout");
+    let mut reader = stream.try_clone().expect("a second handle");
+    let writer = std::thread::spawn(move || {
+        stream.write_all(b"PING\r\n*5\r\n$3\r\nSET\r\n$1\r\nk\r\n$100000000\r\n").expect("it reads");
+        for _ in 0..100 {
+            stream.write_all(&[b'x'; 1_000_000]).expect("it reads");
+        }
+        stream.write_all(b"\r\n$2\r\nEX\r\n$3\r\n100\r\nGET k\r\n").expect("it reads");
+        stream
+    });
+    let wanted = format!("+PONG\r\n-{OOM}\r\n$5\r\nsmall\r\n");
+    let mut heard = vec![0; wanted.len()];
+    reader.read_exact(&mut heard).expect("three answers");
+    assert_eq!(String::from_utf8_lossy(&heard), wanted);
+    drop(writer.join());
+    assert!(resident(&server) < LIMIT);
+    assert_eq!(info(&mut clients, "evicted_keys"), 0);
+}
+
+/// Many halves of long values: the limit on all of them together cuts those that stopped before memory is short.
+#[test]
+fn cuts_the_unfinished() {
+    let (server, mut clients) = start(&["--cache_mode=true"]);
+    let mut open = Vec::new();
+    for n in 0..200 {
+        let mut stream = TcpStream::connect(server.address()).expect("connects");
+        stream
+            .write_all(format!("*3\r\n$3\r\nSET\r\n$1\r\n{}\r\n$2000000\r\n", n % 10).as_bytes())
+            .expect("it reads");
+        stream.set_write_timeout(Some(Duration::from_millis(20))).expect("a timeout");
+        for _ in 0..10 {
+            // Those that are held back do not take all, those that were cut nothing.
+            if stream.write_all(&[b'x'; 100_000]).is_err() {
+                break;
+            }
+        }
+        open.push(stream);
+        assert!(resident(&server) < LIMIT, "{} MiB after {n}", resident(&server) / MIB);
+    }
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while info(&mut clients, "client_query_buffer_limit_disconnections") < 20 {
+        assert!(Instant::now() < deadline, "nobody was cut");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert_eq!(error_of(&call(&mut clients, &[b"SET", b"k", &[b'v'; 100_000]])), None);
+}
+
+/// maxmemory can be lowered and raised while the server runs, and it follows.
+#[test]
+fn follows_the_setting() {
+    let (server, mut clients) = start(&["--cache_mode=true"]);
+    line(&mut clients, "CONFIG SET maxmemory 200mb");
+    assert_eq!(fill(&server, 0, 300_000, 500, &[]).0, 0);
+    assert!(resident(&server) > 100 * MIB, "{} MiB are resident", resident(&server) / MIB);
+    line(&mut clients, "CONFIG SET maxmemory 60mb");
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while resident(&server) > 63 * MIB + 16 * MIB {
+        assert!(Instant::now() < deadline, "still {} MiB", resident(&server) / MIB);
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert!(info(&mut clients, "evicted_keys") > 10_000);
+    line(&mut clients, "CONFIG SET maxmemory 200mb");
+    assert_eq!(fill(&server, 1_000_000, 200_000, 500, &[]).0, 0);
+    assert!(resident(&server) > 100 * MIB, "{} MiB are resident", resident(&server) / MIB);
+}
+
+/// `used_memory` is the sum of the parts that INFO tells beside it, and near what is resident.
+#[test]
+fn adds_up() {
+    let (server, mut clients) = start(&["--cache_mode=true"]);
+    line(&mut clients, "CONFIG SET maxmemory 200mb");
+    fill(&server, 0, 100_000, 100, &[]);
+    fill(&server, 200_000, 80_000, 1000, &[]);
+    for n in 0..1000 {
+        line(&mut clients, &format!("HSET hash:{n} field value other {}", "v".repeat(n)));
+    }
+    let reply = line(&mut clients, "INFO memory");
+    let text = String::from_utf8_lossy(reply.text().expect("INFO is text")).into_owned();
+    let field = |name: &str| {
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        value.and_then(|value| value.trim().parse::<u64>().ok()).unwrap_or_else(|| panic!("{name} in {text}"))
+    };
+    let parts = [
+        "used_memory_startup",
+        "table_used_memory",
+        "object_used_memory",
+        "eviction_used_memory",
+        "lazyfree_pending_bytes",
+        "mem_clients_normal",
+    ];
+    assert_eq!(field("used_memory"), parts.iter().map(|part| field(part)).sum::<u64>());
+    let (used, rss) = (field("used_memory"), field("used_memory_rss"));
+    assert!(used.abs_diff(rss) < rss / 10, "used {used}, resident {rss}");
+}
