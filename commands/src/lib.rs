@@ -313,6 +313,8 @@ pub enum ServerCommand {
     Config,
     /// DEBUG
     Debug,
+    /// DFLY
+    Dfly,
     /// ECHO
     Echo,
     /// FLUSHALL

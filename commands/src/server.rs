@@ -4,8 +4,8 @@
 use crate::{Arity, Command, Flags, Group, Keys, Run, ServerCommand, Spread};
 
 pub(crate) const COMMANDS: &[&Command] = &[
-    &BGSAVE, &COMMAND, &CONFIG, &DBSIZE, &DEBUG, &FLUSHALL, &FLUSHDB, &INFO, &LASTSAVE, &LATENCY, &LOLWUT,
-    &MEMORY, &MODULE, &MONITOR, &ROLE, &SAVE, &SHUTDOWN, &SLOWLOG, &SWAPDB, &TIME,
+    &BGSAVE, &COMMAND, &CONFIG, &DBSIZE, &DEBUG, &DFLY, &FLUSHALL, &FLUSHDB, &INFO, &LASTSAVE, &LATENCY,
+    &LOLWUT, &MEMORY, &MODULE, &MONITOR, &ROLE, &SAVE, &SHUTDOWN, &SLOWLOG, &SWAPDB, &TIME,
 ];
 
 const BGSAVE: Command = Command {
@@ -71,6 +71,19 @@ const DEBUG: Command = Command {
     syntax: "subcommand [argument ...]",
     summary: "Tools for testing and debugging.",
     run: Run::Server(ServerCommand::Debug),
+};
+
+const DFLY: Command = Command {
+    name: "DFLY",
+    arity: Arity::AtLeast(2),
+    keys: Keys::None,
+    flags: Flags::ADMIN.with(Flags::NO_SCRIPT).with(Flags::NO_MULTI).with(Flags::HIDDEN),
+    spread: Spread::Single,
+    group: Group::Server,
+    since: "7.0.0",
+    syntax: "LOAD file [APPEND] | HELP",
+    summary: "Loads a snapshot in place of the data.",
+    run: Run::Server(ServerCommand::Dfly),
 };
 
 const FLUSHALL: Command = Command {

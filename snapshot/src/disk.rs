@@ -214,7 +214,7 @@ impl Storage for Disk {
             }
             // Whoever still writes it holds the lock.
             let Ok(file) = File::open(self.path(&name)) else { continue };
-            if file.try_lock().is_ok() {
+            if file.metadata()?.is_file() && file.try_lock().is_ok() {
                 self.remove(&name)?;
                 recovered.swept.push(name);
             }

@@ -93,6 +93,29 @@ impl Server {
         matches!(self.child.try_wait(), Ok(None))
     }
 
+    /// Ends the process as a crash would.
+    pub fn kill(&mut self) {
+        // If it has ended already, so much the better.
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+
+    /// Asks the process to end, as systems do, and waits for it.
+    pub fn terminate(&mut self) {
+        let id = self.child.id().to_string();
+        Command::new("kill").arg(&id).status().expect("kill is there");
+        self.wait_for_end();
+    }
+
+    /// Waits until the process has ended.
+    pub fn wait_for_end(&mut self) {
+        let start = Instant::now();
+        while self.is_alive() {
+            assert!(start.elapsed() < START_TIMEOUT, "the server does not end\n{}", self.log());
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+
     /// What it printed.
     pub fn log(&self) -> String {
         fs::read_to_string(self.directory.join("log")).unwrap_or_default()

@@ -14,7 +14,7 @@ use damselfly_keyspace::{Object, Value};
 use damselfly_protocol::Proto;
 use damselfly_protocol::number::{parse_f64, parse_i64};
 
-use super::{Outcome, client_of, help, populate, reply, wait, wrong_shape};
+use super::{Outcome, client_of, help, persistence, populate, reply, wait, wrong_shape};
 use crate::connection::ConnectionId;
 use crate::core::Core;
 use crate::digest::Digest;
@@ -42,6 +42,9 @@ const HELP: &[&str] = &[
     "PROTOCOL <type>",
     "    A reply of that type: string, integer, double, bignum, null, array, set, map, attrib, push, verbatim,",
     "    true, false.",
+    "RELOAD [MERGE] [NOFLUSH] [NOSAVE]",
+    "    Save a snapshot, forget all data, and load them from it. NOSAVE: load the newest there is. NOFLUSH or MERGE:",
+    "    forget nothing; what is loaded takes the place of keys with the same names.",
     "SET-ACTIVE-EXPIRE <0|1>",
     "    Whether expired keys are looked for in the background.",
     "SLEEP <seconds>",
@@ -99,6 +102,7 @@ pub fn debug(core: &mut Core, id: ConnectionId, mut args: Args<'_>) -> Outcome {
             let matches = Pattern::new(pattern).matches(args.take()?);
             reply(core, id, |out| out.int(i64::from(matches)))
         }
+        (b"RELOAD", 0..=3) => persistence::debug_reload(core, id, args),
         (b"HELP", 0) => help(core, id, "DEBUG", HELP),
         _ => Err(wrong_shape("DEBUG", word)),
     }

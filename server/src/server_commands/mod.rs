@@ -51,6 +51,7 @@ pub fn run(core: &mut Core, id: ConnectionId, which: ServerCommand, argv: &Argv<
         ServerCommand::Unwatch => transaction::unwatch(core, id),
         ServerCommand::Watch => transaction::watch(core, id, args),
         ServerCommand::Debug => debug::debug(core, id, args),
+        ServerCommand::Dfly => persistence::dfly(core, id, args),
         ServerCommand::Echo => connection::echo(core, id, args),
         ServerCommand::FlushAll => keys::flush(core, id, args, true),
         ServerCommand::Function => function::function(core, id, args),

@@ -1,12 +1,13 @@
-//! BGSAVE, LASTSAVE, SAVE, SHUTDOWN.
+//! BGSAVE, DEBUG RELOAD, DFLY LOAD, LASTSAVE, SAVE, SHUTDOWN.
 
 use damselfly_commands::{Args, CommandError};
 
-use super::{Outcome, client_of, reply, wait};
+use super::{Outcome, client_of, help, reply, wait};
 use crate::connection::ConnectionId;
 use crate::core::Core;
+use crate::locks::Scope;
 use crate::shared::{Shared, Stop};
-use crate::snapshots::{Format, Heard, Listeners, Order, abort_end, begin, end};
+use crate::snapshots::{Format, Heard, Listeners, Order, Source, abort_end, begin, end, reload};
 
 /// What SHUTDOWN answers if the server goes on, in Redis' words.
 const NO_SHUTDOWN: &str = "ERR Errors trying to SHUTDOWN. Check logs.";
@@ -141,4 +142,58 @@ pub fn shutdown(core: &mut Core, id: ConnectionId, mut args: Args<'_>) -> Outcom
     });
     end(&core.shared, heard).map_err(|_| CommandError::text(NO_SHUTDOWN))?;
     wait(core, id)
+}
+
+/// DEBUG RELOAD [MERGE] [NOFLUSH] [NOSAVE]
+pub fn debug_reload(core: &mut Core, id: ConnectionId, mut args: Args<'_>) -> Outcome {
+    let (mut save, mut flush) = (true, true);
+    while !args.is_empty() {
+        if args.take_word("NOSAVE") {
+            save = false;
+        } else if args.take_word("NOFLUSH") || args.take_word("MERGE") {
+            flush = false;
+        } else {
+            return Err(CommandError::text(
+                "ERR DEBUG RELOAD only supports the MERGE, NOFLUSH and NOSAVE options.",
+            ));
+        }
+    }
+    replace_data(core, id, if save { Source::Saved } else { Source::Newest }, flush)
+}
+
+/// DFLY LOAD file [APPEND]: with APPEND, beside the data there are.
+pub fn dfly(core: &mut Core, id: ConnectionId, mut args: Args<'_>) -> Outcome {
+    const HELP: &[&str] = &[
+        "LOAD <file> [APPEND]",
+        "    Load a snapshot of the directory, an rdb file or the summary of a set, in place of all data, or beside them.",
+    ];
+    if args.take_word("HELP") {
+        return help(core, id, "DFLY", HELP);
+    }
+    if !args.take_word("LOAD") {
+        return Err(CommandError::unknown_subcommand("dfly", args.take()?));
+    }
+    let file = String::from_utf8_lossy(args.take()?).into_owned();
+    let flush = !args.take_word("APPEND");
+    args.end()?;
+    if file.contains(['/', '\0']) {
+        return Err(CommandError::text("ERR filename may not lead to another directory"));
+    }
+    replace_data(core, id, Source::File(file), flush)
+}
+
+fn replace_data(core: &mut Core, id: ConnectionId, source: Source, flush: bool) -> Outcome {
+    let scopes = (0..core.shared.peers.len()).map(|core| (core, Scope::Shard)).collect();
+    wait(core, id)?;
+    core.lock_for(id, scopes, move |core, held| {
+        reload(core, held, source, flush, move |core, result| match result {
+            Ok(()) => core.answer_with(id, |out| out.simple("OK")),
+            Err(error) => {
+                let error = format!("ERR {error}");
+                core.stats.count_error(&error);
+                core.answer_with(id, |out| out.error(&error));
+            }
+        });
+    });
+    Ok(crate::execute::Flow::Pause)
 }

@@ -14,15 +14,18 @@
 use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, mpsc};
 use std::time::Instant;
 
 use damselfly_keyspace::{Attributes, Content, Expiry, Rows};
 use damselfly_rdb::{Collector, Event, FileReader, FileSink, Item, Limits, Meta, Refused, Value, ValueSink};
 use damselfly_snapshot::{FileRole, SHARDS_MAX, newest, role_of};
 
-use super::{FUNCTION_AUX, Snapshots, locked};
+use super::{FUNCTION_AUX, locked};
+use damselfly_scripting::Engine;
+
 use crate::core::Core;
+use crate::scripts::Restore;
 use crate::shared::{Shared, Stop};
 
 /// Batches on their way to one core. One that it works on and one that waits keep it busy.
@@ -51,8 +54,7 @@ pub fn load_at_start(shared: &Arc<Shared>) -> Result<(), String> {
     for name in recovered.swept {
         tracing::warn!("{} was not complete when the last process ended: removed", storage.describe(&name));
     }
-    let found = storage.list().map_err(failed)?;
-    let Some(file) = newest(&name, &found).map(|found| found.name.clone()) else {
+    let Some(file) = newest_file(shared)? else {
         tracing::info!("no snapshot in {} for dbfilename {name}: starting empty", storage.describe(""));
         return Ok(());
     };
@@ -74,14 +76,24 @@ pub fn load_at_start(shared: &Arc<Shared>) -> Result<(), String> {
     Ok(())
 }
 
+/// The file that a start loads: what `dbfilename` names, the newest of several.
+pub(super) fn newest_file(shared: &Shared) -> Result<Option<String>, String> {
+    let storage = &shared.snapshots.storage;
+    let found = storage
+        .list()
+        .map_err(|error| format!("cannot look for snapshots in {}: {error}", storage.describe("")))?;
+    Ok(newest(&shared.settings.dbfilename(), &found).map(|found| found.name.clone()))
+}
+
 /// Loads a snapshot, given its only file or its summary, into the shards as they are.
 pub(super) fn load(shared: &Arc<Shared>, file: &str) -> Result<(), String> {
     let began = Instant::now();
     let (snapshots, storage) = (&shared.snapshots, &shared.snapshots.storage);
     let mut files = vec![file.to_owned()];
-    let mut expected = None;
+    let (mut expected, mut summary_notes) = (None, Notes::default());
     if let FileRole::Summary(base) = role_of(file) {
         let summary = read_summary(shared, file)?;
+        summary_notes = summary.notes;
         files.extend((0..summary.shards).map(|shard| format!("{base}-{shard:04}.dfs")));
         expected = Some(summary.id);
     }
@@ -94,11 +106,15 @@ pub(super) fn load(shared: &Arc<Shared>, file: &str) -> Result<(), String> {
     let next = AtomicUsize::new(usize::from(expected.is_some()));
     let flight = Arc::new(Flight { max: BATCHES_PER_CORE * shared.peers.len(), ..Flight::default() });
     let (failure, failed) = (Mutex::new(None), AtomicBool::new(false));
+    let notes = Mutex::new(summary_notes);
     let work = || {
         while let Some(file) = files.get(next.fetch_add(1, Ordering::Relaxed)) {
-            if let Err(error) = read_file(shared, &flight, file, expected.as_deref(), &failed) {
-                failed.store(true, Ordering::Relaxed);
-                failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+            match read_file(shared, &flight, file, expected.as_deref(), &failed) {
+                Ok(more) => locked(&notes).add(more),
+                Err(error) => {
+                    failed.store(true, Ordering::Relaxed);
+                    locked(&failure).get_or_insert(error);
+                }
             }
         }
     };
@@ -115,6 +131,7 @@ pub(super) fn load(shared: &Arc<Shared>, file: &str) -> Result<(), String> {
     if let Some(error) = flight.refusal() {
         return Err(about(shared, file, error));
     }
+    notes.into_inner().unwrap_or_else(PoisonError::into_inner).give_to_core(shared, file)?;
     locked(&snapshots.history).loads += 1;
     tracing::info!(
         "loaded {} keys from {} in {:.3} s; {} had expired",
@@ -135,6 +152,7 @@ fn about(shared: &Shared, file: &str, error: impl std::fmt::Display) -> String {
 struct Summary {
     id: Vec<u8>,
     shards: usize,
+    notes: Notes,
 }
 
 fn read_summary(shared: &Shared, file: &str) -> Result<Summary, String> {
@@ -157,7 +175,7 @@ fn read_summary(shared: &Shared, file: &str) -> Result<Summary, String> {
     if summary.shards == 0 || summary.shards > SHARDS_MAX {
         return Err(about(shared, file, format!("{} is no number of shards", summary.shards)));
     }
-    notes.keep(&shared.snapshots);
+    summary.notes = notes;
     Ok(summary)
 }
 
@@ -178,9 +196,34 @@ impl Notes {
         }
     }
 
-    fn keep(self, snapshots: &Snapshots) {
-        snapshots.functions().extend(self.functions);
-        snapshots.scripts().extend(self.scripts);
+    fn add(&mut self, other: Notes) {
+        self.functions.extend(other.functions);
+        self.scripts.extend(other.scripts);
+    }
+
+    /// Makes scripts and libraries known, through the core that changes these. A script that does not compile any more
+    /// is told in the log: nobody's data depend on it. A library that cannot be loaded is an error, as in Redis.
+    fn give_to_core(self, shared: &Arc<Shared>, file: &str) -> Result<(), String> {
+        if self.functions.is_empty() && self.scripts.is_empty() {
+            return Ok(());
+        }
+        let (loaded, result) = mpsc::channel();
+        shared.peers[0].mailbox.post_from_outside(Box::new(move |core| {
+            for script in &self.scripts {
+                if let Err(error) = core.load_script(Engine::sha(script), script, true) {
+                    tracing::warn!(
+                        "a script of the snapshot is left out: {}",
+                        String::from_utf8_lossy(&error)
+                    );
+                }
+            }
+            // Whoever waits is gone only with the process.
+            let _ = loaded.send(core.restore_libraries(&self.functions, Restore::Replace));
+        }));
+        let restored = result.recv().map_err(|_| "the server is stopping".to_owned())?;
+        restored.map_err(|error| {
+            about(shared, file, format!("a function library: {}", String::from_utf8_lossy(&error)))
+        })
     }
 }
 
@@ -205,7 +248,7 @@ fn read_file(
     file: &str,
     expected: Option<&[u8]>,
     failed: &AtomicBool,
-) -> Result<(), String> {
+) -> Result<Notes, String> {
     let source = shared.snapshots.storage.open(file).map_err(|error| about(shared, file, error))?;
     let mut sink = Sink {
         shared,
@@ -228,8 +271,7 @@ fn read_file(
     for owner in 0..sink.batches.len() {
         sink.send(owner);
     }
-    sink.notes.keep(&shared.snapshots);
-    Ok(())
+    Ok(sink.notes)
 }
 
 /// A key whose value is being read.

@@ -9,6 +9,7 @@ mod clock;
 mod end;
 mod load;
 mod queue;
+mod reload;
 mod save;
 mod schedule;
 mod write;
@@ -24,6 +25,7 @@ use crate::shared::Shared;
 
 pub use end::{abort_end, end};
 pub use load::load_at_start;
+pub use reload::{Source, reload};
 pub use save::{Format, Heard, Listeners, Order, ShardSave, begin};
 pub use schedule::Schedule;
 
@@ -43,10 +45,6 @@ pub struct Snapshots {
     /// How far the save is.
     pub saving: Saving,
     history: Mutex<History>,
-    /// Sources of function libraries that the loaded files had.
-    functions: Mutex<Vec<Vec<u8>>>,
-    /// Bodies of scripts that the loaded files had.
-    scripts: Mutex<Vec<Vec<u8>>>,
     /// Why the load failed.
     failure: Mutex<Option<String>>,
     end: Mutex<end::End>,
@@ -156,8 +154,6 @@ impl Snapshots {
             progress: Progress::default(),
             saving: Saving::default(),
             history: Mutex::default(),
-            functions: Mutex::default(),
-            scripts: Mutex::default(),
             failure: Mutex::default(),
             end: Mutex::default(),
         }
@@ -177,14 +173,6 @@ impl Snapshots {
     /// What happened so far.
     pub fn history(&self) -> History {
         locked(&self.history).clone()
-    }
-
-    fn functions(&self) -> MutexGuard<'_, Vec<Vec<u8>>> {
-        locked(&self.functions)
-    }
-
-    fn scripts(&self) -> MutexGuard<'_, Vec<Vec<u8>>> {
-        locked(&self.scripts)
     }
 
     /// Notes that a save begins, unless it cannot.

@@ -119,28 +119,10 @@ pub fn begin(shared: &Arc<Shared>, order: Order, listeners: Listeners) -> Result
     let thread = std::thread::Builder::new().name("save".to_owned());
     let in_thread = shared.clone();
     let spawned = thread.spawn(move || {
-        let shared = in_thread;
-        let began = Instant::now();
         let Listeners { mut cut, end } = listeners;
-        let result = save(&shared, &order, &files, &mut cut);
-        let storage = &shared.snapshots.storage;
-        let place = storage.describe(&files.main);
-        let outcome = match &result {
-            Ok(facts) => {
-                let (keys, seconds) = (facts.keys, began.elapsed().as_secs_f64());
-                tracing::info!("saved {keys} keys to {place} in {seconds:.3} s");
-                Outcome::Saved { file: place, mutations: facts.mutations }
-            }
-            Err(error) => {
-                storage.discard(&files);
-                tracing::error!("the snapshot {place} could not be saved: {error}");
-                Outcome::Failed(error.clone())
-            }
-        };
-        shared.snapshots.leave_save(outcome, began.elapsed());
-        let told = result.map(|_| ());
+        let result = run(&in_thread, &order, &files, &mut cut);
         for heard in [cut, end].into_iter().flatten() {
-            heard(told.clone());
+            heard(result.clone());
         }
     });
     if let Err(error) = spawned {
@@ -149,6 +131,35 @@ pub fn begin(shared: &Arc<Shared>, order: Order, listeners: Listeners) -> Result
         return Err(error);
     }
     Ok(())
+}
+
+/// Saves, on a thread that may wait; the file that a load is to be given.
+pub(super) fn save_now(shared: &Arc<Shared>, order: &Order) -> Result<String, String> {
+    let files = files_of(shared, order)?;
+    shared.snapshots.enter_save(order.foreground)?;
+    run(shared, order, &files, &mut None).map(|()| files.main)
+}
+
+/// Saves, and tells log and history how it went.
+fn run(shared: &Arc<Shared>, order: &Order, files: &Files, cut: &mut Option<Heard>) -> Result<(), String> {
+    let began = Instant::now();
+    let result = save(shared, order, files, cut);
+    let storage = &shared.snapshots.storage;
+    let place = storage.describe(&files.main);
+    let outcome = match &result {
+        Ok(facts) => {
+            let (keys, seconds) = (facts.keys, began.elapsed().as_secs_f64());
+            tracing::info!("saved {keys} keys to {place} in {seconds:.3} s");
+            Outcome::Saved { file: place, mutations: facts.mutations }
+        }
+        Err(error) => {
+            storage.discard(files);
+            tracing::error!("the snapshot {place} could not be saved: {error}");
+            Outcome::Failed(error.clone())
+        }
+    };
+    shared.snapshots.leave_save(outcome, began.elapsed());
+    result.map(|_| ())
 }
 
 fn files_of(shared: &Shared, order: &Order) -> Result<Files, String> {
@@ -260,14 +271,14 @@ fn head(writer: &mut FileWriter, shared: &Shared, format: Format, id: &str, fact
 
 /// Scripts and function libraries.
 fn libraries(writer: &mut FileWriter, shared: &Shared, format: Format) {
-    for script in shared.snapshots.scripts().iter() {
-        writer.aux(b"lua", script);
+    for script in shared.scripts.scripts() {
+        writer.aux(b"lua", &script.text);
     }
-    for library in shared.snapshots.functions().iter() {
+    for library in shared.scripts.libraries().libraries.values() {
         match format {
-            Format::Rdb => writer.function(library),
+            Format::Rdb => writer.function(&library.source),
             // Dragonfly refuses a file with Redis' opcode, and skips information that it does not know.
-            Format::Dfs => writer.aux(super::FUNCTION_AUX, library),
+            Format::Dfs => writer.aux(super::FUNCTION_AUX, &library.source),
         }
     }
 }
