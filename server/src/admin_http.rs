@@ -242,6 +242,9 @@ impl Pages {
             return unavailable();
         }
         if path == "/healthz" {
+            if self.shared.snapshots.is_loading() {
+                return unavailable();
+            }
             return text(StatusCode::OK, "OK\n");
         }
         let Some(report) = self.report().await else { return unavailable() };
