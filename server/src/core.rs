@@ -87,6 +87,8 @@ struct Outbox {
     batch: Option<Box<Batch>>,
     /// Refused by the peer's full mailbox, in order.
     refused: VecDeque<Message>,
+    /// The peer's mailbox fills up.
+    crowded: bool,
     /// Something was pushed since the last ring.
     ring: bool,
 }
@@ -128,6 +130,12 @@ pub struct Core {
     poll: Poll,
     listeners: Vec<Listening>,
     outboxes: Vec<Outbox>,
+    /// How many of them have a batch.
+    open_batches: usize,
+    /// Connections whose replies wait until this turn's batches are sent.
+    unsent: Vec<ConnectionId>,
+    /// Replies that were found while a connection was being read.
+    found_replies: VecDeque<Box<Batch>>,
     /// Boxed, because a batch travels between cores as a box and must not be copied out of it.
     #[expect(clippy::vec_box, reason = "the boxes themselves are what is kept")]
     spare_batches: Vec<Box<Batch>>,
@@ -213,6 +221,9 @@ impl Core {
             poll,
             listeners,
             outboxes: (0..shared.peers.len()).map(|_| Outbox::default()).collect(),
+            open_batches: 0,
+            unsent: Vec::new(),
+            found_replies: VecDeque::new(),
             spare_batches: Vec::new(),
             spare_outputs: Vec::new(),
             continuations: HashMap::new(),
@@ -339,6 +350,9 @@ impl Core {
             self.write_long(id);
             self.pump(id);
         }
+        while let Some(batch) = self.found_replies.pop_front() {
+            self.take_replies(batch);
+        }
         for _ in 0..self.next_turn.len() {
             let Some(work) = self.next_turn.pop_front() else { break };
             work(self);
@@ -356,6 +370,7 @@ impl Core {
             more |= self.free_for_a_while();
         }
         more |= self.keep_memory();
+        self.send_turn();
         self.send_invalidations();
         self.deliver_published();
         self.send_batches();
@@ -375,12 +390,7 @@ impl Core {
         for _ in 0..MESSAGES_PER_TURN {
             match self.put_off.pop_front().or_else(|| mailbox.pop()) {
                 None => return false,
-                Some(Message::Requests(batch)) => {
-                    // A setting that was changed before the request was sent counts for it.
-                    self.read_settings();
-                    self.run_batch(batch);
-                    self.hand_over_saved();
-                }
+                Some(Message::Requests(batch)) => self.take_requests(batch),
                 Some(Message::Replies(batch)) => self.take_replies(batch),
                 Some(Message::Connection(arrival)) => self.adopt(*arrival),
                 Some(Message::Job(job)) => job(self),
@@ -433,9 +443,47 @@ impl Core {
             let Some(id) = self.again.pop_front() else { break };
             self.pump(id);
         }
-        self.send_batches();
+        self.send_turn();
         if let Some(connection) = caller.and_then(|id| self.connection(id)) {
             connection.waiting = waiting;
+        }
+    }
+
+    fn take_requests(&mut self, batch: Box<Batch>) {
+        // A setting that was changed before the request was sent counts for it.
+        self.read_settings();
+        self.shared.peers[batch.from].mailbox.wait_until_posted();
+        self.run_batch(batch);
+        self.hand_over_saved();
+    }
+
+    /// Does what others asked for before the bytes came that were just read, so that a client that has heard of one
+    /// write of a pipeline elsewhere and asks for another one here finds it.
+    #[inline]
+    fn catch_up(&mut self) {
+        let waiting = self.shared.peers[self.id].mailbox.waiting();
+        // Within a script that takes long nothing is run.
+        if waiting > 0 && self.busy.is_none() {
+            self.take_waiting(self.put_off.len() + waiting);
+        }
+    }
+
+    #[cold]
+    fn take_waiting(&mut self, count: usize) {
+        let shared = self.shared.clone();
+        let mailbox = &shared.peers[self.id].mailbox;
+        for _ in 0..count {
+            match self.put_off.pop_front().or_else(|| mailbox.pop()) {
+                None => break,
+                Some(Message::Requests(batch)) => self.take_requests(batch),
+                Some(Message::Connection(arrival)) => self.adopt(*arrival),
+                // They would go on with their connections, in the middle of this one's turn.
+                Some(Message::Replies(batch)) => self.found_replies.push_back(batch),
+                Some(Message::Job(job)) => job(self),
+            }
+            while let Some(work) = self.later.pop_front() {
+                work(self);
+            }
         }
     }
 
@@ -646,6 +694,7 @@ impl Core {
                 let got = connection.read(&mut scratch);
                 let len = note_read(connection, &got, now);
                 if len > 0 {
+                    self.catch_up();
                     let skipped = self.skip(id, &scratch[..len]);
                     let consumed = skipped + self.run_bytes(id, &scratch[skipped..len]);
                     self.keep_rest(id, &scratch[consumed..len]);
@@ -673,6 +722,7 @@ impl Core {
                 let got = connection.read_more(&mut input);
                 note_read(connection, &got, now);
                 connection.input = input;
+                self.catch_up();
             }
             let Some(connection) = self.connection(id) else { return };
             if connection.ended || !connection.readable {
@@ -710,6 +760,11 @@ impl Core {
 
     /// Sends what there is and sees whether the connection goes on.
     pub fn finish(&mut self, id: ConnectionId) {
+        if self.open_batches > 0 {
+            // A reply must not be earlier than the requests before it in the pipeline that go elsewhere.
+            self.unsent.push(id);
+            return;
+        }
         self.send_published();
         let Some(connection) = self.connection(id) else { return };
         if connection.pending_output() > 0 && !connection.flush() {
@@ -795,7 +850,7 @@ impl Core {
     /// Whether a peer refuses messages; sockets are not read meanwhile.
     #[inline]
     pub fn congested(&self) -> bool {
-        self.outboxes.iter().any(|outbox| !outbox.refused.is_empty())
+        self.outboxes.iter().any(|outbox| outbox.crowded || !outbox.refused.is_empty())
     }
 
     /// The batch for a peer that is being filled.
@@ -806,20 +861,35 @@ impl Core {
             let mut batch = self.spare_batches.pop().unwrap_or_default();
             batch.from = self.id;
             outbox.batch = Some(batch);
+            self.open_batches += 1;
         }
         outbox.batch.as_mut().expect("just made")
     }
 
-    /// Sends a peer's batch before anything else goes to it, so that order is kept.
-    pub(crate) fn send_batch(&mut self, peer: usize) {
-        if let Some(batch) = self.outboxes[peer].batch.take() {
-            self.push(peer, Message::Requests(batch));
+    /// Sends the requests of this turn so far to all cores, as one.
+    pub(crate) fn send_requests(&mut self) {
+        if self.open_batches == 0 {
+            return;
+        }
+        let shared = self.shared.clone();
+        let several = self.open_batches > 1;
+        self.open_batches = 0;
+        if several {
+            shared.peers[self.id].mailbox.begin_posting();
+        }
+        for peer in 0..self.outboxes.len() {
+            if let Some(batch) = self.outboxes[peer].batch.take() {
+                self.push(peer, Message::Requests(batch));
+            }
+        }
+        if several {
+            shared.peers[self.id].mailbox.end_posting();
         }
     }
 
-    /// Sends a message to another core, behind all that was sent to it before.
+    /// Sends a message to another core, behind all requests that came before.
     pub fn post(&mut self, peer: usize, message: Message) {
-        self.send_batch(peer);
+        self.send_requests();
         self.push(peer, message);
     }
 
@@ -827,18 +897,18 @@ impl Core {
         let outbox = &mut self.outboxes[peer];
         outbox.ring = true;
         if outbox.refused.is_empty() {
-            if let Err(message) = self.shared.peers[peer].mailbox.push(message) {
+            let mailbox = &self.shared.peers[peer].mailbox;
+            if let Err(message) = mailbox.push(message) {
                 outbox.refused.push_back(message);
             }
+            outbox.crowded = mailbox.is_crowded();
         } else {
             outbox.refused.push_back(message);
         }
     }
 
     fn send_batches(&mut self) {
-        for peer in 0..self.outboxes.len() {
-            self.send_batch(peer);
-        }
+        self.send_requests();
         // Behind the requests to all cores: who gets a message and asks for what was written before it finds it.
         self.send_published();
         for peer in 0..self.outboxes.len() {
@@ -849,10 +919,22 @@ impl Core {
                     break;
                 }
             }
+            if outbox.crowded {
+                outbox.crowded = self.shared.peers[peer].mailbox.is_crowded();
+            }
             if outbox.ring {
                 outbox.ring = false;
                 self.shared.peers[peer].mailbox.ring();
             }
+        }
+    }
+
+    /// Sends what this turn has for others, then the replies that come behind it: the peers start before this core spends
+    /// time on its sockets, and nobody has a reply before they can.
+    fn send_turn(&mut self) {
+        self.send_batches();
+        for id in std::mem::take(&mut self.unsent) {
+            self.finish(id);
         }
     }
 

@@ -691,7 +691,7 @@ impl Core {
         // limit on requests is half of it.
         assert!(added, "a request fits a batch");
         if batch.is_full() {
-            self.send_batch(peer);
+            self.send_requests();
         }
     }
 

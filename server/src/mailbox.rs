@@ -5,7 +5,10 @@
 //! slow shard into an out-of-memory kill; a sender whose message is refused keeps it in its outbox and stops reading
 //! its sockets until the outbox is empty (`Core::congested`).
 //!
-//! Invariant: only the owner pops. The order of messages from one sender to one receiver is kept.
+//! Invariant: only the owner pops. The order of messages from one sender to one receiver is kept. More than that: what
+//! one turn of a core brings for several others arrives as one. A core that finds its part waits the few instructions
+//! until the other parts are in their mailboxes, too ([`Mailbox::wait_until_posted`]). So whoever sees the effect of
+//! one part and then asks another core is behind the part that went there.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering, fence};
@@ -52,6 +55,8 @@ pub enum Message {
 pub struct Mailbox {
     queue: ArrayQueue<Message>,
     sleeping: AtomicBool,
+    /// The owner is putting the parts of a turn into several mailboxes.
+    posting: AtomicBool,
     bell: OwnedFd,
 }
 
@@ -61,6 +66,7 @@ impl Mailbox {
         Ok(Mailbox {
             queue: ArrayQueue::new(MAILBOX_LEN_MAX),
             sleeping: AtomicBool::new(false),
+            posting: AtomicBool::new(false),
             bell: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
         })
     }
@@ -94,6 +100,40 @@ impl Mailbox {
     /// The owner is awake.
     pub fn wake_up(&self) {
         self.sleeping.store(false, Ordering::Relaxed);
+    }
+
+    /// Messages waiting.
+    #[inline]
+    pub fn waiting(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Whether senders should hold back. Half of it is left for what is on its way.
+    #[inline]
+    pub fn is_crowded(&self) -> bool {
+        self.queue.len() > MAILBOX_LEN_MAX / 2
+    }
+
+    /// The owner of this mailbox begins to put the parts of a turn into those of others.
+    pub fn begin_posting(&self) {
+        self.posting.store(true, Ordering::Relaxed);
+    }
+
+    /// All parts are in their mailboxes.
+    pub fn end_posting(&self) {
+        self.posting.store(false, Ordering::Release);
+    }
+
+    /// Waits until the owner of this mailbox, who sent a part that was found, has posted the others. It does nothing
+    /// but push in between, so that this is short unless its thread is interrupted right there.
+    #[inline]
+    pub fn wait_until_posted(&self) {
+        let mut spins = 0u32;
+        // The push that made the part visible came after `begin_posting`, so a mark of that time is seen here.
+        while self.posting.load(Ordering::Acquire) {
+            spins += 1;
+            if spins < 100 { std::hint::spin_loop() } else { std::thread::yield_now() }
+        }
     }
 
     /// Takes a message; for the owner alone.
