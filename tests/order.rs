@@ -1,12 +1,9 @@
 //! Commands of one pipeline on different shards: whoever sees the effect of one of them sees those before it.
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use damselfly_tests::executor::encode;
-use damselfly_tests::reply::{self, Reply};
+use damselfly_tests::client::Client;
 use damselfly_tests::servers::{Kind, Server};
 
 /// Pipelines per writer.
@@ -18,45 +15,9 @@ const KEYS: usize = 6;
 /// Looks per observer between two checks whether the writers are done.
 const LOOKS: usize = 32;
 
-struct Client {
-    stream: TcpStream,
-    unread: Vec<u8>,
-}
-
-impl Client {
-    fn open(address: SocketAddr) -> Client {
-        let stream = TcpStream::connect(address).expect("the server listens");
-        stream.set_nodelay(true).expect("a socket");
-        Client { stream, unread: Vec::new() }
-    }
-
-    fn send(&mut self, requests: &[Vec<&str>]) {
-        let mut bytes = Vec::new();
-        for words in requests {
-            let words: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
-            bytes.extend_from_slice(&encode(&words));
-        }
-        self.stream.write_all(&bytes).expect("the server reads");
-    }
-
-    fn reply(&mut self) -> Reply {
-        let mut chunk = [0; 4096];
-        loop {
-            if let Some((reply, len)) = reply::parse(&self.unread).expect("a reply") {
-                self.unread.drain(..len);
-                return reply;
-            }
-            let len = self.stream.read(&mut chunk).expect("the server answers");
-            assert!(len > 0, "the server closes");
-            self.unread.extend_from_slice(&chunk[..len]);
-        }
-    }
-
-    fn number(&mut self, key: &str) -> u64 {
-        self.send(&[vec!["GET", key]]);
-        let reply = self.reply();
-        reply.text().map_or(0, |text| String::from_utf8_lossy(text).parse().expect("a number"))
-    }
+fn number(client: &mut Client, key: &str) -> u64 {
+    let reply = client.call(&["GET", key]);
+    reply.text().map_or(0, |text| String::from_utf8_lossy(text).parse().expect("a number"))
 }
 
 /// Writers set all their keys to the same number, the first key first, in one pipeline; the numbers rise. Observers
@@ -79,8 +40,8 @@ fn what_a_pipeline_writes_is_seen_in_its_order() {
                             let writer = (look + observer) % 2;
                             let at = 1 + look % (KEYS - 1);
                             let before = look % at;
-                            let seen = late.number(&format!("w{writer}:{at}"));
-                            let earlier = early.number(&format!("w{writer}:{before}"));
+                            let seen = number(&mut late, &format!("w{writer}:{at}"));
+                            let earlier = number(&mut early, &format!("w{writer}:{before}"));
                             assert!(
                                 earlier >= seen,
                                 "key {at} of writer {writer} has {seen}, and afterwards key {before} only {earlier}"

@@ -425,11 +425,13 @@ impl Core {
             self.forget_all(watching);
             return Ok(Flow::Next);
         }
+        // Before, not behind: the locks may be free, and then the answer ends the waiting at once.
+        let waits = wait(self, id);
         self.run_parcel_locked(parcel, move |core, (watching, replies)| {
             core.forget_all(watching);
             core.answer(id, &replies);
         });
-        wait(self, id)
+        waits
     }
 
     /// A transaction for one other shard.

@@ -10,11 +10,14 @@
 //! and how they are compared), [`served`] (what becomes of scripts for commands that we do not have yet).
 //! The test targets beside this crate: `scripts.rs` runs the files, `bare.rs` runs them on a bare shard, `coverage.rs`
 //! finds commands that no file tests, `protocol.rs` speaks to the socket below the level of commands, `flags.rs` looks
-//! at what flags do.
+//! at what flags do, `order.rs` and `linear.rs` at what several clients see of each other (with [`client`] and
+//! [`history`]).
 
 pub mod bare;
+pub mod client;
 pub mod executor;
 pub mod expect;
+pub mod history;
 pub mod lex;
 pub mod reply;
 pub mod run;

@@ -1,0 +1,73 @@
+//! One connection of a test that needs many of them on threads of their own. Whatever goes wrong is a panic.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use crate::executor::encode;
+use crate::reply::{self, Reply};
+
+/// How long a reply may take.
+const REPLY_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// A connection in RESP2.
+pub struct Client {
+    stream: TcpStream,
+    unread: Vec<u8>,
+}
+
+impl Client {
+    /// Connects.
+    ///
+    /// # Panics
+    ///
+    /// If nobody listens.
+    pub fn open(address: SocketAddr) -> Client {
+        let stream = TcpStream::connect(address).expect("the server listens");
+        stream.set_nodelay(true).expect("a socket");
+        stream.set_read_timeout(Some(REPLY_TIMEOUT)).expect("a socket");
+        Client { stream, unread: Vec::new() }
+    }
+
+    /// Sends requests in one write.
+    ///
+    /// # Panics
+    ///
+    /// If the server has closed.
+    pub fn send<W: AsRef<str>>(&mut self, requests: &[Vec<W>]) {
+        let mut bytes = Vec::new();
+        for words in requests {
+            let words: Vec<&[u8]> = words.iter().map(|word| word.as_ref().as_bytes()).collect();
+            bytes.extend_from_slice(&encode(&words));
+        }
+        self.stream.write_all(&bytes).expect("the server reads");
+    }
+
+    /// The next reply.
+    ///
+    /// # Panics
+    ///
+    /// If it does not come in time, or is none.
+    pub fn reply(&mut self) -> Reply {
+        let mut chunk = [0; 4096];
+        loop {
+            if let Some((reply, len)) = reply::parse(&self.unread).expect("a reply") {
+                self.unread.drain(..len);
+                return reply;
+            }
+            let len = self.stream.read(&mut chunk).expect("the server answers in time");
+            assert!(len > 0, "the server closes");
+            self.unread.extend_from_slice(&chunk[..len]);
+        }
+    }
+
+    /// Sends a request and waits for the reply.
+    ///
+    /// # Panics
+    ///
+    /// As its two halves.
+    pub fn call<W: AsRef<str>>(&mut self, request: &[W]) -> Reply {
+        self.send(&[request.iter().map(AsRef::as_ref).collect::<Vec<&str>>()]);
+        self.reply()
+    }
+}
