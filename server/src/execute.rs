@@ -26,7 +26,7 @@ use crate::scripts::allowed_while_busy;
 use crate::server_commands::{self, subcommands::Subcommand};
 use crate::stats::{Slow, Stopwatch, timed_in_runs};
 use crate::tracking::Reader;
-use crate::transaction::is_queued;
+use crate::transaction::{comes_behind_replies, is_queued};
 
 /// Requests scanned at once. Enough for the usual pipelines, and what is prepared for them stays in the first-level
 /// cache.
@@ -368,11 +368,15 @@ impl Core {
             return Flow::Hold;
         }
         let Some(connection) = self.connection(id) else { return Flow::Pause };
+        let queued = connection.multi.is_some() && is_queued(command.run);
+        if connection.has_holes() && !queued && comes_behind_replies(command.run, ready.route) {
+            return Flow::Hold;
+        }
         connection.commands += 1;
         connection.last_command = Some(command);
         connection.last_subcommand = subcommand;
         let found = Found { command, index: counter };
-        if connection.multi.is_some() && is_queued(command.run) {
+        if queued {
             if !self.admit(command, argv) {
                 self.stats.commands[index].rejected += 1;
                 self.spoil_transaction(id);

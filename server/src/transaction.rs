@@ -138,6 +138,16 @@ pub fn is_queued(run: Run) -> bool {
     !matches!(run, Run::Server(Discard | Exec | Multi | Quit | Reset | Watch))
 }
 
+/// Whether a command waits until all commands before it in the pipeline have their replies. Those that are one message
+/// to one shard keep their order there by themselves; others could overtake one that waits for a lock.
+pub fn comes_behind_replies(run: Run, route: Route) -> bool {
+    match run {
+        Run::Shard(_) => route == Route::Spread,
+        Run::Block(_) => true,
+        Run::Server(which) => touches_all(which) && which != ServerCommand::Multi,
+    }
+}
+
 /// Whether a command of the server may look at or change any key.
 fn touches_all(which: ServerCommand) -> bool {
     use ServerCommand as S;
@@ -256,11 +266,6 @@ pub fn exec(core: &mut Core, id: ConnectionId) -> Outcome {
         return Err(CommandError::text("EXECABORT Transaction discarded because of previous errors."));
     }
     let plan = core.plan(id, &transaction);
-    if plan.shard.is_none() && client_of(core, id)?.has_holes() {
-        // Its replies come in several pieces; those before it come first.
-        client_of(core, id)?.multi = Some(transaction);
-        return Ok(Flow::Hold);
-    }
     let watching = client_of(core, id)?.watching.take();
     match plan.shard {
         Some(shard) if shard == core.id => core.exec_here(id, transaction, watching),
