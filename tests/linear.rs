@@ -1,7 +1,7 @@
 //! Several clients at once over four shards: whatever they see could have happened one command after the other.
 //!
-//! Short histories of random commands with several keys, transactions and guarded transactions are recorded and
-//! searched for an order that explains all replies. `DAMSELFLY_SEED` starts another series, `DAMSELFLY_HISTORIES` and
+//! Short histories of random commands with several keys, transactions, guarded transactions and scripts are recorded
+//! and searched for an order that explains all replies. `DAMSELFLY_SEED` starts another series, `DAMSELFLY_HISTORIES` and
 //! `DAMSELFLY_TRANSFERS` make it longer.
 
 use std::env;
@@ -85,6 +85,10 @@ enum Way {
     Plain,
     /// Between MULTI and EXEC.
     Transaction,
+    /// By a script that declares no key.
+    Script,
+    /// By a script that declares its first key.
+    ScriptOfKey,
     /// Reads first, under WATCH, then writes between MULTI and EXEC. The step is the read and the write.
     Guarded,
 }
@@ -147,10 +151,11 @@ impl Steps {
 
     fn step(&mut self) -> (Way, Step) {
         match self.random.below(10) {
-            0..=6 => (Way::Plain, vec![self.command()]),
-            7 | 8 => {
+            0..=5 => (Way::Plain, vec![self.command()]),
+            kind @ 6..=8 => {
                 let count = 2 + self.random.below(3);
-                (Way::Transaction, (0..count).map(|_| self.command()).collect())
+                let way = [Way::Transaction, Way::Script, Way::ScriptOfKey][kind as usize - 6];
+                (way, (0..count).map(|_| self.command()).collect())
             }
             _ => {
                 let (s1, s2) = self.two('s', 3);
@@ -185,7 +190,7 @@ fn flat(command: &[String], reply: &Reply) -> String {
         Reply::Error(message) => text(message).split(' ').next().unwrap_or_default().to_owned(),
         Reply::Array(elements) => {
             let mut parts: Vec<String> = elements.iter().map(|element| flat(&[], element)).collect();
-            if command.first().is_some_and(|name| matches!(name.as_str(), "SMEMBERS" | "SUNION")) {
+            if is_set(command) {
                 parts.sort();
             }
             format!("[{}]", parts.join(" "))
@@ -200,12 +205,53 @@ fn flat_all(step: &[Vec<String>], replies: &[Reply]) -> Vec<String> {
     step.iter().zip(replies).map(|(command, reply)| flat(command, reply)).collect()
 }
 
+/// Runs the commands that it is given, each as its number of words and the words, and answers all replies. Status
+/// and error are their first words.
+const RUN_ALL: &str = "local at, replies = 1, {} while at <= #ARGV do local words = {} for i = 1, ARGV[at] do \
+    words[i] = ARGV[at + i] end at = at + #words + 1 local reply = redis.pcall(unpack(words)) \
+    if type(reply) == 'table' and (reply.ok or reply.err) then reply = string.match(reply.ok or reply.err, '^%S+') end \
+    replies[#replies + 1] = cjson.encode(reply) end return replies";
+
 /// What is sent for a step.
 fn requests(way: Way, step: &Step) -> Vec<Vec<String>> {
-    if way == Way::Plain {
-        return step.clone();
+    let keys = match way {
+        Way::Plain => return step.clone(),
+        Way::Transaction | Way::Guarded => {
+            return [vec![words("MULTI")], step.clone(), vec![words("EXEC")]].concat();
+        }
+        Way::Script => vec![],
+        Way::ScriptOfKey => vec![step[0][1].clone()],
+    };
+    let mut request = vec!["EVAL".to_owned(), RUN_ALL.to_owned(), keys.len().to_string()];
+    request.extend(keys);
+    for command in step {
+        request.push(command.len().to_string());
+        request.extend(command.iter().cloned());
     }
-    [vec![words("MULTI")], step.clone(), vec![words("EXEC")]].concat()
+    vec![request]
+}
+
+/// A reply of [`RUN_ALL`] as the model writes it. No value of a history has a character that JSON would change.
+fn flat_json(command: &[String], reply: &Reply) -> String {
+    let text = String::from_utf8_lossy(reply.text().expect("text")).into_owned();
+    let word = |part: &str| match part {
+        "false" => "nil".to_owned(),
+        part => part.trim_matches('"').to_owned(),
+    };
+    if let Some(inner) = text.strip_prefix('[') {
+        let inner = inner.trim_end_matches(']');
+        let mut parts: Vec<String> = inner.split(',').filter(|part| !part.is_empty()).map(word).collect();
+        if is_set(command) {
+            parts.sort();
+        }
+        return format!("[{}]", parts.join(" "));
+    }
+    // An empty table is an object to JSON.
+    if text == "{}" { "[]".to_owned() } else { word(&text) }
+}
+
+fn is_set(command: &[String]) -> bool {
+    command.first().is_some_and(|name| matches!(name.as_str(), "SMEMBERS" | "SUNION"))
 }
 
 /// Reads what comes back for it.
@@ -213,6 +259,11 @@ fn replies(client: &mut Client, way: Way, step: &Step) -> Option<Vec<String>> {
     if way == Way::Plain {
         let reply = client.reply();
         return Some(flat_all(step, &[reply]));
+    }
+    if matches!(way, Way::Script | Way::ScriptOfKey) {
+        let reply = client.reply();
+        let parts = reply.elements().unwrap_or_else(|| panic!("{step:?}: {reply}"));
+        return Some(step.iter().zip(parts).map(|(command, part)| flat_json(command, part)).collect());
     }
     for _ in 0..=step.len() {
         let queued = client.reply();
@@ -382,7 +433,15 @@ fn move_money(client: &mut Client, mut random: Random, accounts: &[String], tran
         let to = (from + 1 + random.below(ACCOUNTS as u64 - 1) as usize) % ACCOUNTS;
         let (from, to) = (accounts[from].as_str(), accounts[to].as_str());
         let amount = (1 + random.below(9)).to_string();
-        if random.below(2) == 0 {
+        let way = random.below(4);
+        if way == 0 {
+            let script =
+                "redis.call('DECRBY', ARGV[1], ARGV[3]) redis.call('INCRBY', ARGV[2], ARGV[3]) return 1";
+            let reply = client.call(&["EVAL", script, "0", from, to, &amount]);
+            assert_eq!(reply, Reply::Int(1));
+            continue;
+        }
+        if way < 3 {
             client.send(&[
                 vec!["MULTI"],
                 vec!["DECRBY", from, &amount],

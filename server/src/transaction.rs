@@ -143,7 +143,7 @@ pub fn is_queued(run: Run) -> bool {
 pub fn comes_behind_replies(run: Run, route: Route) -> bool {
     match run {
         Run::Shard(_) => route == Route::Spread,
-        Run::Block(_) => true,
+        Run::Block(_) | Run::Script(_) => true,
         Run::Server(which) => touches_all(which) && which != ServerCommand::Multi,
     }
 }
