@@ -34,8 +34,19 @@ void df_open(lua_State *L) {
 
 void df_used_up(lua_State *L) {
     df_State *state = &G(L)->df;
+    int answer;
     state->work = DF_BUDGET;
-    if (state->tick != NULL && state->tick(L)) df_abort(L);
+    answer = state->tick != NULL ? state->tick(L) : DF_GO_ON;
+    if (answer == DF_LATER) state->work = 0;
+    else if (answer == DF_ABORT) df_abort(L);
+}
+
+LUA_API int df_is_due(lua_State *L) {
+    return G(L)->df.work <= 0;
+}
+
+LUA_API void df_settle(lua_State *L) {
+    G(L)->df.work = DF_BUDGET;
 }
 
 LUA_API void df_work(lua_State *L, size_t units) {

@@ -15,13 +15,17 @@
 #define DF_MATCH_DEPTH 500
 
 /* Longer strings are no numbers: converting them takes long, in places where work cannot be accounted for. */
-#define DF_NUMBER_MAX (64 * 1024)
+#define DF_NUMBER_MAX 4096
 
 /* Signs of equality in a long bracket; beyond that its length overflowed an int (CVE-2025-46819). */
 #define DF_BRACKET_MAX 1000000
 
-/* Called when the budget is used up. If it answers something else than 0, the script is aborted. */
+/* Called when the budget is used up: whether the script goes on, is aborted, or is in the middle of something and
+** has to be asked again at its next work. */
 typedef int (*df_Tick)(lua_State *L);
+#define DF_GO_ON 0
+#define DF_ABORT 1
+#define DF_LATER 2
 
 /* Part of the state that all coroutines share. */
 typedef struct df_State {
@@ -41,6 +45,9 @@ LUA_API void df_work(lua_State *L, size_t units);
 /* The same without a call, for the core, where `lstate.h` is known. */
 #define DF_WORK(L, units) do { if ((G(L)->df.work -= (ptrdiff_t)(units)) < 0) df_used_up(L); } while (0)
 LUAI_FUNC void df_used_up(lua_State *L);
+/* For functions of the host, which the tick does not interrupt: is it due? And that it has been made up for. */
+LUA_API int df_is_due(lua_State *L);
+LUA_API void df_settle(lua_State *L);
 
 /* For the host. */
 LUA_API void df_set_tick(lua_State *L, df_Tick tick);

@@ -118,13 +118,16 @@ pub const EDITS: &[(&str, &[Edit])] = &[
         )],
     ),
     (
-        "Work of the interpreter: calls and backward jumps.",
+        "Work of the interpreter: calls with their arguments, backward jumps, and the code that may run until the next.",
         &[
-            edit("ldo.c", "if (!ttisfunction(func)) /*", Before("DF_WORK(L, 1); ")),
+            edit("ldo.c", "if (!ttisfunction(func)) /*", Before("DF_WORK(L, 1 + ((L->top - func) >> 4)); ")),
+            edit("ldo.c", "Proto *p = cl->p;", After(" DF_WORK(L, p->sizecode >> 6);")),
             edit(
                 "lvm.c",
                 "{(pc) += (i); luai_threadyield(L);}",
-                Instead("{ int by = (i); if (by < 0) { L->savedpc = pc; DF_WORK(L, 1); } (pc) += by; }"),
+                Instead(
+                    "{ int by = (i); if (by < 0) { L->savedpc = pc; DF_WORK(L, 1 + (-by >> 6)); } (pc) += by; }",
+                ),
             ),
         ],
     ),

@@ -208,7 +208,7 @@ impl Writer {
         if depth > self.settings.encode_depth_max.min(DEPTH_MAX) || stack.ensure(6).is_err() {
             return Err(Raise::text(format!("Cannot serialise, excessive nesting ({depth})")));
         }
-        match self.array_len(stack)? {
+        match self.array_len(stack, cx)? {
             Some(len) if len > 0 => {
                 self.out.push(b'[');
                 for n in 1..=len {
@@ -227,11 +227,12 @@ impl Writer {
     }
 
     /// The highest index, if all keys are positive integers and not too far apart.
-    fn array_len(&self, stack: &mut Stack) -> Result<Option<usize>, Raise> {
+    fn array_len(&self, stack: &mut Stack, cx: &mut Context) -> Result<Option<usize>, Raise> {
         let (mut max, mut items) = (0f64, 0f64);
         stack.push_nil();
         while stack.next(-2) {
             stack.pop(1);
+            cx.pause(stack, 1)?;
             match stack.number(-1) {
                 Some(key) if key >= 1.0 && key.floor() == key => {
                     max = max.max(key);
@@ -552,10 +553,7 @@ impl Reader<'_> {
     }
 
     fn number(&mut self) -> Token {
-        let Ok(text) = std::ffi::CStr::from_bytes_until_nul(&self.text[self.at..]) else {
-            return Token::Error("invalid number");
-        };
-        let (number, len) = read_number(text);
+        let (number, len) = read_number(&self.text[self.at..]);
         if len == 0 {
             return Token::Error("invalid number");
         }

@@ -18,6 +18,8 @@ pub(crate) struct Context {
     pub(crate) reply: Vec<u8>,
     /// Units of work of Rust functions until the next tick.
     work: usize,
+    /// While a text is compiled before a run, without a host: ticks that this may take still.
+    pub(crate) compiling: Option<usize>,
     /// Why the run ends, if it does not end by itself.
     pub(crate) stopped: Option<Stopped>,
     /// Where the error came from that ended the run: chunk and line.
@@ -43,6 +45,7 @@ impl Context {
             random: Random::UNSEEDED,
             reply: Vec::new(),
             work: 0,
+            compiling: None,
             stopped: None,
             raised_at: None,
             library: None,
@@ -91,7 +94,7 @@ impl Context {
         /// Steps between ticks: about as long as the interpreter's own budget.
         const BUDGET: usize = 1000;
         self.work += steps;
-        if self.work < BUDGET {
+        if self.work < BUDGET && !stack.take_tick() {
             return Ok(());
         }
         self.work = 0;
@@ -107,6 +110,10 @@ impl Context {
 
     /// Whether the script has to end.
     pub(crate) fn tick(&mut self) -> bool {
+        if let Some(left) = &mut self.compiling {
+            *left = left.saturating_sub(1);
+            return *left == 0;
+        }
         let stop = self.host().is_some_and(|host| host.tick() == Tick::Kill);
         if stop {
             self.stopped = Some(Stopped::Killed);

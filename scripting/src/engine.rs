@@ -589,7 +589,8 @@ impl Engine {
 fn error_text(stack: &mut Stack, failed: Failed) -> Vec<u8> {
     match failed {
         Failed::Memory => b"not enough memory".to_vec(),
-        _ => stack.bytes(-1).unwrap_or(b"unknown error").to_vec(),
+        Failed::Abort => b"compiling it takes too long".to_vec(),
+        Failed::Error => stack.bytes(-1).unwrap_or(b"unknown error").to_vec(),
     }
 }
 

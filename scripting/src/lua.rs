@@ -58,6 +58,9 @@ mod ffi {
     pub const GCSTOP: c_int = 0;
     pub const GCCOLLECT: c_int = 2;
     pub const ERRMEM: c_int = 4;
+    pub const GO_ON: c_int = 0;
+    pub const ABORT: c_int = 1;
+    pub const LATER: c_int = 2;
 
     unsafe extern "C-unwind" {
         pub fn lua_newstate(alloc: Alloc, ud: *mut c_void) -> *mut State;
@@ -105,6 +108,7 @@ mod ffi {
         pub fn luaopen_math(l: *mut State) -> c_int;
         // What `interpreter/damselfly.h` adds.
         pub fn df_abort(l: *mut State);
+        pub fn df_work(l: *mut State, units: usize);
     }
     unsafe extern "C" {
         pub fn lua_getallocf(l: *mut State, ud: *mut *mut c_void) -> Alloc;
@@ -113,6 +117,8 @@ mod ffi {
         pub fn df_set_tick(l: *mut State, tick: Tick);
         pub fn df_set_aborting(l: *mut State, aborting: c_int);
         pub fn df_is_aborting(l: *mut State) -> c_int;
+        pub fn df_is_due(l: *mut State) -> c_int;
+        pub fn df_settle(l: *mut State);
         pub fn df_set_gc_limit(l: *mut State, limit: usize);
         // The C library's, because Lua's own printing and reading of numbers is defined by them.
         pub fn snprintf(to: *mut c_char, size: usize, format: *const c_char, ...) -> c_int;
@@ -179,6 +185,12 @@ struct Shared {
     context: UnsafeCell<Context>,
 }
 
+/// Ticks that compiling a text may take: most take none, but jumps out of loops and names of variables can be arranged
+/// so that the time is quadratic in the length. A tick is about 50 microseconds.
+const COMPILE_TICKS: usize = 1000;
+/// One more tick for so many bytes.
+const COMPILE_BYTES_PER_TICK: usize = 200;
+
 /// A Lua state: a heap of its own.
 pub(crate) struct Lua {
     state: NonNull<ffi::State>,
@@ -237,6 +249,7 @@ impl Lua {
     pub(crate) fn load(&mut self, text: &[u8], name: &std::ffi::CStr) -> Result<(), Failed> {
         let mut stack = self.stack();
         stack.room(2);
+        self.parts().1.compiling = Some(COMPILE_TICKS + text.len() / COMPILE_BYTES_PER_TICK);
         let shared = self.shared;
         // SAFETY: valid until drop. luaL_loadbuffer catches what the parser throws.
         let status = unsafe {
@@ -246,6 +259,7 @@ impl Lua {
             shared.as_ref().in_lua.set(false);
             status
         };
+        self.parts().1.compiling = None;
         self.outcome(status)
     }
 
@@ -370,7 +384,7 @@ fn shared_of<'a>(state: *mut ffi::State) -> &'a Shared {
 unsafe extern "C" fn tick(state: *mut ffi::State) -> c_int {
     let shared = shared_of(state);
     if !shared.in_lua.get() {
-        return 0;
+        return ffi::LATER;
     }
     // SAFETY: in Lua mode no Rust function is under way that could have the context.
     let context = unsafe { &mut *shared.context.get() };
@@ -380,7 +394,7 @@ unsafe extern "C" fn tick(state: *mut ffi::State) -> c_int {
         let place = (0..2).find_map(|level| stack.position(level).filter(|position| !position.native));
         context.raised_at = place.map(|position| (position.source, position.line));
     }
-    c_int::from(stop)
+    if stop { ffi::ABORT } else { ffi::GO_ON }
 }
 
 /// What [`enter`] does when the Rust function is over.
@@ -799,6 +813,24 @@ impl Stack {
         if shared.used.get() <= shared.limit { Ok(()) } else { Err(Raise::Memory) }
     }
 
+    /// Accounts for work that a function does at once; the tick comes at the next pause.
+    pub(crate) fn work(&self, units: usize) {
+        // SAFETY: in Rust mode `tick` answers LATER, so nothing is thrown.
+        unsafe { ffi::df_work(self.raw(), units) };
+    }
+
+    /// Whether a tick is due. It is from now on the caller's.
+    pub(crate) fn take_tick(&self) -> bool {
+        // SAFETY: plain getter and setter.
+        unsafe {
+            let due = ffi::df_is_due(self.raw()) != 0;
+            if due {
+                ffi::df_settle(self.raw());
+            }
+            due
+        }
+    }
+
     /// Fails if `bytes` more would be too many.
     pub(crate) fn check_room(&self, bytes: usize) -> Result<(), Raise> {
         let shared = shared_of(self.raw());
@@ -885,11 +917,13 @@ pub(crate) fn print_number(number: f64, precision: usize, out: &mut Vec<u8>) {
 }
 
 /// Reads a number as C's `strtod` does, and how many bytes of `text` it is.
-pub(crate) fn read_number(text: &std::ffi::CStr) -> (f64, usize) {
+pub(crate) fn read_number(text: &[u8]) -> (f64, usize) {
+    assert_eq!(text.last(), Some(&0), "strtod needs an end");
+    let start: *const c_char = text.as_ptr().cast();
     let mut end = std::ptr::null_mut();
-    // SAFETY: the text ends with a zero, and `end` points into it.
+    // SAFETY: there is a zero, at the end if not before, and `end` points into the text.
     unsafe {
-        let number = ffi::strtod(text.as_ptr(), &raw mut end);
-        (number, end.offset_from(text.as_ptr()) as usize)
+        let number = ffi::strtod(start, &raw mut end);
+        (number, end.offset_from(start) as usize)
     }
 }

@@ -12,6 +12,8 @@ pub(crate) const FUNCTIONS: &[(&str, Function)] =
 
 /// Tables nested deeper than this are packed as nil.
 const PACKED_DEPTH_MAX: usize = 16;
+/// Places that are reserved for what a header promises. It may lie, and again in each level of nesting.
+const RESERVED_MAX: usize = 64;
 /// Nesting of what is unpacked. One level takes about 150 bytes of the thread's stack.
 const UNPACKED_DEPTH_MAX: usize = 2000;
 
@@ -51,9 +53,9 @@ fn encode(stack: &mut Stack, cx: &mut Context, out: &mut Vec<u8>, depth: usize) 
     }
     stack.pop(1);
     if out.len() > (1 << 20) {
-        cx.pause_for(stack, out.len())?;
+        return cx.pause_for(stack, out.len());
     }
-    Ok(())
+    cx.pause(stack, 1)
 }
 
 fn sized(out: &mut Vec<u8>, marker: u8, number: u16) {
@@ -105,6 +107,7 @@ fn encode_table(stack: &mut Stack, cx: &mut Context, out: &mut Vec<u8>, depth: u
     stack.push_nil();
     while stack.next(-2) {
         stack.pop(1);
+        cx.pause(stack, 1)?;
         count += 1;
         match stack.number(-1) {
             Some(key) if key > 0.0 && key.trunc() == key => max = max.max(key),
@@ -305,7 +308,7 @@ fn decode_array(
     depth: usize,
 ) -> Result<(), Problem> {
     nested(stack, depth, "array")?;
-    stack.push_table(len.min(input.rest.len()), 0);
+    stack.push_table(len.min(RESERVED_MAX), 0);
     for n in 1..=len {
         decode(stack, cx, input, depth + 1)?;
         stack.raw_seti(-2, n);
@@ -322,7 +325,7 @@ fn decode_map(
     depth: usize,
 ) -> Result<(), Problem> {
     nested(stack, depth, "hash")?;
-    stack.push_table(0, len.min(input.rest.len()));
+    stack.push_table(0, len.min(RESERVED_MAX));
     for _ in 0..len {
         decode(stack, cx, input, depth + 1)?;
         decode(stack, cx, input, depth + 1)?;

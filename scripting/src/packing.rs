@@ -113,7 +113,7 @@ fn missing(stack: &Stack, argument: usize, wanted: &str) -> Raise {
 }
 
 /// `struct.pack(format, ...)`
-fn pack(stack: &mut Stack, _: &mut Context) -> Result<usize, Raise> {
+fn pack(stack: &mut Stack, cx: &mut Context) -> Result<usize, Raise> {
     let text = check_bytes(stack, 1)?;
     let mut format = Format::new(&text);
     let mut out: Vec<u8> = Vec::new();
@@ -157,6 +157,8 @@ fn pack(stack: &mut Stack, _: &mut Context) -> Result<usize, Raise> {
             }
             _ => format.control(&item)?,
         }
+        // Many arguments can be the same long string.
+        cx.pause_for(stack, out.len())?;
     }
     stack.push_bytes(out);
     Ok(1)
@@ -170,7 +172,7 @@ fn append(out: &mut Vec<u8>, little: &mut [u8], big: bool) {
 }
 
 /// `struct.unpack(format, data [, position])`
-fn unpack(stack: &mut Stack, _: &mut Context) -> Result<usize, Raise> {
+fn unpack(stack: &mut Stack, cx: &mut Context) -> Result<usize, Raise> {
     let text = check_bytes(stack, 1)?;
     let data = check_bytes(stack, 2)?;
     let position = match stack.type_of(3) {
@@ -209,7 +211,8 @@ fn unpack(stack: &mut Stack, _: &mut Context) -> Result<usize, Raise> {
                 let size = if count == 0 { None } else { stack.to_number(-1) };
                 let size = size.ok_or_else(|| Raise::text("format 'c0' needs a previous size"))?;
                 stack.pop(1);
-                let bytes = if size < 0.0 { None } else { tail.get(..size as usize) }.ok_or_else(short)?;
+                // Not a number is no size, either.
+                let bytes = if size >= 0.0 { tail.get(..size as usize) } else { None }.ok_or_else(short)?;
                 taken = bytes.len();
                 stack.push_bytes(bytes);
             }
@@ -228,6 +231,7 @@ fn unpack(stack: &mut Stack, _: &mut Context) -> Result<usize, Raise> {
         }
         at += taken;
         stack.check_memory()?;
+        cx.pause(stack, 1)?;
     }
     stack.push_number((at + 1) as f64);
     Ok(count + 1)

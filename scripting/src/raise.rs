@@ -106,7 +106,12 @@ pub(crate) fn check_integer(stack: &Stack, number: usize) -> Result<i64, Raise> 
 /// A string argument or a number's text, as `luaL_checklstring` takes them: a copy, so that the stack can change.
 pub(crate) fn check_bytes(stack: &Stack, number: usize) -> Result<Vec<u8>, Raise> {
     match stack.type_of(number as i32) {
-        Type::String => Ok(stack.bytes(number as i32).unwrap_or_default().to_vec()),
+        Type::String => {
+            let bytes = stack.bytes(number as i32).unwrap_or_default();
+            // Whoever asks for them will read them as well.
+            stack.work(bytes.len() >> 4);
+            Ok(bytes.to_vec())
+        }
         Type::Number => {
             let mut text = Vec::new();
             crate::lua::print_number(stack.number(number as i32).unwrap_or_default(), 14, &mut text);

@@ -5,6 +5,7 @@ use damselfly_scripting::{
     AclCheck, Call, CallOutcome, Ended, Engine, Host, How, LogLevel, Options, Repl, Tick,
 };
 use std::collections::HashMap;
+use std::time::{Duration, Instant};
 
 #[derive(Default)]
 pub struct Fake {
@@ -13,6 +14,12 @@ pub struct Fake {
     pub ticks: u64,
     /// Kill at this tick.
     pub kill_at: Option<u64>,
+    /// Kill at the first tick that is so late after the first one.
+    pub kill_after: Option<Duration>,
+    /// Longest time between two ticks.
+    pub longest_gap: Duration,
+    pub first_tick: Option<Instant>,
+    pub last_tick: Option<Instant>,
     pub repl: Option<Repl>,
     pub calls: Vec<How>,
     /// What the command RAW answers.
@@ -85,7 +92,12 @@ impl Host for Fake {
 
     fn tick(&mut self) -> Tick {
         self.ticks += 1;
-        if self.kill_at.is_some_and(|at| self.ticks >= at) { Tick::Kill } else { Tick::Continue }
+        let now = Instant::now();
+        let first = *self.first_tick.get_or_insert(now);
+        self.longest_gap = self.longest_gap.max(now - self.last_tick.replace(now).unwrap_or(now));
+        let kill = self.kill_at.is_some_and(|at| self.ticks >= at)
+            || self.kill_after.is_some_and(|after| now - first >= after);
+        if kill { Tick::Kill } else { Tick::Continue }
     }
 
     fn clock(&mut self) -> f64 {

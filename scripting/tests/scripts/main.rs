@@ -4,3 +4,4 @@ mod engine;
 mod fake;
 mod limits;
 mod replay;
+mod sandbox;
