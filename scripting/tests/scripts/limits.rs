@@ -231,16 +231,16 @@ fn bounds() {
         ("return loadstring('return {'..('{},'):rep(3e5)..'}')", "$-1"),
         // Headers that promise much, in each other.
         (
-            "return cmsgpack.unpack(('\\221\\255\\255\\255\\255'):rep(1900)..('\\1'):rep(1e6))",
+            "return cmsgpack.unpack(('\\221\\255\\255\\255\\255'):rep(1900)..('\\1'):rep(1e5))",
             "Missing bytes",
         ),
         (
-            "return cmsgpack.unpack(('\\223\\255\\255\\255\\255\\1'):rep(1900)..('\\1'):rep(1e6))",
+            "return cmsgpack.unpack(('\\223\\255\\255\\255\\255\\1'):rep(1900)..('\\1'):rep(1e5))",
             "Missing bytes",
         ),
-        ("return ('x'):rep(2^31)", ":"),
+        ("return ('x'):rep(2^31)", "$0"),
         ("return string.format('%99999d', 1)", "invalid format"),
-        ("return ('a'):rep(3e4):find('(.-)*b')", "$-1"),
+        ("return ('a'):rep(3e3):find('(.-)*b')", "$-1"),
         ("return loadstring('return ['..('='):rep(1.1e6)..'[')", "$-1"),
         ("newproxy()", "nonexistent global variable \\'newproxy"),
         ("return string.rep('', 1e9)", "$0"),
