@@ -3,7 +3,9 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use damselfly_tests::executor::{Executor, Tcp, encode};
 use damselfly_tests::reply::{self, Protocol, Reply};
@@ -249,8 +251,71 @@ fn a_reader_may_go() {
         {
             tries += 1;
             assert!(tries < 2000, "connections or memory stay");
-            std::thread::sleep(Duration::from_millis(5));
+            thread::sleep(Duration::from_millis(5));
         }
         assert!(info(&mut clients, "memory", "used_memory") < 8 << 20);
     }
+}
+
+/// How long other clients wait while one works on something big, in a release build on an idle machine:
+/// `DAMSELFLY_BIN=target/release/damselfly cargo test --test long -- --ignored --nocapture`.
+#[test]
+#[ignore = "measures time, and takes a minute"]
+fn others_do_not_wait() {
+    const WORST: Duration = Duration::from_millis(10);
+    let mut all = Vec::new();
+    for threads in [1, 4] {
+        let (server, mut clients) = start(threads);
+        fill(&mut clients, "hash1", 1_000_000, 16);
+        fill(&mut clients, "set1", 5_000_000, 16);
+        fill(&mut clients, "list1", 5_000_000, 16);
+        fill(&mut clients, "zset1", 1_000_000, 16);
+        for line in [
+            "PING",
+            "HGETALL hash1",
+            "SMEMBERS set1",
+            "LRANGE list1 0 -1",
+            "ZRANGE zset1 0 -1",
+            "DEL set1",
+            "UNLINK list1",
+            "FLUSHALL",
+        ] {
+            let done = AtomicBool::new(false);
+            let worst = thread::scope(|scope| {
+                let others: Vec<_> = (0..1)
+                    .map(|at| {
+                        let (mut other, done) = (Raw::open(&server), &done);
+                        scope.spawn(move || {
+                            let (mut worst, get) = (Duration::ZERO, format!("GET other{at}"));
+                            while !done.load(Ordering::Relaxed) {
+                                let began = Instant::now();
+                                other.send(&[&get]);
+                                other.reply();
+                                worst = worst.max(began.elapsed());
+                            }
+                            worst
+                        })
+                    })
+                    .collect();
+                thread::sleep(Duration::from_millis(50));
+                let mut big = Raw::open(&server);
+                big.send(&[line, "PING"]);
+                // Taken as it comes and not looked at: the client must not be what is slow.
+                let (mut chunk, mut end) = (vec![0; 1 << 20], Vec::new());
+                while !end.ends_with(b"+PONG\r\n") {
+                    let size = big.0.read(&mut chunk).expect("more of a reply");
+                    assert!(size > 0, "the connection closed");
+                    end = chunk[size.saturating_sub(16)..size].to_vec();
+                }
+                while info(&mut clients, "memory", "lazyfree_pending_bytes") > 0 {
+                    thread::sleep(Duration::from_millis(1));
+                }
+                done.store(true, Ordering::Relaxed);
+                others.into_iter().map(|other| other.join().expect("no panic")).max()
+            });
+            println!("{threads} threads, {line}: others waited {worst:?} at most");
+            all.push(worst);
+        }
+    }
+    assert!(all.into_iter().max() < Some(Some(WORST)));
 }
