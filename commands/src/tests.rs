@@ -6,6 +6,7 @@ mod expire;
 mod generic;
 mod geo;
 mod hash;
+mod hostile;
 mod hyperloglog;
 mod list;
 mod long;
