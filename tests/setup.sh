@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Installs what the tests need beside Rust: redis-server, the oracle of the scripts. Does nothing where it is present.
+# Installs what the tests need beside Rust: redis-server, the oracle of the scripts, and moto, which stands for S3. Does
+# nothing where they are present.
 set -euo pipefail
 
 # 7.0 is what the scripts are written against; another version answers some of them differently.
@@ -24,4 +25,12 @@ fi
 found=$(redis-server --version | sed 's/.* v=\([0-9]*\.[0-9]*\).*/\1/')
 if [ "$found" != "$oracle_version" ]; then
     echo "tests/setup.sh: the scripts are written against redis-server $oracle_version, here is $found" >&2
+fi
+
+# A bucket without Amazon. Where it cannot be had, the tests that need it say so and pass.
+moto=$(cd "$(dirname "$0")/.." && pwd)/target/moto
+if [ ! -x "$moto/bin/moto_server" ]; then
+    if ! { python3 -m venv "$moto" && "$moto/bin/pip" install --quiet 'moto[s3]==5.2.5' flask flask-cors; }; then
+        echo "tests/setup.sh: moto cannot be installed; tests of buckets will be skipped" >&2
+    fi
 fi

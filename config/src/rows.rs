@@ -276,11 +276,11 @@ Snapshots {
     _ deserialize_hnsw_index Bool, "false" Hidden Ignored "";
     _ rdb_load_dry_run Bool, "false" Hidden Ignored "";
     _ rdb_sbf_chunked Bool, "true" Hidden Ignored "";
-    _ s3_ec2_metadata Bool, "false" Hidden Ignored "";
-    _ s3_endpoint Text, "" Hidden Ignored "";
-    _ s3_sign_payload Bool, "true" Hidden Ignored "";
+    _ s3_ec2_metadata Bool, "false" Hidden Used "Ask the machine's metadata service for credentials.";
+    _ s3_endpoint Text, "" Hidden Used "HOST:PORT of an S3 server that is not Amazon's.";
+    _ s3_sign_payload Bool, "true" Hidden Used "Sign contents sent to S3, too.";
     _ s3_use_helio_client Bool, "true" Hidden Ignored "";
-    _ s3_use_https Bool, "true" Hidden Ignored "";
+    _ s3_use_https Bool, "true" Hidden Used "Speak to --s3_endpoint with TLS.";
     _ serialization_tagged_chunks Bool, "true" Hidden Ignored "";
     _ serialize_hnsw_index Bool, "false" Hidden Ignored "";
     _ snapshot_egress_limit_bytes Bytes(0, BYTES), "0" Settable Ignored "";

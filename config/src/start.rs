@@ -242,6 +242,14 @@ pub struct Config {
 
     /// Where snapshots are; empty: the working directory. May be the URL of a bucket.
     pub dir: String,
+    /// An S3 server that is not Amazon's, as host and port; empty: Amazon's.
+    pub s3_endpoint: String,
+    /// Speak to that server with TLS.
+    pub s3_use_https: bool,
+    /// Sign contents that are sent to S3, too.
+    pub s3_sign_payload: bool,
+    /// Ask the machine's metadata service for credentials of S3.
+    pub s3_ec2_metadata: bool,
     /// One file per shard and a summary, or one rdb file.
     pub df_snapshot_format: bool,
     /// Compression of snapshots and full syncs.
@@ -390,6 +398,10 @@ impl Config {
             databases: v.u32(const { row("databases") }),
             keys_output_limit: v.u32(const { row("keys_output_limit") }),
             dir: v.text(const { row("dir") }).to_owned(),
+            s3_endpoint: v.text(const { row("s3_endpoint") }).to_owned(),
+            s3_use_https: v.bool(const { row("s3_use_https") }),
+            s3_sign_payload: v.bool(const { row("s3_sign_payload") }),
+            s3_ec2_metadata: v.bool(const { row("s3_ec2_metadata") }),
             df_snapshot_format,
             compression: Compression::from_index(v.u32(const { row("compression_mode") }) as usize),
             compression_level: v.int(const { row("compression_level") }) as i32,

@@ -265,7 +265,7 @@ fn serve(config: Config, set_log_level: Box<dyn Fn(LogLevel) + Send + Sync>) -> 
         clients: DashMap::with_shard_amount(16),
         registry: pubsub::Registry::new(),
         scripts: scripts::registry::Registry::new(threads),
-        snapshots: snapshots::Snapshots::new(&config),
+        snapshots: snapshots::Snapshots::new(&config)?,
         next_client: AtomicU64::new(1),
         next_slow: AtomicU64::new(0),
         connected: AtomicUsize::new(0),

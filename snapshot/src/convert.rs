@@ -19,7 +19,7 @@ use damselfly_rdb::{
 
 use crate::inspect::ValueKind;
 use crate::manifest::Files;
-use crate::source::{Snapshot, SnapshotError, Why};
+use crate::source::{FUNCTION_AUX, Snapshot, SnapshotError, Why};
 use crate::spool::Spool;
 use crate::storage::{self, Storage};
 
@@ -263,11 +263,7 @@ impl<'a> Converter<'a> {
             }
             Item::Value { stream, event } => self.value(stream, event),
             Item::Aux { name, value } if is_main => self.aux(name, value),
-            Item::Function(source) => {
-                self.hold(source.len())?;
-                self.sources.functions.push(source.to_vec());
-                Ok(())
-            }
+            Item::Function(source) => self.function(source),
             _ => Ok(()),
         }
     }
@@ -276,10 +272,18 @@ impl<'a> Converter<'a> {
         if let Some(name) = ABOUT.into_iter().find(|known| *known == name) {
             self.hold(value.len())?;
             self.about.push((name, value.to_vec()));
+        } else if name == FUNCTION_AUX {
+            self.function(value)?;
         } else if let Some(name) = BELONGINGS.into_iter().find(|known| *known == name) {
             self.hold(value.len())?;
             self.sources.aux.push((name, value.to_vec()));
         }
+        Ok(())
+    }
+
+    fn function(&mut self, source: &[u8]) -> Result<(), Refused> {
+        self.hold(source.len())?;
+        self.sources.functions.push(source.to_vec());
         Ok(())
     }
 
@@ -450,7 +454,13 @@ impl<'a> Converter<'a> {
             main.aux(b"shard-count", shards.to_string().as_bytes());
             main.aux(b"shard-id", b"0");
         }
-        self.sources.functions.iter().for_each(|source| main.function(source));
+        for source in &self.sources.functions {
+            if is_set {
+                main.aux(FUNCTION_AUX, source);
+            } else {
+                main.function(source);
+            }
+        }
         for output in self.outputs {
             let name = output.name.clone();
             outcome.bytes += output.finish().map_err(|error| failed(to, &name, &error))?;

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BinaryHeap};
 use damselfly_rdb::{Event, Item, Key, Kind, Refused};
 
 use crate::manifest::{FileRole, role_of};
-use crate::source::{PartFacts, Snapshot, SnapshotError, Why};
+use crate::source::{FUNCTION_AUX, PartFacts, Snapshot, SnapshotError, Why};
 use crate::storage::Storage;
 
 /// What is kept of the name of a large key.
@@ -325,6 +325,7 @@ impl Counter<'_> {
             }
             Item::Value { stream, event } => self.value(stream, event),
             Item::Aux { name: b"lua", .. } => self.report.scripts += u64::from(is_main),
+            Item::Aux { name: FUNCTION_AUX, .. } => self.report.functions += u64::from(is_main),
             Item::Aux { name, value } if is_main && self.report.aux.len() < AUX_COUNT_MAX => {
                 let clipped = |text: &[u8]| text[..text.len().min(AUX_LEN_MAX)].to_vec();
                 self.report.aux.push((clipped(name), clipped(value)));

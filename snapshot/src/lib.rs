@@ -2,18 +2,19 @@
 //! hold, and how one form becomes another.
 //!
 //! The format inside the files is the `rdb` crate's; how a running server's data gets into them is the server's. Names
-//! are functions of their arguments alone; everything else works on a
-//! [`Storage`]: a directory ([`Disk`]) or an object store, in tests memory.
+//! are functions of their arguments alone; everything else works on a [`Storage`]: a directory ([`Disk`]) or
+//! a bucket (`Bucket`), in tests memory.
 //!
-//! Reading order: manifest.rs (names), storage.rs and disk.rs (how one takes the place of another), source.rs (the files
-//! of one snapshot), inspect.rs, convert.rs with
-//! spool.rs.
+//! Reading order: manifest.rs (names), storage.rs with disk.rs and remote.rs (how one takes the place of another),
+//! source.rs (the files of one snapshot), inspect.rs, convert.rs with spool.rs.
 
 pub mod convert;
 mod disk;
 pub mod inspect;
 mod manifest;
 mod memory;
+#[cfg(feature = "buckets")]
+mod remote;
 mod source;
 mod spool;
 mod storage;
@@ -24,5 +25,7 @@ pub use manifest::{
     rdb_file, role_of,
 };
 pub use memory::Memory;
-pub use source::{Part, PartFacts, Snapshot, SnapshotError, Ties, Why};
+#[cfg(feature = "buckets")]
+pub use remote::{Bucket, S3Options, is_remote};
+pub use source::{FUNCTION_AUX, Part, PartFacts, Snapshot, SnapshotError, Ties, Why};
 pub use storage::{Output, Recovered, Storage};

@@ -18,6 +18,10 @@ const LIMITS: Limits = Limits { find_duplicates: true, ..Limits::FILE };
 /// What is asked of a file at once.
 const READ_LEN: usize = 256 << 10;
 
+/// The name under which a dfs file has the source of a function library. Not as in rdb files, which have an opcode for
+/// it: Dragonfly refuses a file with one, and passes over names that it does not know.
+pub const FUNCTION_AUX: &[u8] = b"damselfly-function";
+
 /// What is wrong with which file.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SnapshotError {

@@ -19,7 +19,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use damselfly_config::Config;
-use damselfly_snapshot::{Disk, Storage};
+use damselfly_snapshot::{Bucket, Disk, S3Options, Storage, is_remote};
 
 use crate::shared::Shared;
 
@@ -146,17 +146,16 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Snapshots {
     /// In the place that the configuration names.
-    pub fn new(config: &Config) -> Snapshots {
-        let directory = if config.dir.is_empty() { "." } else { &config.dir };
-        Snapshots {
-            storage: Box::new(Disk::new(directory)),
+    pub fn new(config: &Config) -> Result<Snapshots, String> {
+        Ok(Snapshots {
+            storage: place(config, &config.dir)?,
             loading: AtomicBool::new(false),
             progress: Progress::default(),
             saving: Saving::default(),
             history: Mutex::default(),
             failure: Mutex::default(),
             end: Mutex::default(),
-        }
+        })
     }
 
     /// Whether data is being loaded, so that most commands must be refused.
@@ -207,5 +206,22 @@ impl Snapshots {
                 history.failures += 1;
             }
         }
+    }
+}
+
+/// The place that an address or a path stands for: a bucket or a directory.
+fn place(config: &Config, address: &str) -> Result<Box<dyn Storage>, String> {
+    if !is_remote(address) {
+        return Ok(Box::new(Disk::new(if address.is_empty() { "." } else { address })));
+    }
+    let options = S3Options {
+        endpoint: config.s3_endpoint.clone(),
+        use_https: config.s3_use_https,
+        sign_payload: config.s3_sign_payload,
+        ec2_metadata: config.s3_ec2_metadata,
+    };
+    match Bucket::open(address, &options) {
+        Ok(bucket) => Ok(Box::new(bucket)),
+        Err(error) => Err(format!("cannot use {address}: {error}")),
     }
 }

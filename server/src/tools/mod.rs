@@ -20,7 +20,9 @@ use clap::{Parser, Subcommand, ValueEnum};
 use damselfly_rdb::Compression;
 use damselfly_snapshot::convert::{self, Outcome, convert};
 use damselfly_snapshot::inspect::{self, Report, ValueKind, find, inspect};
-use damselfly_snapshot::{Disk, FileRole, Files, SHARDS_MAX, SnapshotError, Storage, role_of};
+use damselfly_snapshot::{
+    Bucket, Disk, FileRole, Files, S3Options, SHARDS_MAX, SnapshotError, Storage, is_remote, role_of,
+};
 
 use self::progress::Bar;
 use crate::server_commands::info::DRAGONFLY_VERSION;
@@ -63,7 +65,7 @@ enum Tool {
 
 #[derive(clap::Args)]
 struct InspectArgs {
-    /// Files, or directories all of whose snapshots are inspected
+    /// Files, or directories and prefixes of buckets, all of whose snapshots are inspected
     #[arg(required = true, value_name = "FILE|DIR")]
     paths: Vec<String>,
     /// Print one JSON document
@@ -72,6 +74,8 @@ struct InspectArgs {
     /// How many of the largest keys to name
     #[arg(long, value_name = "N", default_value_t = 10)]
     top: usize,
+    #[command(flatten)]
+    bucket: BucketArgs,
 }
 
 #[derive(clap::Args)]
@@ -94,9 +98,32 @@ struct ConvertArgs {
     /// Leave out values of Redis modules, which cannot be converted; they are counted
     #[arg(long)]
     skip_modules: bool,
-    /// Where values go for a while that are too large for the memory; by default where OUT is
+    /// Where values go for a while that are too large for the memory; by default where OUT is, or
+    /// the system's directory if that is a bucket
     #[arg(long, value_name = "DIR")]
     tmp_dir: Option<PathBuf>,
+    #[command(flatten)]
+    bucket: BucketArgs,
+}
+
+/// How buckets are reached. Credentials come from the environment.
+#[derive(clap::Args)]
+#[command(
+    next_help_heading = "Buckets: s3://, gs://, az:// or https:// of Azure, credentials from the environment"
+)]
+struct BucketArgs {
+    /// An S3 server that is not Amazon's
+    #[arg(long, value_name = "HOST:PORT", default_value = "")]
+    s3_endpoint: String,
+    /// Whether that server is spoken to with TLS
+    #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
+    s3_use_https: bool,
+    /// Whether contents are signed, too
+    #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
+    s3_sign_payload: bool,
+    /// Ask the machine's metadata service for credentials
+    #[arg(long)]
+    s3_ec2_metadata: bool,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -161,14 +188,36 @@ fn print(text: &str) {
     let _ = std::io::stdout().lock().write_all(text.as_bytes());
 }
 
-/// A place, and the name of a file in it; none if all of the place is meant.
-fn locate(path: &str) -> (Box<dyn Storage>, Option<String>) {
+/// A place, and the name of a file in it; none if all of the place is meant. In a bucket a name without an ending
+/// that snapshots have is a prefix, unless it `must_name` one.
+fn locate(
+    path: &str,
+    bucket: &BucketArgs,
+    must_name: bool,
+) -> Result<(Box<dyn Storage>, Option<String>), Failure> {
+    if is_remote(path) {
+        let split = path.rsplit_once('/').filter(|(place, name)| {
+            let is_name = role_of(name) != FileRole::Other || must_name && !name.is_empty();
+            // Not the slashes behind the scheme.
+            is_name && !place.ends_with('/')
+        });
+        let (place, name) = split.map_or((path, None), |(place, name)| (place, Some(name.to_owned())));
+        let options = S3Options {
+            endpoint: bucket.s3_endpoint.clone(),
+            use_https: bucket.s3_use_https,
+            sign_payload: bucket.s3_sign_payload,
+            ec2_metadata: bucket.s3_ec2_metadata,
+        };
+        let opened = Bucket::open(place, &options);
+        let opened = opened.map_err(|error| Failure::Usage(format!("{place}: {error}")))?;
+        return Ok((Box::new(opened), name));
+    }
     let path = Path::new(path);
     let (place, name) = match path.file_name().and_then(|name| name.to_str()) {
         Some(name) if !path.is_dir() => (beside(path), Some(name.to_owned())),
         _ => (path, None),
     };
-    (Box::new(Disk::new(place)), name)
+    Ok((Box::new(Disk::new(place)), name))
 }
 
 /// The directory of a file.
@@ -181,7 +230,7 @@ fn run_inspect(args: &InspectArgs) -> Result<ExitCode, Failure> {
     let options = inspect::Options { now_ms: now.as_millis() as u64, largest: args.top };
     let (mut reports, mut orphans): (Vec<Report>, Vec<SnapshotError>) = (Vec::new(), Vec::new());
     for path in &args.paths {
-        let (store, name) = locate(path);
+        let (store, name) = locate(path, &args.bucket, false)?;
         let names = match name {
             Some(name) => vec![name],
             None => {
@@ -204,7 +253,7 @@ fn run_inspect(args: &InspectArgs) -> Result<ExitCode, Failure> {
 }
 
 fn run_convert(args: &ConvertArgs) -> Result<ExitCode, Failure> {
-    let (from, name) = locate(&args.from);
+    let (from, name) = locate(&args.from, &args.bucket, false)?;
     let name = match name {
         Some(name) => name,
         None => {
@@ -218,7 +267,7 @@ fn run_convert(args: &ConvertArgs) -> Result<ExitCode, Failure> {
             }
         }
     };
-    let (to, target) = locate(&args.to);
+    let (to, target) = locate(&args.to, &args.bucket, true)?;
     let target =
         target.ok_or_else(|| Failure::Usage(format!("{}: OUT is a file, not a directory", args.to)))?;
     let files = target_files(&target, || match args.shards {
@@ -236,7 +285,10 @@ fn run_convert(args: &ConvertArgs) -> Result<ExitCode, Failure> {
         skip_modules: args.skip_modules,
         snapshot_id: crate::random_id()[..32].to_owned(),
         version: DRAGONFLY_VERSION.to_owned(),
-        spool: args.tmp_dir.clone().unwrap_or_else(|| beside(Path::new(&args.to)).to_owned()),
+        spool: args.tmp_dir.clone().unwrap_or_else(|| match is_remote(&args.to) {
+            true => std::env::temp_dir(),
+            false => beside(Path::new(&args.to)).to_owned(),
+        }),
     };
     let outcome = {
         let mut bar = Bar::new(&format!("converting {}", from.describe(&name)));
@@ -286,8 +338,8 @@ fn outcome_text(path: &str, files: &Files, outcome: &Outcome) -> String {
         let count = report::grouped(outcome.not_portable);
         text += &format!("{count} keys make Redis refuse the file; --portable leaves such out\n");
     }
-    if !files.shards.is_empty() && outcome.functions > 0 {
-        text += &format!("Dragonfly refuses the set for its {} function libraries\n", outcome.functions);
+    if files.shards.is_empty() && outcome.functions > 0 {
+        text += &format!("Dragonfly refuses the file for its {} function libraries\n", outcome.functions);
     }
     text
 }
