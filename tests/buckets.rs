@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use damselfly_tests::servers::binary;
 
 /// How long a server may take until it listens.
-const START_TIMEOUT: Duration = Duration::from_secs(60);
+const START_TIMEOUT: Duration = Duration::from_secs(120);
 /// What the children need to reach the bucket; moto takes any credentials.
 const ENVIRONMENT: [(&str, &str); 3] =
     [("AWS_ACCESS_KEY_ID", "test"), ("AWS_SECRET_ACCESS_KEY", "test"), ("AWS_REGION", "us-east-1")];
@@ -180,7 +180,7 @@ fn snapshots_in_a_bucket() {
 
     let server = bucket.server(2, "of/today");
     wait_until_loaded(&server);
-    assert_eq!(ask(&server, "DBSIZE"), ":225\r\n", "database 0, without the two that were due");
+    assert_eq!(ask(&server, "DBSIZE"), ":223\r\n", "database 0, without the two that were due");
     assert_eq!(ask(&server, "LLEN list:5000"), ":5000\r\n");
     drop(server);
 
@@ -195,6 +195,42 @@ fn snapshots_in_a_bucket() {
     bucket.ask("DELETE", "/backups/of/today/dump-0001.dfs");
     let (status, out) = bucket.tool(&["inspect", "s3://backups/of/today"]);
     assert!(status == 1 && out.contains("dump-0001.dfs: the file is missing"), "{out}");
+}
+
+/// A server saves under the same names again and again, a smaller set over a larger one, as one file, and at its end;
+/// the next one finds what was saved last, and nothing else is left in the bucket.
+#[test]
+fn a_server_saves_to_a_bucket() {
+    let Some(bucket) = Bucket::start() else { return };
+    let server = bucket.server(3, "live");
+    assert_eq!(ask(&server, "DBSIZE"), ":0\r\n");
+    for round in 1..=3 {
+        assert_eq!(ask(&server, &format!("SET round {round}")), "+OK\r\n");
+        assert_eq!(ask(&server, "DEBUG POPULATE 2000 key 50"), "+OK\r\n");
+        assert_eq!(ask(&server, "SAVE"), "+OK\r\n", "{}", server.log());
+    }
+    let set = |shards: usize| {
+        let names = (0..shards).map(|shard| format!("live/dump-{shard:04}.dfs"));
+        names.chain(["live/dump-summary.dfs".to_owned()]).collect::<Vec<String>>()
+    };
+    assert_eq!(bucket.objects(), set(3));
+    drop(server);
+
+    let server = bucket.server(2, "live");
+    wait_until_loaded(&server);
+    assert_eq!(ask(&server, "DBSIZE"), ":2001\r\n");
+    assert_eq!(ask(&server, "GET round"), "$1\r\n3\r\n");
+    assert_eq!(ask(&server, "SET round 4"), "+OK\r\n");
+    assert_eq!(ask(&server, "SAVE"), "+OK\r\n", "{}", server.log());
+    assert_eq!(bucket.objects(), set(2));
+    assert_eq!(ask(&server, "SAVE RDB other"), "+OK\r\n", "{}", server.log());
+    let (status, out) = bucket.tool(&["inspect", "s3://backups/live"]);
+    assert!(status == 0 && out.matches(": whole").count() == 2, "{out}");
+    assert_eq!(out.matches("keys      2 001").count(), 2, "{out}");
+
+    // Whoever cannot be reached any more is an error, and no end of the server.
+    drop(bucket);
+    assert_eq!(ask(&server, "SET round 5"), "+OK\r\n");
 }
 
 /// A bucket that is not there, or that nobody may use, ends the start with words.
