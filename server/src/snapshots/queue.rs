@@ -153,3 +153,49 @@ impl Queue {
         self.state().given_up
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn part(len: usize) -> Saved {
+        Saved::Part { number: 0, bytes: vec![0; len].into() }
+    }
+
+    /// Lanes take turns, a shard rests only while its lane is full, and is woken once when half of it is written.
+    #[test]
+    fn turns_and_rests() {
+        let queue = Queue::new(2);
+        for _ in 0..3 {
+            queue.push(0, part(WALK_UNTIL / 2));
+        }
+        queue.push(1, part(1));
+        assert!(queue.rest(0) && !queue.rest(1));
+        let mut seen = Vec::new();
+        queue.end(0);
+        queue.end(1);
+        while let Some(next) = queue.next(None) {
+            seen.push((next.lane, next.wake));
+        }
+        assert_eq!(seen, [(0, false), (1, false), (0, false), (0, true)]);
+        assert_eq!((queue.waiting(0), queue.waiting(1)), (0, 0));
+        assert!(queue.next(None).is_none() && !queue.rest(0));
+        // Not overfull, so nobody waits.
+        queue.throttle(0, Duration::from_secs(3600));
+    }
+
+    /// One who waits for a single lane is not given others, and giving up ends every waiting.
+    #[test]
+    fn given_up() {
+        let queue = Queue::new(2);
+        queue.push(1, part(2 * THROTTLE_FROM));
+        std::thread::scope(|scope| {
+            let reader = scope.spawn(|| queue.next(Some(0)).is_none());
+            let writer = scope.spawn(|| queue.throttle(1, Duration::from_secs(3600)));
+            queue.give_up();
+            assert!(reader.join().expect("no panic"));
+            writer.join().expect("no panic");
+        });
+        assert!(queue.is_given_up() && queue.next(None).is_none());
+    }
+}

@@ -319,6 +319,10 @@ fn make_cut(shared: &Arc<Shared>, locked: bool, plan: &Arc<Plan>) -> Result<Fact
 impl Core {
     /// Begins to save this shard as it is now.
     fn begin_save(&mut self, save: ShardSave) -> Facts {
+        if self.save.is_some() {
+            // One that has failed elsewhere, a moment ago.
+            self.ks.end_cut();
+        }
         self.ks.begin_cut();
         self.save = Some(save);
         Facts {
