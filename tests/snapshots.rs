@@ -3,6 +3,7 @@
 #[path = "../rdb/tests/support/mod.rs"]
 mod recorded;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -12,7 +13,7 @@ use std::time::{Duration, Instant};
 use damselfly_tests::executor::{Executor, Tcp};
 use damselfly_tests::reply::{Protocol, Reply};
 use damselfly_tests::servers::{Kind, Server};
-use recorded::{Json, compare, snapshot_folders};
+use recorded::{Json, compare, read_file, snapshot_folders};
 
 /// How long anything may take here before it counts as hanging.
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -141,16 +142,55 @@ impl Node {
     }
 }
 
+/// What is not in a snapshot's files as a file of expectations says, deadlines and flags included.
+fn differences_of_files(expected: &str, files: &[PathBuf]) -> Vec<String> {
+    let mut keys = BTreeMap::new();
+    for file in files {
+        let contents = read_file(&fs::read(file).expect("readable")).expect("well formed");
+        assert!(contents.checksum != 0, "{}", file.display());
+        keys.extend(contents.keys);
+    }
+    let mut differences = Vec::new();
+    for line in expected.lines() {
+        let expected = Json::parse(line);
+        let db = expected.get("db").expect("db").number() as u64;
+        let key = expected.get("key").expect("key").bytes();
+        let name = String::from_utf8_lossy(&key).escape_debug().to_string();
+        match keys.remove(&(db, key)) {
+            Some((meta, value)) => {
+                differences
+                    .extend(compare(&expected, Some(&meta), &value).map(|what| format!("{name}: {what}")));
+            }
+            None => differences.push(format!("{name} is missing")),
+        }
+    }
+    differences.extend(keys.keys().map(|(_, key)| format!("{} is too many", String::from_utf8_lossy(key))));
+    differences
+}
+
 /// Files that Redis 7.0 and 7.2, Valkey 8.0 and Dragonfly 1.40 wrote, in every format and with any number of shards,
-/// are loaded as the data that their servers showed. What had expired is not loaded.
+/// are loaded as the data that their servers showed, and saved again in both formats as the same. What had expired is
+/// not loaded.
 #[test]
 fn recorded_snapshots_load_equal() {
     for (number, folder) in snapshot_folders().into_iter().enumerate() {
         let expected = fs::read_to_string(folder.join("expected.jsonl")).expect("readable");
         let directory = Directory::copy_of(&folder);
-        let mut node = Node::start(1 + number % 4, &directory.0, &[]);
+        let compression = format!("--compression_mode={}", number % 4);
+        let mut node = Node::start(1 + number % 4, &directory.0, &[&compression]);
         let differences = node.differences(&expected);
         assert!(differences.is_empty(), "{}:\n{}", folder.display(), differences.join("\n"));
+        let threads = 1 + number % 4;
+        let sets = [
+            ("DF", (0..threads).map(|shard| format!("again-{shard:04}.dfs")).collect()),
+            ("RDB", vec!["again.rdb".to_owned()]),
+        ];
+        for (format, files) in sets {
+            assert_eq!(node.line(&format!("SAVE {format} again")), Reply::Simple(b"OK".to_vec()));
+            let files: Vec<PathBuf> = files.iter().map(|file: &String| directory.file(file)).collect();
+            let differences = differences_of_files(&expected, &files);
+            assert!(differences.is_empty(), "{} {format}:\n{}", folder.display(), differences.join("\n"));
+        }
     }
 }
 

@@ -197,6 +197,8 @@ impl NodeSizer {
 /// What one writer keeps between values: the target's habits and reusable memory.
 pub struct Encoder {
     target: Target,
+    /// Whether strings are compressed by themselves.
+    packs: bool,
     lzf: Option<Lzf>,
     packed: Vec<u8>,
     /// A listpack builder between two values, for its memory.
@@ -206,7 +208,12 @@ pub struct Encoder {
 impl Encoder {
     /// A writer for `target`.
     pub fn new(target: Target) -> Encoder {
-        Encoder { target, lzf: None, packed: Vec::new(), spare: None }
+        Encoder { target, packs: target != Target::Dfs, lzf: None, packed: Vec::new(), spare: None }
+    }
+
+    /// The same, writing strings as they are.
+    pub fn unpacked(self) -> Encoder {
+        Encoder { packs: false, ..self }
     }
 
     /// The target given to [`Encoder::new`].
@@ -224,7 +231,7 @@ impl Encoder {
 
     /// Appends a string that must not become an integer.
     fn text(&mut self, out: &mut Vec<u8>, string: &[u8]) {
-        if self.target == Target::Dfs || string.len() < LZF_INPUT_LEN_MIN || !self.lzf_string(out, string) {
+        if !self.packs || string.len() < LZF_INPUT_LEN_MIN || !self.lzf_string(out, string) {
             put_raw_string(out, string);
         }
     }

@@ -35,7 +35,7 @@ const CHUNK_HEADER_LEN: usize = 9;
 pub struct FileOptions {
     /// For whom.
     pub target: Target,
-    /// Of runs; only dfs streams have blobs.
+    /// Of runs in dfs streams. An rdb file has no runs: its strings are compressed one by one, unless this is none.
     pub compression: Compression,
     /// Containers longer than this are cut into tagged chunks; 0 never. Only in dfs streams.
     pub chunk_len_max: usize,
@@ -84,9 +84,13 @@ impl FileWriter {
     pub fn new(options: FileOptions) -> FileWriter {
         let is_dfs = options.target == Target::Dfs;
         let compression = if is_dfs { options.compression } else { Compression::None };
+        let encoder = match options.compression {
+            Compression::None => Encoder::new(options.target).unpacked(),
+            Compression::Zstd { .. } | Compression::Lz4 => Encoder::new(options.target),
+        };
         let mut writer = FileWriter {
             options,
-            encoder: Encoder::new(options.target),
+            encoder,
             compressor: Compressor::new(compression),
             run: Vec::new(),
             packed: Vec::new(),
