@@ -35,6 +35,7 @@ mod long;
 mod lookup;
 mod pubsub;
 mod relay;
+mod replicated;
 mod scripting;
 mod server;
 mod set;
@@ -487,6 +488,7 @@ pub const FAMILIES: &[&[&Command]] = &[
     json::COMMANDS,
     list::COMMANDS,
     pubsub::COMMANDS,
+    replicated::COMMANDS,
     scripting::COMMANDS,
     server::COMMANDS,
     set::COMMANDS,

@@ -16,19 +16,8 @@ use crate::reply::Reply;
 use crate::script::{self, Action, Script, Step, Who};
 
 /// Groups by the names of their directories, with their commands. `*` at the end stands for any ending.
-const GROUPS: &[(&str, &str)] = &[
-    ("complete", "every|command"),
-    ("bitmap", "bitcount bitfield bitfield_ro bitop bitpos getbit setbit"),
-    ("hyperloglog", "pf*"),
-    (
-        "list",
-        "lindex linsert llen lmove lmpop lpop lpos lpush lpushx lrange lrem lset \
-         ltrim rpop rpoplpush rpush rpushx",
-    ),
-    ("replication", "replconf replicaof slaveof wait"),
-    ("shrink", "shrink"),
-    ("zset", "z*"),
-];
+const GROUPS: &[(&str, &str)] =
+    &[("complete", "every|command"), ("replication", "replconf replicaof slaveof")];
 
 /// Groups whose commands leave no key behind.
 const LEAVE_NO_KEY: &[&str] = &["replication"];
