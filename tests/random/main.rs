@@ -182,7 +182,7 @@ fn setting(name: &str) -> Option<u64> {
 fn ordered(line: &Line, reply: Reply) -> Reply {
     let Reply::Array(mut elements) = reply else { return reply };
     match line[0].as_str() {
-        "SMEMBERS" | "SINTER" | "SUNION" | "SDIFF" | "HKEYS" | "HVALS" | "SPOP" | "SRANDMEMBER" => {
+        "SMEMBERS" | "SINTER" | "SUNION" | "SDIFF" | "HKEYS" | "HVALS" | "SPOP" | "SRANDMEMBER" | "KEYS" => {
             elements.sort()
         }
         "HGETALL" => elements = sorted_pairs(elements),
@@ -270,11 +270,20 @@ fn all_types() {
         let lines: Vec<Line> = (0..batch).map(|_| mixed.line()).collect();
         compare(&lines, &call_all(&mut redis, &lines), &call_all(&mut ours, &lines), seed, done, &lines);
         done += batch;
-        let kinds = call_all(&mut redis, &types);
-        compare(&types, &kinds, &call_all(&mut ours, &types), seed, done, &lines);
-        let mut all: Vec<Line> = keys.iter().zip(&kinds).flat_map(|(key, kind)| readers(key, kind)).collect();
-        all.extend([line_of("DEBUG DIGEST"), line_of("DBSIZE")]);
-        compare(&all, &call_all(&mut redis, &all), &call_all(&mut ours, &all), seed, done, &lines);
+        // MOVE brings keys to the second database.
+        for db in ["1", "0"] {
+            let select = [line_of("SELECT"), vec![db.to_owned()]].concat();
+            let mut asked = vec![select];
+            asked.extend(types.iter().cloned());
+            let kinds = call_all(&mut redis, &asked);
+            compare(&asked, &kinds, &call_all(&mut ours, &asked), seed, done, &lines);
+            let mut all: Vec<Line> =
+                keys.iter().zip(&kinds[1..]).flat_map(|(key, kind)| readers(key, kind)).collect();
+            all.extend([line_of("DBSIZE"), line_of("KEYS *")]);
+            compare(&all, &call_all(&mut redis, &all), &call_all(&mut ours, &all), seed, done, &lines);
+        }
+        let digest = [line_of("DEBUG DIGEST")];
+        compare(&digest, &call_all(&mut redis, &digest), &call_all(&mut ours, &digest), seed, done, &lines);
     }
 }
 
