@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 
 use damselfly_commands::{Command, Long};
-use damselfly_protocol::{Argv, Proto, Requests};
+use damselfly_protocol::{Argv, Proto, ReplyWriter, Requests};
 
 use crate::connection::ConnectionId;
 
@@ -53,6 +53,43 @@ pub struct Batch {
     pub longs: VecDeque<(usize, Box<Long>)>,
 }
 
+/// A batch without its arguments, while a script of it runs.
+pub struct Lent {
+    at: usize,
+    /// The core that sent the requests.
+    pub from: usize,
+    entries: Vec<Entry>,
+    replies: Vec<u8>,
+    ends: Vec<u32>,
+    longs: VecDeque<(usize, Box<Long>)>,
+    is_answered: bool,
+}
+
+impl Lent {
+    /// Answers to all but the script, which takes long: the replies that are there, and `busy` for those behind it.
+    /// Nothing the second time.
+    pub fn answer(&mut self, busy: &str) -> Option<Box<Batch>> {
+        if std::mem::replace(&mut self.is_answered, true) || self.entries.len() == 1 {
+            return None;
+        }
+        let mut early = Box::new(Batch {
+            from: self.from,
+            entries: self.entries.clone(),
+            replies: self.replies.clone(),
+            ends: self.ends.clone(),
+            longs: std::mem::take(&mut self.longs),
+            ..Batch::default()
+        });
+        early.entries[self.at].hole = u32::MAX;
+        early.ends.push(early.replies.len() as u32);
+        for entry in &self.entries[self.at + 1..] {
+            ReplyWriter::new(&mut early.replies, entry.proto).error(busy);
+            early.ends.push(early.replies.len() as u32);
+        }
+        Some(early)
+    }
+}
+
 impl Batch {
     /// Adds a request.
     #[inline]
@@ -77,6 +114,33 @@ impl Batch {
         assert!(alone.push(self.entries[i], self.argv(i).iter()), "one request fits a batch");
         self.entries[i].hole = u32::MAX;
         alone
+    }
+
+    /// Lends out all but the arguments while request `at`, a script, runs; `replies` are those of the ones before it.
+    pub fn lend(&mut self, at: usize, replies: Vec<u8>) -> Lent {
+        Lent {
+            at,
+            from: self.from,
+            entries: std::mem::take(&mut self.entries),
+            replies,
+            ends: std::mem::take(&mut self.ends),
+            longs: std::mem::take(&mut self.longs),
+            is_answered: false,
+        }
+    }
+
+    /// Takes back what was lent; true if all others than the script have been answered.
+    pub fn take_back(&mut self, lent: Lent, replies: &mut Vec<u8>) -> bool {
+        let Lent { at, entries, ends, longs, is_answered, .. } = lent;
+        (self.entries, self.ends, self.longs, *replies) = (entries, ends, longs, lent.replies);
+        if is_answered {
+            for (_, entry) in self.entries.iter_mut().enumerate().filter(|(i, _)| *i != at) {
+                entry.hole = u32::MAX;
+            }
+            self.ends.fill(0);
+            replies.clear();
+        }
+        is_answered
     }
 
     /// Whether it should be sent now.

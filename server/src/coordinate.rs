@@ -130,7 +130,14 @@ impl Core {
         if self.connection(id).is_some_and(|connection| connection.executing) {
             then(self, scopes.into_keys().map(|core| (core, None)).collect());
         } else {
-            self.lock_all(scopes, then);
+            let claim = self.waits_for_locks(id);
+            self.lock_all(scopes, move |core, held| {
+                if core.has_its_locks(id, &claim) {
+                    then(core, held);
+                } else {
+                    core.unlock_all(held);
+                }
+            });
         }
     }
 

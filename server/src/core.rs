@@ -43,7 +43,7 @@ use crate::modes::Modes;
 use crate::pause::Pause;
 use crate::poll::{Poll, Ready, Token};
 use crate::pubsub::PubSub;
-use crate::scripts;
+use crate::scripts::{self, LockWaiter, Parked};
 use crate::shared::Shared;
 use crate::slow_peers::{PeerLimits, Slowness};
 use crate::snapshots::ShardSave;
@@ -124,7 +124,9 @@ pub struct Core {
     /// Keys of the shard that connections watch.
     pub watches: Watches,
     /// Requests from a peer's connection that wait behind a locked one of the same connection.
-    pub parked: HashMap<(usize, ConnectionId), VecDeque<Box<Batch>>>,
+    pub parked: HashMap<(usize, ConnectionId), Parked>,
+    /// Requests of this core's connections that wait for locks.
+    pub(crate) lock_waiters: HashMap<ConnectionId, LockWaiter>,
     places: Vec<Place>,
     free_places: Vec<u32>,
     poll: Poll,
@@ -145,6 +147,10 @@ pub struct Core {
     later: VecDeque<Work>,
     /// One step each per turn.
     next_turn: VecDeque<Work>,
+    /// Sockets that are ready and were not looked at yet.
+    ready: VecDeque<Ready>,
+    /// Reused for finding them.
+    ready_batch: Vec<Ready>,
     /// Connections to look at again in the next turn.
     again: VecDeque<ConnectionId>,
     /// Listeners that may have more connections, to be asked in the next turn, or at the next tick after an error.
@@ -216,6 +222,7 @@ impl Core {
             blocked: Blocked::default(),
             watches: Watches::default(),
             parked: HashMap::new(),
+            lock_waiters: HashMap::new(),
             places: Vec::new(),
             free_places: Vec::new(),
             poll,
@@ -230,6 +237,8 @@ impl Core {
             next_continuation: 0,
             later: VecDeque::new(),
             next_turn: VecDeque::new(),
+            ready: VecDeque::new(),
+            ready_batch: Vec::new(),
             again: VecDeque::new(),
             accept_again: Vec::new(),
             accept_at_tick: Vec::new(),
@@ -267,11 +276,10 @@ impl Core {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut alarm = pin!(tokio::time::sleep(Duration::MAX));
         let mut alarm_at = None;
-        let mut ready = Vec::new();
         let mut turns = 0u32;
         let mut ticked = false;
         while !self.stopped {
-            let more = self.turn(&mut ready, ticked)?;
+            let more = self.turn(ticked)?;
             ticked = false;
             if tick.period() != self.tick_period {
                 tick = tokio::time::interval(self.tick_period);
@@ -328,19 +336,24 @@ impl Core {
     }
 
     /// One turn; true if there is certainly more to do.
-    fn turn(&mut self, ready: &mut Vec<Ready>, ticked: bool) -> io::Result<bool> {
+    fn turn(&mut self, ticked: bool) -> io::Result<bool> {
         self.ks.now = Shared::now_ms();
-        self.busy = self.shared.scripts.running.busy();
+        let busy = self.shared.scripts.running.busy();
+        if let Some(busy) = busy
+            && self.busy.is_none()
+        {
+            self.refuse_waiters(busy);
+        }
+        self.busy = busy;
         self.unpause_when_due();
         self.end_due_waits();
         self.settle_account(ticked);
         let mut more = self.take_messages();
-        ready.clear();
-        more |= self.poll.collect(ready)?;
+        more |= self.collect_ready()?;
         // Behind the look at the sockets, so that a request that follows a changed setting meets it.
         self.read_settings();
-        for event in ready.iter() {
-            self.handle(*event);
+        while let Some(event) = self.ready.pop_front() {
+            self.handle(event);
         }
         for listener in std::mem::take(&mut self.accept_again) {
             self.accept(listener);
@@ -384,6 +397,15 @@ impl Core {
         Ok(more)
     }
 
+    /// Takes note of what sockets are ready; true if there may be more.
+    fn collect_ready(&mut self) -> io::Result<bool> {
+        let mut batch = std::mem::take(&mut self.ready_batch);
+        let more = self.poll.collect(&mut batch);
+        self.ready.extend(batch.drain(..));
+        self.ready_batch = batch;
+        more
+    }
+
     fn take_messages(&mut self) -> bool {
         let shared = self.shared.clone();
         let mailbox = &shared.peers[self.id].mailbox;
@@ -413,6 +435,7 @@ impl Core {
     pub(crate) fn turn_while_busy(&mut self, caller: Option<ConnectionId>) {
         self.busy = self.shared.scripts.running.busy();
         let Some(busy) = self.busy else { return };
+        self.answer_batch_under_way(busy);
         // It waits for the script, whatever it sends meanwhile.
         let waiting = match caller.and_then(|id| self.connection(id)) {
             Some(connection) => std::mem::replace(&mut connection.waiting, true),
@@ -429,11 +452,11 @@ impl Core {
                 Some(job @ Message::Job(_)) => self.put_off.push_back(job),
             }
         }
-        let mut ready = Vec::new();
-        if let Err(error) = self.poll.collect(&mut ready) {
+        if let Err(error) = self.collect_ready() {
             tracing::warn!(%error, "sockets cannot be looked at");
         }
-        for event in ready {
+        // Also those that were ready when the script began: nobody tells of them again.
+        while let Some(event) = self.ready.pop_front() {
             self.handle(event);
         }
         for listener in std::mem::take(&mut self.accept_again) {
@@ -453,7 +476,10 @@ impl Core {
         // A setting that was changed before the request was sent counts for it.
         self.read_settings();
         self.shared.peers[batch.from].mailbox.wait_until_posted();
-        self.run_batch(batch);
+        match self.busy {
+            None => self.run_batch(batch),
+            Some(busy) => self.refuse_batch(batch, busy),
+        }
         self.hand_over_saved();
     }
 

@@ -22,7 +22,7 @@ use crate::core::{Core, OUTPUT_RUN_MAX};
 use crate::locks::{Scope, lock_number};
 use crate::mailbox::Message;
 use crate::modes::Modes;
-use crate::scripts::allowed_while_busy;
+use crate::scripts::{Claim, Parked, allowed_while_busy, exec_refused};
 use crate::server_commands::{self, subcommands::Subcommand};
 use crate::stats::{Slow, Stopwatch, timed_in_runs};
 use crate::tracking::Reader;
@@ -416,8 +416,7 @@ impl Core {
         self.spoil_transaction(id);
         if command.name == "EXEC" {
             self.abandon_transaction(id);
-            let text = busy.strip_prefix("BUSY ").unwrap_or(busy);
-            self.answer_error(id, &format!("EXECABORT Transaction discarded because of: {text}"));
+            self.answer_error(id, &exec_refused(busy));
         } else {
             self.answer_error(id, busy);
         }
@@ -735,13 +734,16 @@ impl Core {
                 }
             }
             if matches!(entry.command.run, Run::Script(_)) {
-                let ran = self.script_entry(from, entry, &batch.argv(i), None, &mut replies, &mut watch);
+                let (ran, is_over) = self.script_of_batch(&mut batch, i, &mut replies, &mut watch);
                 batch.ends.push(replies.len() as u32);
                 if !ran {
                     // It goes on elsewhere, and what follows of the same connection waits for it.
-                    let alone = batch.take_out(i);
-                    self.parked.insert((from, entry.connection), VecDeque::from([alone]));
+                    let queue = VecDeque::from([batch.take_out(i)]);
+                    self.parked.insert((from, entry.connection), Parked { queue, claim: Claim::default() });
                     self.script_entry_widely((from, entry.connection));
+                }
+                if is_over {
+                    break;
                 }
                 continue;
             }
@@ -750,6 +752,8 @@ impl Core {
             batch.ends.push(replies.len() as u32);
         }
         watch.stop(&mut self.stats);
+        // Those that were answered while a script took long.
+        batch.ends.resize(count, replies.len() as u32);
         batch.replies = replies;
         // Who has its reply finds that all who listen to the key were told.
         self.send_published();
@@ -802,7 +806,7 @@ impl Core {
 
     /// Lets a forwarded request wait for the lock on its key, and those of the same connection behind it.
     fn park(&mut self, key: (usize, ConnectionId), alone: Box<Batch>) {
-        let queue = self.parked.entry(key).or_default();
+        let queue = &mut self.parked.entry(key).or_default().queue;
         queue.push_back(alone);
         if queue.len() == 1 {
             self.unpark_when_unlocked(key);
@@ -810,12 +814,18 @@ impl Core {
     }
 
     pub(crate) fn unpark_when_unlocked(&mut self, key: (usize, ConnectionId)) {
-        let Some(first) = self.parked.get_mut(&key).and_then(VecDeque::pop_front) else { return };
+        let Some(parked) = self.parked.get_mut(&key) else { return };
+        parked.claim = Claim::default();
+        let claim = parked.claim.clone();
+        let Some(first) = parked.queue.pop_front() else { return };
         let entry = first.entries[0];
         let numbers = self.lock_numbers(entry.command, usize::from(entry.db), &first.argv(0));
-        self.parked.get_mut(&key).expect("found above").push_front(first);
+        self.parked.get_mut(&key).expect("found above").queue.push_front(first);
         self.lock_plain(Scope::Keys(numbers), move |core, ticket| {
-            let queue = core.parked.get_mut(&key).expect("parked until it is run");
+            if !claim.take() {
+                return core.unlock(ticket);
+            }
+            let queue = &mut core.parked.get_mut(&key).expect("parked until it is run").queue;
             let mut alone = queue.pop_front().expect("parked until it is run");
             let mut replies = std::mem::take(&mut alone.replies);
             let mut watch = Stopwatch::start();
@@ -824,7 +834,9 @@ impl Core {
                 let ran =
                     core.script_entry(key.0, entry, &alone.argv(0), Some(ticket), &mut replies, &mut watch);
                 if !ran {
-                    core.parked.get_mut(&key).expect("parked until it is run").push_front(alone);
+                    let parked = core.parked.get_mut(&key).expect("parked until it is run");
+                    parked.queue.push_front(alone);
+                    parked.claim = Claim::default();
                     core.unlock(ticket);
                     return core.script_entry_widely(key);
                 }
@@ -837,7 +849,7 @@ impl Core {
             alone.replies = replies;
             core.post(key.0, Message::Replies(alone));
             core.unlock(ticket);
-            if core.parked[&key].is_empty() {
+            if core.parked[&key].queue.is_empty() {
                 core.parked.remove(&key);
             } else {
                 core.unpark_when_unlocked(key);
@@ -921,7 +933,11 @@ impl Core {
         let numbers = self.lock_numbers(command, db, argv);
         let mut kept = Queued::default();
         kept.push(argv);
+        let claim = self.waits_for_locks(id);
         self.lock_plain(Scope::Keys(numbers), move |core, ticket| {
+            if !core.has_its_locks(id, &claim) {
+                return core.unlock(ticket);
+            }
             if let (Some(argv), Some(handler)) = (kept.peek(), command.run.handler()) {
                 let mut watch = Stopwatch::start();
                 watch.count(&mut core.stats, index);

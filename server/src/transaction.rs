@@ -30,6 +30,7 @@ use crate::core::Core;
 use crate::execute::{Flow, Route, looks_further, run_handler};
 use crate::locks::{Scope, lock_number};
 use crate::mailbox::Message;
+use crate::scripts::Claim;
 use crate::server_commands::{self, Outcome, client_of, reply, wait};
 use crate::tracking::Asker;
 
@@ -432,9 +433,13 @@ impl Core {
         }
         // Before, not behind: the locks may be free, and then the answer ends the waiting at once.
         let waits = wait(self, id);
-        self.run_parcel_locked(parcel, move |core, (watching, replies)| {
+        let claim = self.exec_waits_for_locks(id, false);
+        let own = claim.clone();
+        self.run_parcel_locked(parcel, claim, move |core, (watching, replies)| {
             core.forget_all(watching);
-            core.answer(id, &replies);
+            if core.waits_no_more(id, &own) {
+                core.answer(id, &replies);
+            }
         });
         waits
     }
@@ -451,14 +456,18 @@ impl Core {
         let (db, proto) = (usize::from(connection.db), connection.proto);
         let asker = self.asker(id);
         let parcel = Parcel { transaction, watching, db, proto, asker };
+        let claim = self.exec_waits_for_locks(id, false);
+        let own = claim.clone();
         self.ask_later(
             shard,
             move |core, replier| {
-                core.run_parcel_locked(parcel, move |core, done| replier.reply(core, done));
+                core.run_parcel_locked(parcel, claim, move |core, done| replier.reply(core, done));
             },
             move |core, (watching, replies)| {
                 core.forget_all(watching);
-                core.answer(id, &replies);
+                if core.waits_no_more(id, &own) {
+                    core.answer(id, &replies);
+                }
             },
         );
         wait(self, id)
@@ -470,20 +479,22 @@ impl Core {
         }
     }
 
-    /// Runs a transaction over this shard, behind those who hold a lock on one of its keys.
+    /// Runs a transaction over this shard, behind those who hold a lock on one of its keys, unless it was refused
+    /// before its turn came.
     fn run_parcel_locked(
         &mut self,
         parcel: Parcel,
+        claim: Claim,
         then: impl FnOnce(&mut Core, (Option<Box<Watching>>, Vec<u8>)) + 'static,
     ) {
         let mut replies = Vec::new();
         if self.locks.is_idle() {
-            let watching = self.run_parcel(parcel, &mut replies);
+            let watching = if claim.take() { self.run_parcel(parcel, &mut replies) } else { parcel.watching };
             return then(self, (watching, replies));
         }
         let numbers = self.transaction_locks(&parcel.transaction, parcel.db, parcel.watching.as_deref());
         self.lock_plain(Scope::Keys(numbers), move |core, ticket| {
-            let watching = core.run_parcel(parcel, &mut replies);
+            let watching = if claim.take() { core.run_parcel(parcel, &mut replies) } else { parcel.watching };
             core.unlock(ticket);
             then(core, (watching, replies));
         });
@@ -616,7 +627,12 @@ impl Core {
             held: Held::new(),
             muted,
         });
+        let claim = self.exec_waits_for_locks(id, muted);
         self.lock_all(scopes, move |core, held| {
+            if !core.has_its_locks(id, &claim) {
+                core.unlock_all(held);
+                return core.forget_all(watching);
+            }
             let exec = Box::new(Exec { held, ..*exec });
             match watching {
                 Some(watching) => exec.look_at_watched(core, watching),

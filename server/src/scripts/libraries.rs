@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use damselfly_protocol::{Proto, ReplyWriter};
 use damselfly_scripting::{AclCheck, CallOutcome, Engine, Host, How, Library, LogLevel, Repl, Tick};
 
 use super::{LocalEngine, clock};
@@ -36,8 +37,9 @@ impl Loading {
 }
 
 impl Host for Loading {
-    fn call(&mut self, _: &[&[u8]], _: How, _: &mut Vec<u8>) -> CallOutcome {
-        unreachable!("libraries have no redis.call while they are loaded")
+    fn call(&mut self, _: &[&[u8]], _: How, reply: &mut Vec<u8>) -> CallOutcome {
+        ReplyWriter::new(reply, Proto::Resp2).error("ERR no commands while a library is loaded");
+        CallOutcome::Done
     }
 
     fn log(&mut self, level: LogLevel, text: &[u8]) {

@@ -17,11 +17,13 @@
 mod clock;
 mod libraries;
 mod narrow;
+mod refusal;
 pub mod registry;
 pub mod running;
 pub mod wide;
 
 pub(crate) use libraries::Restore;
+pub(crate) use refusal::{Claim, LockWaiter, Parked, exec_refused};
 pub(crate) use running::allowed_while_busy;
 pub(crate) use wide::STAND_IN;
 
@@ -34,7 +36,7 @@ use damselfly_protocol::number::parse_i64;
 use damselfly_protocol::{Argv, Proto, ReplyWriter};
 use damselfly_scripting::{Ended, Engine, How, Library, LogLevel, Options, Sha};
 
-use crate::batch::{Batch, Entry};
+use crate::batch::{Batch, Entry, Lent};
 use crate::connection::{Connection, ConnectionId, Queued};
 use crate::core::Core;
 use crate::execute::{Flow, Route, Sender};
@@ -135,8 +137,11 @@ impl LocalEngine {
 pub struct Local {
     engine: Option<LocalEngine>,
     known: HashMap<Sha, Arc<Source>>,
-    flushes: u64,
+    /// How often scripts had been forgotten when `known` was filled.
+    forgotten: u64,
     scratch: narrow::Scratch,
+    /// The batch in which the script came that runs.
+    under_way: Option<Lent>,
     /// A reply on its way to a connection.
     reply: Vec<u8>,
     /// The connection that commands of scripts are given, and for whom they run.
@@ -277,9 +282,10 @@ fn key_count(call: ScriptCall, argv: &Argv<'_>) -> Result<usize, &'static str> {
 impl Core {
     /// What a call names, and how many keys it declares; the error is a reply.
     fn script_code(&mut self, call: ScriptCall, argv: &Argv<'_>) -> Result<(Code, usize), Vec<u8>> {
-        let flushes = self.shared.scripts.flushes();
-        if self.scripts.flushes != flushes {
-            self.scripts.flushes = flushes;
+        // What was thrown out for want of room is not to be kept here.
+        let forgotten = self.shared.scripts.flushes() + self.shared.scripts.evicted.load(Ordering::Relaxed);
+        if self.scripts.forgotten != forgotten {
+            self.scripts.forgotten = forgotten;
             self.scripts.known.clear();
         }
         let (code, keys) = match call.by {
@@ -387,10 +393,6 @@ impl Core {
         let (db, proto) = (usize::from(connection.db), connection.proto);
         let calling = Calling { code: &code, argv: *argv, keys, db, proto, read_only: call.read_only, asker };
         if route == Route::Spread || code.reach().is_wide() {
-            if self.connection(id).is_some_and(|connection| connection.has_holes()) {
-                // What was sent before it is done before it.
-                return Flow::Hold;
-            }
             self.script_widely(id, &calling, found);
             return Flow::Pause;
         }
@@ -408,7 +410,11 @@ impl Core {
                 let mut kept = Queued::default();
                 kept.push(argv);
                 let code = code.clone();
+                let claim = self.waits_for_locks(id);
                 self.lock_plain(Scope::Keys(numbers), move |core, ticket| {
+                    if !core.has_its_locks(id, &claim) {
+                        return core.unlock(ticket);
+                    }
                     let argv = kept.peek().expect("kept above");
                     let calling =
                         Calling { code: &code, argv, keys, db, proto, read_only: call.read_only, asker };
@@ -459,10 +465,7 @@ impl Core {
         {
             connection.output.extend_from_slice(&reply);
         }
-        reply.clear();
-        if reply.capacity() <= REPLY_KEPT_MAX {
-            self.scripts.reply = reply;
-        }
+        self.keep_reply(reply);
         if ran {
             let (nanos, _) = watch.stop(&mut self.stats);
             if self.stats.is_notable(nanos) {
@@ -518,12 +521,49 @@ impl Core {
         true
     }
 
+    /// Runs script `at` of a batch: whether it ran here, and whether all others of the batch were answered meanwhile.
+    pub(crate) fn script_of_batch(
+        &mut self,
+        batch: &mut Batch,
+        at: usize,
+        replies: &mut Vec<u8>,
+        watch: &mut Stopwatch,
+    ) -> (bool, bool) {
+        let entry = batch.entries[at];
+        self.scripts.under_way = Some(batch.lend(at, std::mem::take(replies)));
+        let mut reply = std::mem::take(&mut self.scripts.reply);
+        let ran = self.script_entry(batch.from, entry, &batch.argv(at), None, &mut reply, watch);
+        let lent = self.scripts.under_way.take().expect("lent above");
+        let is_over = batch.take_back(lent, replies);
+        replies.extend_from_slice(&reply);
+        self.keep_reply(reply);
+        (ran, is_over)
+    }
+
+    /// Keeps a reply's memory for the next one.
+    fn keep_reply(&mut self, mut reply: Vec<u8>) {
+        reply.clear();
+        if reply.capacity() <= REPLY_KEPT_MAX {
+            self.scripts.reply = reply;
+        }
+    }
+
+    /// A script takes long: answers the others of the batch that it came in.
+    pub(crate) fn answer_batch_under_way(&mut self, busy: &str) {
+        let Some(lent) = &mut self.scripts.under_way else { return };
+        let from = lent.from;
+        if let Some(early) = lent.answer(busy) {
+            self.post(from, Message::Replies(early));
+        }
+    }
+
     /// Runs a call of another core's connection widely. It is first in the queue of what waits for that connection,
     /// so that what is behind it stays there.
     pub(crate) fn script_entry_widely(&mut self, key: (usize, ConnectionId)) {
-        let entry = self.parked[&key][0].entries[0];
+        let entry = self.parked[&key].queue[0].entries[0];
         let Run::Script(call) = entry.command.run else { unreachable!("only calls of scripts") };
-        let waiting = self.parked.get_mut(&key).and_then(|queue| queue.pop_front()).expect("it is first");
+        let waiting =
+            self.parked.get_mut(&key).and_then(|parked| parked.queue.pop_front()).expect("it is first");
         let argv = waiting.argv(0);
         let code = self.script_code(call, &argv);
         let db = usize::from(entry.db);
@@ -536,9 +576,9 @@ impl Core {
                 found,
             )
         });
-        self.parked.get_mut(&key).expect("it was there").push_front(waiting);
+        self.parked.get_mut(&key).expect("it was there").queue.push_front(waiting);
         let done = move |core: &mut Core, reply: Vec<u8>| {
-            let queue = core.parked.get_mut(&key).expect("parked until it is run");
+            let queue = &mut core.parked.get_mut(&key).expect("parked until it is run").queue;
             let mut alone: Box<Batch> = queue.pop_front().expect("parked until it is run");
             let more = !queue.is_empty();
             alone.ends.push(reply.len() as u32);
@@ -551,7 +591,10 @@ impl Core {
             }
         };
         match wide {
-            Ok(wide) => self.run_widely(wide, done),
+            Ok(wide) => {
+                let claim = self.parked[&key].claim.clone();
+                self.run_widely(wide, move |_| claim.take(), done);
+            }
             Err(text) => {
                 let mut reply = Vec::new();
                 ReplyWriter::new(&mut reply, entry.proto).error(text);
@@ -565,7 +608,12 @@ impl Core {
         let Some(connection) = self.connection(id) else { return };
         connection.waiting = true;
         let call = WideCall::new(calling, found);
-        self.run_widely(call, move |core, reply| core.answer(id, &reply));
+        let claim = self.waits_for_locks(id);
+        self.run_widely(
+            call,
+            move |core| core.has_its_locks(id, &claim),
+            move |core, reply| core.answer(id, &reply),
+        );
     }
 
     /// Runs a call that is part of a transaction, which holds the locks of all shards; that of this one is `ticket`.

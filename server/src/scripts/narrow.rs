@@ -123,7 +123,7 @@ impl Core {
         }
         let counted = self.count(calling.db);
         let scratch = std::mem::take(&mut self.scripts.scratch);
-        let watch = Watch::begin(&self.shared, self.id, calling.code);
+        let watch = Watch::begin(&self.shared, self.id, calling.code, true);
         let mut host = Narrow {
             db: calling.db,
             core: self,
@@ -246,7 +246,8 @@ impl Narrow<'_> {
                     }
                 }
                 let core = &mut *self.core;
-                if !core.admit_in_script(command, argv) {
+                let may_exceed = self.calling.code.flags().allow_oom;
+                if !may_exceed && !core.admit_in_script(command, argv) {
                     ReplyWriter::new(reply, proto).error(OUT_OF_MEMORY);
                     self.tally(found.index, started.elapsed().as_nanos() as u64, true);
                     return CallOutcome::Done;

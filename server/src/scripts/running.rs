@@ -4,7 +4,7 @@
 //! bit: whoever kills sets `KILLED`, and only while `WRITTEN` is not set; so a script that was killed has changed
 //! nothing, and one that has changed something is never killed.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -66,6 +66,8 @@ pub struct AllRunning {
     threads: Box<[CachePadded<Running>]>,
     /// Slow scripts and slow functions; while both are zero nobody looks further.
     slow: [AtomicU32; 2],
+    /// The server wants to save for the last time and waits for what runs.
+    ending: AtomicBool,
 }
 
 /// What SCRIPT KILL found.
@@ -87,7 +89,14 @@ impl AllRunning {
         AllRunning {
             threads: (0..threads).map(|_| CachePadded::default()).collect(),
             slow: Default::default(),
+            ending: AtomicBool::new(false),
         }
+    }
+
+    /// Whether scripts that take long have to make way for the last save: those that can be undone, and those that
+    /// have written nothing.
+    pub fn make_way(&self, ending: bool) {
+        self.ending.store(ending, Ordering::Relaxed);
     }
 
     /// What others are told, if a script is slow.
@@ -151,14 +160,24 @@ pub(super) struct Watch {
     kind: u32,
     pub written: bool,
     slow: bool,
+    /// What it writes can be put back.
+    can_be_undone: bool,
 }
 
 impl Watch {
     /// A run begins on this thread.
-    pub fn begin(shared: &Shared, thread: usize, code: &Code) -> Watch {
+    pub fn begin(shared: &Shared, thread: usize, code: &Code, can_be_undone: bool) -> Watch {
         let kind = if matches!(code, Code::Function(_)) { FUNCTION } else { 0 };
         shared.scripts.running.threads[thread].state.store(ON | kind, Ordering::Relaxed);
-        Watch { thread, started: None, next_look: Instant::now(), kind, written: false, slow: false }
+        Watch {
+            thread,
+            started: None,
+            next_look: Instant::now(),
+            kind,
+            written: false,
+            slow: false,
+            can_be_undone,
+        }
     }
 
     /// Whether the script may change something: from here on it cannot be killed.
@@ -184,7 +203,9 @@ impl Watch {
             return Pace::On;
         }
         let before = state.fetch_or(LONG, Ordering::AcqRel);
-        if before & KILLED != 0 || shared.stopping.load(Ordering::Relaxed) {
+        let makes_way =
+            shared.scripts.running.ending.load(Ordering::Relaxed) && (self.can_be_undone || !self.written);
+        if before & KILLED != 0 || makes_way || shared.stopping.load(Ordering::Relaxed) {
             return Pace::End;
         }
         let threshold = shared.settings.busy_reply_threshold();

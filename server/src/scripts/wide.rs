@@ -129,6 +129,18 @@ fn serve(shared: &Arc<Shared>, tasks: &Receiver<Task>) {
     }
 }
 
+/// What a core is told of the script around a command.
+#[derive(Clone, Copy)]
+struct Step {
+    db: usize,
+    proto: Proto,
+    /// The time that the script sees.
+    now: u64,
+    asker: Asker,
+    /// It may use more memory than there is (`allow-oom`).
+    may_exceed: bool,
+}
+
 /// A reply to a command of a script, and the database that is selected behind it.
 type Answer = (Vec<u8>, usize);
 
@@ -164,7 +176,7 @@ impl<'a> Wide<'a> {
             home,
             now,
             db: calling.db,
-            watch: Watch::begin(shared, shared.peers.len(), calling.code),
+            watch: Watch::begin(shared, shared.peers.len(), calling.code, false),
             answers: channel(),
             positions: Vec::new(),
             shard: None,
@@ -209,7 +221,8 @@ impl<'a> Wide<'a> {
         }
         let is_monitored = self.shared.monitors.load(Ordering::Relaxed) > 0;
         let line = is_monitored.then(|| monitor::script_line(command, self.db, &argv)).flatten();
-        let (db, now, asker) = (self.db, self.now, self.calling.asker);
+        let may_exceed = self.calling.code.flags().allow_oom;
+        let step = Step { db: self.db, proto, now: self.now, asker: self.calling.asker, may_exceed };
         let shard = self.shard_of(command, &argv);
         match shard {
             Some(shard) => self.use_shard(shard),
@@ -223,10 +236,10 @@ impl<'a> Wide<'a> {
             let argv = request.peek().expect("just pushed");
             if shard.is_some() {
                 let mut reply = Vec::new();
-                core.run_for_script(found, &argv, db, proto, now, asker, &mut reply);
-                answer(reply, db);
+                core.run_for_script(found, &argv, step, &mut reply);
+                answer(reply, step.db);
             } else {
-                core.serve_script(found, &argv, db, proto, asker, answer);
+                core.serve_script(found, &argv, step, answer);
             }
         });
         let (answered, db) = self.answers.1.recv().expect("this side has a sender, too");
@@ -280,10 +293,18 @@ impl Host for Wide<'_> {
 }
 
 impl Core {
-    /// Runs a call under the locks of all shards and hands its reply to `done`.
-    pub(super) fn run_widely(&mut self, call: WideCall, done: impl FnOnce(&mut Core, Vec<u8>) + 'static) {
+    /// Runs a call under the locks of all shards and hands its reply to `done`, if it is still wanted then.
+    pub(super) fn run_widely(
+        &mut self,
+        call: WideCall,
+        wanted: impl FnOnce(&mut Core) -> bool + 'static,
+        done: impl FnOnce(&mut Core, Vec<u8>) + 'static,
+    ) {
         let scopes = (0..self.shared.peers.len()).map(|core| (core, Scope::Shard)).collect();
         self.lock_all(scopes, move |core, held: Held| {
+            if !wanted(core) {
+                return core.unlock_all(held);
+            }
             core.run_on_thread(call, move |core, reply| {
                 core.unlock_all(held);
                 done(core, reply);
@@ -318,22 +339,13 @@ impl Core {
     }
 
     /// Carries out one command of a wide script over this shard.
-    #[expect(clippy::too_many_arguments, reason = "one call, taken apart")]
-    fn run_for_script(
-        &mut self,
-        found: Found,
-        argv: &Argv<'_>,
-        db: usize,
-        proto: Proto,
-        now: u64,
-        asker: Asker,
-        reply: &mut Vec<u8>,
-    ) {
+    fn run_for_script(&mut self, found: Found, argv: &Argv<'_>, step: Step, reply: &mut Vec<u8>) {
+        let Step { db, proto, now, asker, may_exceed } = step;
         let handler = found.command.run.handler().expect("a command over shards");
         let started = Instant::now();
         let present = std::mem::replace(&mut self.ks.now, now);
         let (name, shard) = (found.command.name, self.id);
-        let failed = if self.admit_in_script(found.command, argv) {
+        let failed = if may_exceed || self.admit_in_script(found.command, argv) {
             run_handler(name, shard, handler, &mut self.ks, &self.env, db, proto, argv, reply)
         } else {
             ReplyWriter::new(reply, proto).error(OUT_OF_MEMORY);
@@ -355,11 +367,10 @@ impl Core {
         &mut self,
         found: Found,
         argv: &Argv<'_>,
-        db: usize,
-        proto: Proto,
-        asker: Asker,
+        step: Step,
         answer: Box<dyn FnOnce(Vec<u8>, usize)>,
     ) {
+        let Step { db, proto, asker, .. } = step;
         if let Err(error) = self.ready_stand_in(db, proto, asker) {
             let mut reply = Vec::new();
             ReplyWriter::new(&mut reply, proto).error(format!("ERR cannot run the command: {error}"));

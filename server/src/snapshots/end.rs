@@ -39,12 +39,14 @@ pub fn end(shared: &Arc<Shared>, heard: Heard) -> Result<(), String> {
     let in_thread = shared.clone();
     let thread = std::thread::Builder::new().name("end".to_owned()).spawn(move || {
         let shared = in_thread;
+        shared.scripts.running.make_way(true);
         let mut result = last_save(&shared);
         let aborted = std::mem::take(&mut *locked(&shared.snapshots.end)) == End::Aborted;
         if aborted {
             result = Err("SHUTDOWN ABORT".to_owned());
         }
         if result.is_err() {
+            shared.scripts.running.make_way(false);
             for peer in &shared.peers {
                 peer.mailbox.post_from_outside(Box::new(Core::unpause));
             }
