@@ -28,6 +28,7 @@ pub(crate) use running::allowed_while_busy;
 pub(crate) use wide::STAND_IN;
 
 use std::collections::HashMap;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -136,7 +137,10 @@ impl LocalEngine {
 #[derive(Default)]
 pub struct Local {
     engine: Option<LocalEngine>,
-    known: HashMap<Sha, Arc<Source>>,
+    /// Not counted together with other threads: they would all write the same memory at each call.
+    known: HashMap<Sha, Rc<Code>>,
+    /// Runs on this core.
+    runs: u64,
     /// How often scripts had been forgotten when `known` was filled.
     forgotten: u64,
     scratch: narrow::Scratch,
@@ -281,7 +285,7 @@ fn key_count(call: ScriptCall, argv: &Argv<'_>) -> Result<usize, &'static str> {
 
 impl Core {
     /// What a call names, and how many keys it declares; the error is a reply.
-    fn script_code(&mut self, call: ScriptCall, argv: &Argv<'_>) -> Result<(Code, usize), Vec<u8>> {
+    fn script_code(&mut self, call: ScriptCall, argv: &Argv<'_>) -> Result<(Rc<Code>, usize), Vec<u8>> {
         // What was thrown out for want of room is not to be kept here.
         let forgotten = self.shared.scripts.flushes() + self.shared.scripts.evicted.load(Ordering::Relaxed);
         if self.scripts.forgotten != forgotten {
@@ -294,7 +298,7 @@ impl Core {
                 let libraries = self.shared.scripts.libraries();
                 let function = name.and_then(|name| libraries.functions.get(name));
                 let function = function.ok_or(b"ERR Function not found")?.clone();
-                (Code::Function(function), key_count(call, argv)?)
+                (Rc::new(Code::Function(function)), key_count(call, argv)?)
             }
             ScriptBy::Digest => {
                 if argv[1].len() != 40 {
@@ -302,16 +306,16 @@ impl Core {
                 }
                 let keys = key_count(call, argv)?;
                 let sha = parse_sha(&argv[1]).ok_or(NO_SCRIPT)?;
-                (Code::Script(self.known_script(&sha).ok_or(NO_SCRIPT)?), keys)
+                (self.known_script(&sha).ok_or(NO_SCRIPT)?, keys)
             }
             ScriptBy::Source => {
                 let keys = key_count(call, argv)?;
                 let sha = Engine::sha(&argv[1]);
-                let source = match self.known_script(&sha) {
-                    Some(source) => source,
-                    None => self.load_script(sha, &argv[1], false)?,
+                let code = match self.known_script(&sha) {
+                    Some(code) => code,
+                    None => Rc::new(Code::Script(self.load_script(sha, &argv[1], false)?)),
                 };
-                (Code::Script(source), keys)
+                (code, keys)
             }
         };
         let flags = code.flags();
@@ -321,16 +325,16 @@ impl Core {
         Ok((code, keys))
     }
 
-    fn known_script(&mut self, sha: &Sha) -> Option<Arc<Source>> {
-        if let Some(source) = self.scripts.known.get(sha) {
-            return Some(source.clone());
+    fn known_script(&mut self, sha: &Sha) -> Option<Rc<Code>> {
+        if let Some(code) = self.scripts.known.get(sha) {
+            return Some(code.clone());
         }
-        let source = self.shared.scripts.script(sha)?;
+        let code = Rc::new(Code::Script(self.shared.scripts.script(sha)?));
         if self.scripts.known.len() >= KNOWN_MAX {
             self.scripts.known.clear();
         }
-        self.scripts.known.insert(*sha, source.clone());
-        Some(source)
+        self.scripts.known.insert(*sha, code.clone());
+        Some(code)
     }
 
     /// Compiles a script and keeps it for all threads; the error is a reply.

@@ -156,7 +156,7 @@ pub(super) struct Watch {
     thread: usize,
     /// Unset until the first look at the clock.
     started: Option<Instant>,
-    next_look: Instant,
+    next_look: Option<Instant>,
     kind: u32,
     pub written: bool,
     slow: bool,
@@ -169,15 +169,7 @@ impl Watch {
     pub fn begin(shared: &Shared, thread: usize, code: &Code, can_be_undone: bool) -> Watch {
         let kind = if matches!(code, Code::Function(_)) { FUNCTION } else { 0 };
         shared.scripts.running.threads[thread].state.store(ON | kind, Ordering::Relaxed);
-        Watch {
-            thread,
-            started: None,
-            next_look: Instant::now(),
-            kind,
-            written: false,
-            slow: false,
-            can_be_undone,
-        }
+        Watch { thread, started: None, next_look: None, kind, written: false, slow: false, can_be_undone }
     }
 
     /// Whether the script may change something: from here on it cannot be killed.
@@ -226,8 +218,8 @@ impl Watch {
             state.fetch_or(SLOW, Ordering::AcqRel);
             shared.scripts.running.slow[usize::from(self.kind == FUNCTION)].fetch_add(1, Ordering::AcqRel);
         }
-        if self.slow && now >= self.next_look {
-            self.next_look = now + BETWEEN_LOOKS;
+        if self.slow && self.next_look.is_none_or(|next| now >= next) {
+            self.next_look = Some(now + BETWEEN_LOOKS);
             return Pace::Look;
         }
         Pace::On
