@@ -4,10 +4,11 @@
 //! belongs to the same snapshot as the summary and is the shard that its name says. Anything else would be a server
 //! that starts with a part of its data and says nothing.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, Read};
 
-use damselfly_rdb::{Error, FileReader, FileSink, Item, Limits, Refused};
+use damselfly_rdb::{Error, Event, FileReader, FileSink, Item, Limits, Refused, crc64};
 
 use crate::manifest::{FileRole, SHARDS_MAX, role_of};
 use crate::storage::Storage;
@@ -15,6 +16,9 @@ use crate::storage::Storage;
 /// For all files alike: a checksum that is there is compared, and what a careless or hostile writer put twice into
 /// one compact value is found.
 const LIMITS: Limits = Limits { find_duplicates: true, ..Limits::FILE };
+/// Elements of one value among which equal ones are looked for. Compact forms, in which a second one would make a
+/// file that nobody loads, have at most 512.
+const COMPARED_MAX: usize = 8 << 10;
 /// What is asked of a file at once.
 const READ_LEN: usize = 256 << 10;
 
@@ -79,6 +83,51 @@ impl Ties {
             _ => {}
         }
         Ok(())
+    }
+}
+
+/// Finds members and fields that a value has twice, where the encoding itself does not show it: by their checksums,
+/// which are different for different names of up to eight bytes, and with all likelihood for longer ones.
+#[derive(Default)]
+struct Twice {
+    plain: Vec<u64>,
+    /// By number of the chunked value.
+    chunked: BTreeMap<u32, Vec<u64>>,
+}
+
+impl Twice {
+    fn see(&mut self, item: &Item<'_>) -> Result<(), Refused> {
+        let (stream, event) = match item {
+            Item::Key(key) => {
+                self.of(key.stream).clear();
+                return Ok(());
+            }
+            Item::Value { stream, event } => (*stream, event),
+            _ => return Ok(()),
+        };
+        let name = match *event {
+            Event::Member { member, .. } | Event::Scored { member, .. } => member,
+            Event::Field { field, .. } => field,
+            Event::End => return self.end(stream),
+            _ => return Ok(()),
+        };
+        let seen = self.of(stream);
+        if seen.len() < COMPARED_MAX {
+            seen.push(crc64(0, name));
+        }
+        Ok(())
+    }
+
+    fn of(&mut self, stream: u32) -> &mut Vec<u64> {
+        if stream == 0 { &mut self.plain } else { self.chunked.entry(stream).or_default() }
+    }
+
+    fn end(&mut self, stream: u32) -> Result<(), Refused> {
+        let seen = self.of(stream);
+        seen.sort_unstable();
+        let is_twice = seen.windows(2).any(|pair| pair[0] == pair[1]);
+        self.chunked.remove(&stream);
+        if is_twice { Err(Refused("duplicate element")) } else { Ok(()) }
     }
 }
 
@@ -174,10 +223,11 @@ impl<'s> Snapshot<'s> {
         progress: &mut dyn FnMut(u64),
         sink: &mut dyn FnMut(Item<'_>) -> Result<(), Refused>,
     ) -> Result<PartFacts, SnapshotError> {
-        let mut own = Ties::default();
+        let (mut own, mut twice) = (Ties::default(), Twice::default());
         let (ties, shard) = (self.ties.as_ref(), self.parts[part].shard);
         let facts = self.read_plain(part, progress, &mut |item: Item<'_>| {
             own.see(&item)?;
+            twice.see(&item)?;
             match (&item, ties) {
                 (Item::Key(_), Some(_)) if shard.is_none() => return Err(Refused("a summary has no keys")),
                 // Before the keys, so that nothing of a foreign file is taken in.

@@ -181,6 +181,35 @@ fn cut_and_changed() {
     }
 }
 
+/// Plain sets, hashes and sorted sets do not show by themselves that an element is there twice. Written on as a compact
+/// form it would make a file that no Redis loads, so it is found first.
+#[test]
+fn elements_twice() {
+    let twice: [&[u8]; 3] = [
+        b"\x02\x01k\x03\x011\x012\x011",
+        b"\x04\x01k\x02\x01f\x01v\x01f\x01w",
+        b"\x03\x01k\x02\x01m\x011\x01m\x012",
+    ];
+    for value in twice {
+        for (sound, count) in [(true, 1), (false, 0)] {
+            let mut bytes = [b"REDIS0010", value, b"\xff", &[0; 8]].concat();
+            if sound {
+                // The name that is there a second time, behind the nine letters of the head.
+                bytes[9 + 9] = b'z';
+            }
+            let store = Memory::new();
+            store.put("dump.rdb", bytes);
+            let report = look(&store, "dump.rdb");
+            assert_eq!(report.total().keys, count, "{:?}", report.faults);
+            if !sound {
+                let text = report.faults[0].to_string();
+                assert!(text.starts_with("dump.rdb: refused: duplicate element at offset"), "{text}");
+                assert_eq!(refused(&store, "dump.rdb"), text);
+            }
+        }
+    }
+}
+
 /// A value of a module ends the conversion and is named, or is left out and counted.
 #[test]
 fn modules() {
