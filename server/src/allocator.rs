@@ -21,7 +21,7 @@ unsafe extern "C" {
 const OPTION_PURGE_DELAY: c_int = 15;
 /// Milliseconds until a free page goes back to the system. Long enough that a page that is freed and taken again at
 /// once does not travel, short enough that resident memory follows the data.
-const PURGE_DELAY_MS: c_long = 20;
+const PURGE_DELAY_MS: c_long = 5;
 /// Percentage of blocks in use up to which a page is sparse.
 const SPARSE_UP_TO: usize = 70;
 

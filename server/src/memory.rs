@@ -57,9 +57,15 @@ const SELECTIVE_FROM: (u64, u64) = (7, 8);
 const EXTRA: i64 = 4096;
 /// Steps that find nobody which one command waits for.
 const SEARCH_STEPS: usize = 32;
-/// Time for eviction and for tidying in one turn.
+/// Time for eviction and for tidying in one turn; and when there is more than a sixteenth too much, as after the limit
+/// was lowered.
 const EVICT_TIME: Duration = Duration::from_micros(300);
 const TIDY_TIME: Duration = Duration::from_micros(200);
+const HURRIED_TIME: Duration = Duration::from_millis(2);
+const HURRY_SHARE: u64 = 16;
+/// A shard that has nothing left to give refuses a write only when more than this part of the budget is missing: the
+/// others are giving up theirs.
+const PATIENCE_SHARE: u64 = 32;
 /// Rest behind a round of tidying that moved little, doubled each time, and the longest.
 const TIDY_REST: Duration = Duration::from_millis(250);
 const TIDY_REST_MAX: Duration = Duration::from_secs(8);
@@ -275,7 +281,9 @@ impl Core {
             return true;
         }
         let limit = self.shared.settings.maxmemory();
-        let is_admitted = (limit == 0 || need as u64 <= limit) && self.make_room(over.min(2 * need + EXTRA));
+        let is_possible = limit == 0 || need as u64 <= limit;
+        let is_admitted =
+            is_possible && (self.make_room(over.min(2 * need + EXTRA)) || self.others_give_way(over));
         if !is_admitted {
             self.stats.oom += 1;
         }
@@ -289,6 +297,14 @@ impl Core {
         let over = self.account() as i64 - self.memory.allowance;
         let is_tolerable = self.memory.rule != Eviction::Never && over < (budget / 32) as i64;
         is_tolerable && is_modest(argv) || self.admit(command, argv)
+    }
+
+    /// Whether what is too much is so little that it will be gone soon.
+    fn others_give_way(&self, over: i64) -> bool {
+        let budget = self.shared.memory.budget.load(Ordering::Relaxed);
+        self.memory.rule != Eviction::Never
+            && over < (budget / PATIENCE_SHARE) as i64
+            && self.memory.allowance < (budget - budget / PATIENCE_SHARE) as i64
     }
 
     /// Evicts about so many bytes; false if there is nobody to evict.
@@ -342,6 +358,7 @@ impl Core {
         let used = (budget as i64 - self.memory.allowance) as u64 + account;
         let mut part =
             (u128::from(over.unsigned_abs()) * u128::from(account) / u128::from(used.max(1))) as i64;
+        let time = if over as u64 > budget / HURRY_SHARE { HURRIED_TIME } else { EVICT_TIME };
         let (started, mut steps) = (Instant::now(), 0u32);
         while part > 0 {
             match self.evict() {
@@ -350,7 +367,7 @@ impl Core {
                 Evicted::Nobody => return false,
             }
             steps += 1;
-            if steps.is_multiple_of(16) && started.elapsed() > EVICT_TIME {
+            if steps.is_multiple_of(16) && started.elapsed() > time {
                 return true;
             }
         }
@@ -358,9 +375,12 @@ impl Core {
     }
 
     fn tidy(&mut self, is_sparse: bool) -> bool {
-        let started = Instant::now();
+        let (started, memory) = (Instant::now(), &self.shared.memory);
+        let limit = self.shared.settings.maxmemory();
+        let is_over = limit > 0 && memory.rss.load(Ordering::Relaxed) > limit + limit / HURRY_SHARE;
+        let time = if is_over { HURRIED_TIME } else { TIDY_TIME };
         let asks = if is_sparse { allocator::is_sparse } else { |_| false };
-        while started.elapsed() < TIDY_TIME {
+        while started.elapsed() < time {
             let tidied = self.ks.tidy_some(4, 64 << 10, &asks);
             self.memory.tidied_in_round += tidied.moved;
             if tidied.round_ended {
