@@ -63,12 +63,18 @@ const EVICT_TIME: Duration = Duration::from_micros(300);
 const TIDY_TIME: Duration = Duration::from_micros(200);
 const HURRIED_TIME: Duration = Duration::from_millis(2);
 const HURRY_SHARE: u64 = 16;
+/// From this part of the limit beyond it, writers wait for the tidying, with a rest between two times.
+const OVER_SHARE: u64 = 50;
+const BRAKE_REST: Duration = Duration::from_millis(1);
 /// A shard that has nothing left to give refuses a write only when more than this part of the budget is missing: the
 /// others are giving up theirs.
 const PATIENCE_SHARE: u64 = 32;
 /// Rest behind a round of tidying that moved little, doubled each time, and the longest.
 const TIDY_REST: Duration = Duration::from_millis(250);
 const TIDY_REST_MAX: Duration = Duration::from_secs(8);
+/// Without sparse pages, tidying begins when more than this part of the data is holes: writes close holes by themselves,
+/// and keep them at about an eighth.
+const HOLES_SHARE: usize = 5;
 /// Change of a core's account that others are told of at once.
 const TELL_FROM: u64 = 32 << 10;
 /// Part of the limit that requests may take which are not complete yet.
@@ -275,6 +281,11 @@ impl Core {
 
     #[cold]
     fn admit_if_room(&mut self, argv: &Argv<'_>) -> bool {
+        if self.is_over_limit() && Instant::now() >= self.memory.tidy_from {
+            // Holes appear faster than they are closed: who writes waits until some are.
+            self.tidy(true);
+            self.memory.tidy_from = self.memory.tidy_from.max(Instant::now() + BRAKE_REST);
+        }
         let need = argv.iter().map(<[u8]>::len).sum::<usize>() as i64;
         let over = self.account() as i64 + need - self.memory.allowance;
         if over <= 0 {
@@ -339,7 +350,7 @@ impl Core {
             more = self.evict_ahead();
         }
         let is_sparse = self.shared.memory.is_sparse.load(Ordering::Relaxed);
-        if (is_sparse || self.memory.is_tight && self.ks.dead_bytes() > self.ks.heap_bytes() / 16)
+        if (is_sparse || self.memory.is_tight && self.ks.dead_bytes() > self.ks.heap_bytes() / HOLES_SHARE)
             && Instant::now() >= self.memory.tidy_from
         {
             more |= self.tidy(is_sparse);
@@ -374,11 +385,15 @@ impl Core {
         false
     }
 
-    fn tidy(&mut self, is_sparse: bool) -> bool {
-        let (started, memory) = (Instant::now(), &self.shared.memory);
+    /// Whether more was resident at the last look than may be.
+    fn is_over_limit(&self) -> bool {
         let limit = self.shared.settings.maxmemory();
-        let is_over = limit > 0 && memory.rss.load(Ordering::Relaxed) > limit + limit / HURRY_SHARE;
-        let time = if is_over { HURRIED_TIME } else { TIDY_TIME };
+        limit > 0 && self.shared.memory.rss.load(Ordering::Relaxed) > limit + limit / OVER_SHARE
+    }
+
+    fn tidy(&mut self, is_sparse: bool) -> bool {
+        let started = Instant::now();
+        let time = if self.is_over_limit() { HURRIED_TIME } else { TIDY_TIME };
         let asks = if is_sparse { allocator::is_sparse } else { |_| false };
         while started.elapsed() < time {
             let tidied = self.ks.tidy_some(4, 64 << 10, &asks);
