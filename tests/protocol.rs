@@ -238,6 +238,66 @@ fn split_anywhere() {
     }
 }
 
+/// Requests that end with a long argument, which is read apart, cut anywhere and with more behind them: as Redis
+/// answers, on one shard and on several, alone and in a transaction, and also where somebody looks at them.
+#[test]
+fn long_last_arguments() {
+    let long: Vec<u8> = (0..300_000u32).map(|n| (n * 7 % 251) as u8).collect();
+    let requests: [&[&[u8]]; 14] = [
+        &[b"SET", b"a", &long],
+        &[b"SET", b"b", &long[..65_536]],
+        &[b"SET", b"c", &long[..65_535]],
+        &[b"SETNX", b"a", &long],
+        &[b"GETSET", b"a", &long[1..]],
+        &[b"APPEND", b"a", &long],
+        &[b"SET", b"a", b"x", b"EX", &long],
+        &[b"MULTI"],
+        &[b"SET", b"d", &long],
+        &[b"EXEC"],
+        &[b"RPUSH", b"l", b"1", &long],
+        &[b"SET", b"l", &long[..200_000]],
+        &[b"SET", &long, &long],
+        &[b"NOSUCH", &long],
+    ];
+    let mut stream_of_bytes = Vec::new();
+    for request in requests {
+        stream_of_bytes.extend(encode(request));
+        stream_of_bytes.extend_from_slice(b"PING\r\n");
+    }
+    for key in ["a", "b", "c", "d", "l"] {
+        stream_of_bytes.extend(encode(&[b"GET", key.as_bytes()]));
+        stream_of_bytes.extend(encode(&[b"OBJECT", b"ENCODING", key.as_bytes()]));
+    }
+    stream_of_bytes.extend(encode(&[b"DEBUG", b"DIGEST"]));
+    let redis = redis();
+    for threads in [1, 4] {
+        let ours = Server::start(Kind::Damselfly { threads }, &[]).unwrap_or_else(|error| panic!("{error}"));
+        exchange(redis.address(), b"FLUSHALL\r\n");
+        let [theirs, mine] = [&redis, &ours].map(|server| exchange(server.address(), &stream_of_bytes).0);
+        assert!(mine == theirs, "{}\n{}", shown(&mine), shown(&theirs));
+        // Once more, in pieces of odd sizes, with time between them for the server to read each alone.
+        let (theirs, _) = exchange(redis.address(), &stream_of_bytes);
+        let mut stream = connect(ours.address());
+        let (mut reader, wanted) = (stream.try_clone().expect("another handle"), theirs.len());
+        let replies = thread::spawn(move || {
+            let mut replies = vec![0; wanted];
+            reader.read_exact(&mut replies).expect("all replies");
+            replies
+        });
+        let (mut rest, mut size) = (stream_of_bytes.as_slice(), 1);
+        while !rest.is_empty() {
+            let (piece, behind) = rest.split_at(rest.len().min(size));
+            stream.write_all(piece).expect("sends");
+            if size % 3 == 0 {
+                assert_answers(ours.address());
+            }
+            (rest, size) = (behind, (size + 7919) % 100_003);
+        }
+        let mine = replies.join().expect("reads");
+        assert!(mine == theirs, "{}\n{}", shown(&mine), shown(&theirs));
+    }
+}
+
 /// A pipeline of a hundred thousand, written while its replies are read: all come, in order.
 #[test]
 fn long_pipeline() {

@@ -57,6 +57,7 @@ pub use lookup::{Found, lookup};
 pub use relay::{Looked, Parcel, Relay};
 pub use scripting::{ScriptBy, ScriptCall};
 pub use spread::{Merge, Spread};
+pub use string::set_long;
 
 use damselfly_protocol::request::Argv;
 

@@ -550,6 +550,15 @@ fn set(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
     Ok(())
 }
 
+/// SET key value, for a long value that is kept as it is and not copied.
+pub fn set_long(cx: &mut Cx<'_>, key: &[u8], value: Vec<u8>) {
+    // What is there goes first, as one that is due must be seen to expire.
+    cx.find(key);
+    cx.set_edited(key, value, Expiry::Never);
+    cx.changed(key, Class::String, "set");
+    cx.out.ok();
+}
+
 /// Apart from `set`, so that the usual SET need not make room for all this.
 #[inline(never)]
 fn set_with_options(cx: &mut Cx<'_>, key: &[u8], value: &[u8], args: Args<'_>) -> CmdResult {

@@ -39,19 +39,19 @@ fuzz_target!(|data: &[u8]| {
         copy.check();
         while !copy.free_some(7) {}
     };
-    change(&|copy| drop(copy.delete(&path)));
-    change(&|copy| drop(copy.clear(&path)));
-    change(&|copy| drop(copy.toggle(&path)));
-    change(&|copy| drop(copy.append_string(&path, "tail of a string")));
-    change(&|copy| drop(copy.pop(&path, -1)));
-    change(&|copy| drop(copy.trim(&path, 1, -2)));
-    change(&|copy| drop(copy.arithmetic(&path, Arithmetic::Add, b"1.5")));
-    change(&|copy| drop(copy.arithmetic(&path, Arithmetic::Multiply, b"3")));
+    change(&|copy| _ = copy.delete(&path));
+    change(&|copy| _ = copy.clear(&path));
+    change(&|copy| _ = copy.toggle(&path));
+    change(&|copy| _ = copy.append_string(&path, "tail of a string"));
+    change(&|copy| _ = copy.pop(&path, -1));
+    change(&|copy| _ = copy.trim(&path, 1, -2));
+    change(&|copy| _ = copy.arithmetic(&path, Arithmetic::Add, b"1.5"));
+    change(&|copy| _ = copy.arithmetic(&path, Arithmetic::Multiply, b"3"));
     if let Ok(value) = value {
         let _ = document.array_index(&path, value.root(), 0, 0);
-        change(&|copy| drop(copy.set(&path, value.clone(), Condition::Always)));
-        change(&|copy| drop(copy.merge(&path, &value)));
-        change(&|copy| drop(copy.insert_elements(&path, Some(-1), std::slice::from_ref(&value))));
+        change(&|copy| _ = copy.set(&path, value.clone(), Condition::Always));
+        change(&|copy| _ = copy.merge(&path, &value));
+        change(&|copy| _ = copy.insert_elements(&path, Some(-1), std::slice::from_ref(&value)));
     }
     document.check();
     assert_eq!(document.to_json(), text);

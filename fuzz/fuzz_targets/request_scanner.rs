@@ -1,11 +1,11 @@
 //! The request scanner against any bytes in any packets: it does not panic, how the bytes were cut changes nothing,
-//! spans stay inside what was consumed, and memory stays within a multiple of the input.
+//! spans stay inside what was consumed, a last argument may lie apart, and memory stays within a multiple of the input.
 //!
 //! Input: a byte of settings, a byte that says how many of the next bytes are packet lengths, those, the stream.
 
 #![no_main]
 
-use damselfly_protocol::{Limits, ProtocolError, Requests, Scanner};
+use damselfly_protocol::{Limits, ProtocolError, Requests, Scanner, unfinished};
 use libfuzzer_sys::fuzz_target;
 
 /// Small, so that a fuzzer's short inputs reach every limit.
@@ -33,6 +33,8 @@ fn scan(
     let (mut scanner, mut list) = (Scanner::new(), Requests::new());
     let mut outcome = Outcome::default();
     let (mut start, mut end) = (0, 0);
+    // A request that was put together from two buffers before all of it had come, and its number.
+    let mut joined: Option<(usize, Vec<Vec<u8>>)> = None;
     for packet in packets.chain([stream.len()]) {
         end = stream.len().min(end + packet);
         loop {
@@ -47,7 +49,11 @@ fn scan(
                 assert!(
                     argv.spans().iter().filter_map(|span| span.in_buffer()).all(|r| r.end <= scan.consumed)
                 );
-                outcome.requests.push(argv.iter().map(<[u8]>::to_vec).collect());
+                let request: Vec<Vec<u8>> = argv.iter().map(<[u8]>::to_vec).collect();
+                if let Some((_, joined)) = joined.take_if(|(number, _)| *number == outcome.requests.len()) {
+                    assert_eq!(joined, request);
+                }
+                outcome.requests.push(request);
             }
             start += scan.consumed;
             if scan.error.is_some() {
@@ -59,6 +65,14 @@ fn scan(
             }
         }
         assert!(start == end || scanner.wanted() > end - start);
+        if let Some((at, len)) = unfinished(&stream[start..end])
+            && at + len + 2 == scanner.wanted()
+            && let Some(last) = stream[start + at..].get(..len)
+        {
+            list.join(&stream[start..start + at], last.to_vec());
+            let argv = list.argv(&stream[start..start + at], 0);
+            joined = Some((outcome.requests.len(), argv.iter().map(<[u8]>::to_vec).collect()));
+        }
     }
     outcome
 }

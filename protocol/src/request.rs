@@ -161,6 +161,32 @@ impl Requests {
             + self.side.capacity()
     }
 
+    /// Makes this the list of one request: all of it up to its last argument as it came, which is then the buffer to
+    /// read the list with, and that argument in a buffer of its own. `head` is what [`unfinished`] has said to end
+    /// where the argument begins.
+    pub fn join(&mut self, head: &[u8], last: Vec<u8>) {
+        self.clear();
+        let missing = arguments_before_last(head, &mut self.spans);
+        assert!(missing.is_some_and(|(start, _)| start == head.len()), "the head of an unfinished request");
+        self.spans.push(Span::in_side(0, last.len()));
+        self.side = last;
+        self.close_request();
+    }
+
+    /// Takes the argument that was given to [`Requests::join`] away again, but for its first bytes.
+    pub fn take_last(&mut self, left: usize) -> Vec<u8> {
+        let left = self.side[..left.min(self.side.len())].to_vec();
+        let last = std::mem::take(&mut self.side);
+        self.give_last(left);
+        last
+    }
+
+    /// Puts it back.
+    pub fn give_last(&mut self, last: Vec<u8>) {
+        *self.spans.last_mut().expect("a joined request") = Span::in_side(0, last.len());
+        self.side = last;
+    }
+
     #[inline]
     fn close_request(&mut self) {
         self.ends.push(self.spans.len() as u32);
@@ -668,6 +694,40 @@ fn short_length(buf: &[u8], at: usize) -> Option<(i64, usize)> {
         number = number * 10 + i64::from(digit);
     }
     None
+}
+
+/// Of a request of few arguments at the start of `buf` that ends within its last argument, where that begins and how
+/// long it will be. Says nothing about limits: the caller has a scanner that has accepted all this and waits.
+pub fn unfinished(buf: &[u8]) -> Option<(usize, usize)> {
+    let found = arguments_before_last(buf, &mut Vec::new())?;
+    (found.0 + found.1 + 2 > buf.len()).then_some(found)
+}
+
+/// Adds the arguments but the last, and tells where that begins and its length.
+fn arguments_before_last(buf: &[u8], spans: &mut Vec<Span>) -> Option<(usize, usize)> {
+    // Lengths as plain as those of `short_length`, of any number of digits. Others are rare enough to be left to the
+    // scanner.
+    let length = |at: usize, sign: u8| {
+        let line = buf.get(at..)?;
+        let end = line.iter().take(LENGTH_LINE_LEN_MAX).position(|byte| *byte == b'\r')?;
+        let digits = line[..end].strip_prefix(&[sign])?;
+        let len = usize::try_from(parse_i64(digits)?).ok()?;
+        (at + end + 2 <= buf.len()).then_some((len, at + end + 2))
+    };
+    let (count, mut at) = length(0, b'*')?;
+    if !(1..=RESCAN_ARGS_MAX).contains(&count) {
+        return None;
+    }
+    for _ in 1..count {
+        let (len, start) = length(at, b'$')?;
+        at = start.checked_add(len)?.checked_add(2)?;
+        if at > buf.len() {
+            return None;
+        }
+        spans.push(Span::new(start, start + len));
+    }
+    let (len, start) = length(at, b'$')?;
+    Some((start, len))
 }
 
 /// Splits `buf[at..end]` into words, as one would type them at redis-cli: double quotes with escapes, single quotes

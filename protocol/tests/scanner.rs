@@ -1,7 +1,7 @@
 //! The scanner as its callers see it: the table of edge cases as redis-server 7.0 answers them over a socket, and the
 //! promise that packets never show.
 
-use damselfly_protocol::{Limits, ProtocolError, Requests, Scanner};
+use damselfly_protocol::{Limits, ProtocolError, Requests, Scanner, unfinished};
 
 type Request = Vec<Vec<u8>>;
 
@@ -19,7 +19,8 @@ fn scan_in_pieces(
     let mut scanner = Scanner::new();
     let mut out = Requests::new();
     let mut start = 0;
-    let mut found = Vec::new();
+    let mut found: Vec<Request> = Vec::new();
+    let mut joined: Option<(usize, Request)> = None;
     for end in cuts.iter().copied().chain([stream.len()]) {
         loop {
             let buf = &stream[start..end];
@@ -35,7 +36,11 @@ fn scan_in_pieces(
                         assert!(range.end <= scan.consumed, "arguments lie in the consumed part");
                     }
                 }
-                found.push(argv.iter().map(<[u8]>::to_vec).collect());
+                let request: Request = argv.iter().map(<[u8]>::to_vec).collect();
+                if let Some((_, joined)) = joined.take_if(|(number, _)| *number == found.len()) {
+                    assert_eq!(joined, request, "a request in two buffers is the same");
+                }
+                found.push(request);
             }
             start += scan.consumed;
             if scan.error.is_some() {
@@ -51,6 +56,14 @@ fn scan_in_pieces(
             scanner.wanted(),
             end - start
         );
+        if let Some((at, len)) = unfinished(&stream[start..end])
+            && at + len + 2 == scanner.wanted()
+            && let Some(last) = stream[start + at..].get(..len)
+        {
+            out.join(&stream[start..start + at], last.to_vec());
+            let argv = out.argv(&stream[start..start + at], 0);
+            joined = Some((found.len(), argv.iter().map(<[u8]>::to_vec).collect()));
+        }
     }
     (found, None)
 }
@@ -364,4 +377,28 @@ fn packets_never_show() {
         }
     }
     assert!(errors > 2_000 && total > 20_000, "the generator makes both kinds: {errors}, {total}");
+}
+
+/// What is said of requests that end within their last argument, and that the argument can be taken away and put
+/// back.
+#[test]
+fn last_argument_in_its_own_buffer() {
+    let head = b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$1000000\r\n";
+    assert_eq!(unfinished(head), Some((head.len(), 1_000_000)));
+    assert_eq!(unfinished(b"*1\r\n$4\r\nPING\r"), Some((8, 4)));
+    for other in
+        [&b""[..], b"*", b"*1\r\n", b"*0\r\n", b"*-1\r\n", b"*1\r\n$4\r\nPING\r\n", b"*1\r\n$4\r", b"PING"]
+    {
+        assert_eq!(unfinished(other), None, "{}", other.escape_ascii());
+    }
+    assert_eq!(unfinished(b"*2\r\n$9\r\nPING"), None, "the first argument is not there");
+    assert_eq!(unfinished(b"*17\r\n$1\r\na\r\n"), None, "many arguments are the scanner's");
+
+    let mut requests = Requests::new();
+    requests.join(head, vec![b'x'; 1_000_000]);
+    assert_eq!(requests.argv(head, 0).iter().map(<[u8]>::len).collect::<Vec<_>>(), [3, 1, 1_000_000]);
+    let last = requests.take_last(5);
+    assert_eq!((last.len(), &requests.argv(head, 0)[2]), (1_000_000, &b"xxxxx"[..]));
+    requests.give_last(last);
+    assert_eq!(requests.argv(head, 0)[2].len(), 1_000_000);
 }

@@ -26,6 +26,7 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
 
 use crate::blocking::Waiter;
+use crate::bulky::Bulky;
 use crate::core::Work;
 use crate::modes::Modes;
 use crate::server_commands::subcommands::Subcommand;
@@ -178,6 +179,8 @@ pub struct Connection {
     stream: Stream,
     /// Bytes that do not make a whole request yet.
     pub input: Vec<u8>,
+    /// A request whose last argument is long. `input` is empty then.
+    pub bulky: Option<Box<Bulky>>,
     /// Progress within `input`.
     pub scanner: Scanner,
     /// Requests behind one that waits.
@@ -270,6 +273,7 @@ impl Connection {
             id,
             stream,
             input: Vec::new(),
+            bulky: None,
             scanner: Scanner::new(),
             queued: None,
             output: Vec::new(),
@@ -480,11 +484,16 @@ impl Connection {
         true
     }
 
+    /// Bytes held for requests that have not arrived completely.
+    pub fn input_bytes(&self) -> usize {
+        self.input.capacity() + self.bulky.as_ref().map_or(0, |bulky| bulky.heap_bytes())
+    }
+
     /// Bytes held for this connection.
     pub fn heap_bytes(&self) -> usize {
         size_of::<Connection>()
             + size_of::<Client>()
-            + self.input.capacity()
+            + self.input_bytes()
             + self.output.capacity()
             + self.ahead.as_ref().map_or(0, |ahead| ahead.heap_bytes())
             + self.fills.capacity()

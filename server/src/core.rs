@@ -159,6 +159,8 @@ pub struct Core {
     scratch: Vec<u8>,
     /// Reused for scanning.
     pub(crate) requests: Requests,
+    /// The value of the SET that is being run, if it may be kept as it is.
+    pub(crate) long_value: Option<Vec<u8>>,
     /// Reused for routing.
     pub(crate) prepared: Vec<Prepared>,
     /// Reused for key positions.
@@ -244,6 +246,7 @@ impl Core {
             accept_at_tick: Vec::new(),
             scratch: Vec::new(),
             requests: Requests::new(),
+            long_value: None,
             prepared: Vec::new(),
             positions: Vec::new(),
             generation_seen: u64::MAX,
@@ -713,7 +716,16 @@ impl Core {
             if congested || !connection.readable || !connection.may_run(OUTPUT_RUN_MAX) {
                 break;
             }
-            if connection.input.is_empty() {
+            if connection.bulky.is_some() && !self.grow_bulky(id) {
+                self.starve(id);
+                break;
+            }
+            let Some(connection) = self.connection(id) else { return };
+            if let Some(mut bulky) = connection.bulky.take() {
+                let got = connection.read_more(bulky.buffer());
+                note_read(connection, &got, now);
+                connection.bulky = Some(bulky);
+            } else if connection.input.is_empty() {
                 let mut scratch = std::mem::take(&mut self.scratch);
                 scratch.resize(SCRATCH_LEN, 0);
                 let connection = self.connection(id).expect("it was there");
@@ -728,11 +740,14 @@ impl Core {
                 self.scratch = scratch;
             } else {
                 // Up to what the scanner waits for, but at most to four times what has arrived: an announcement costs
-                // nothing, and a long value is moved twice on its way.
+                // nothing.
                 let have = connection.input.len();
                 if connection.input.capacity() == have {
                     let wanted = connection.scanner.wanted();
                     if self.is_too_long(wanted) && self.begin_skip(id) {
+                        continue;
+                    }
+                    if self.begin_bulky(id) {
                         continue;
                     }
                     let room = wanted.saturating_sub(have).min(3 * have).clamp(16 * 1024, 64 * 1024 * 1024);
@@ -768,6 +783,10 @@ impl Core {
         if !connection.may_run(OUTPUT_RUN_MAX) {
             return false;
         }
+        if connection.bulky.is_some() && !self.run_bulky(id) {
+            return false;
+        }
+        let Some(connection) = self.connection(id) else { return false };
         if connection.input.is_empty() || connection.input.len() < connection.scanner.wanted() {
             return true;
         }

@@ -72,6 +72,13 @@ pub struct Prepared {
     hash: u64,
 }
 
+impl Prepared {
+    /// Whether this is a request of this command that runs on this core.
+    pub(crate) fn runs_here(&self, name: &str) -> bool {
+        self.route == Route::Here && self.found.is_some_and(|found| found.command.name == name)
+    }
+}
+
 /// Whose request it was, for the slow log.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Sender {
@@ -225,7 +232,7 @@ impl Core {
     }
 
     #[inline]
-    fn prepare(&mut self, argv: &Argv<'_>) -> Prepared {
+    pub(crate) fn prepare(&mut self, argv: &Argv<'_>) -> Prepared {
         let found = lookup(&argv[0]).or_else(|| self.shared.gates.alias(&argv[0]));
         let here = Prepared { found, route: Route::Here, hash: 0 };
         let Some(Found { command, .. }) = found else { return here };
@@ -295,7 +302,13 @@ impl Core {
     }
 
     #[inline]
-    fn run_one(&mut self, id: ConnectionId, argv: &Argv<'_>, ready: Prepared, watch: &mut Stopwatch) -> Flow {
+    pub(crate) fn run_one(
+        &mut self,
+        id: ConnectionId,
+        argv: &Argv<'_>,
+        ready: Prepared,
+        watch: &mut Stopwatch,
+    ) -> Flow {
         let Some(connection) = self.connection(id) else { return Flow::Pause };
         if connection.reply_mode == ReplyMode::On {
             self.run_checked(id, argv, ready, watch)
@@ -520,7 +533,10 @@ impl Core {
                         self.answer_error(id, OUT_OF_MEMORY);
                         return Flow::Next;
                     }
-                    let (answered, flow) = self.run_here(id, command.name, index, handler, argv);
+                    let (answered, flow) = match self.long_value.take() {
+                        None => self.run_here(id, command.name, index, handler, argv),
+                        Some(value) => self.set_long(id, &argv[1], value),
+                    };
                     if alone || answered > LONG {
                         self.close_watch(Sender::Here(id), command, watch, argv);
                     }

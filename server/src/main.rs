@@ -7,6 +7,7 @@ mod admin_http;
 mod allocator;
 mod batch;
 mod blocking;
+mod bulky;
 mod connection;
 mod coordinate;
 mod core;

@@ -275,7 +275,7 @@ impl Core {
     #[inline]
     pub(crate) fn admit(&mut self, command: &Command, argv: &Argv<'_>) -> bool {
         !command.flags.has(Flags::GROWS)
-            || !self.memory.is_tight && is_modest(argv)
+            || !self.memory.is_tight && is_modest(argv) && self.long_value.is_none()
             || self.admit_if_room(argv)
     }
 
@@ -286,7 +286,8 @@ impl Core {
             self.tidy(true);
             self.memory.tidy_from = self.memory.tidy_from.max(Instant::now() + BRAKE_REST);
         }
-        let need = argv.iter().map(<[u8]>::len).sum::<usize>() as i64;
+        let apart = self.long_value.as_ref().map_or(0, Vec::len);
+        let need = (argv.iter().map(<[u8]>::len).sum::<usize>() + apart) as i64;
         let over = self.account() as i64 + need - self.memory.allowance;
         if over <= 0 {
             return true;
@@ -477,7 +478,7 @@ impl Core {
     #[inline]
     pub(crate) fn book(&mut self, id: ConnectionId) {
         let Some(connection) = self.connection(id) else { return };
-        let now = (connection.heap_bytes(), connection.input.capacity());
+        let now = (connection.heap_bytes(), connection.input_bytes());
         let before = std::mem::replace(&mut connection.booked, now);
         self.memory.buffers = self.memory.buffers + now.0 - before.0;
         self.memory.input = self.memory.input + now.1 - before.1;
@@ -532,8 +533,7 @@ impl Core {
             .connections()
             .filter(|connection| {
                 let patience = if connection.starved { 10 * STALLED_MS } else { STALLED_MS };
-                connection.input.capacity() > INPUT_FREE
-                    && now.saturating_sub(connection.active_ms) > patience
+                connection.input_bytes() > INPUT_FREE && now.saturating_sub(connection.active_ms) > patience
             })
             .map(|connection| connection.id)
             .collect();
@@ -544,7 +544,7 @@ impl Core {
 
     fn close_for_input(&mut self, id: ConnectionId) {
         let Some(connection) = self.connection(id) else { return };
-        let (addr, bytes) = (&connection.client.addr, connection.input.capacity());
+        let (addr, bytes) = (&connection.client.addr, connection.input_bytes());
         tracing::warn!(%addr, bytes, "a client with an unfinished request was closed: there is no room for more");
         self.stats.input_limited += 1;
         self.close(id);

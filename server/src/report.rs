@@ -230,7 +230,7 @@ impl CoreReport {
             // The counters of closed connections may have been set back below zero by a reset, see `reset`.
             report.received = report.received.wrapping_add(connection.received);
             report.sent = report.sent.wrapping_add(connection.sent_total);
-            report.input_bytes += connection.input.capacity() as u64;
+            report.input_bytes += connection.input_bytes() as u64;
             report.output_bytes += connection.output.capacity() as u64;
             if client.listener == Listener::Main {
                 report.connections_main += 1;

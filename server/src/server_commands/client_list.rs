@@ -95,7 +95,7 @@ fn line(core: &Core, connection: &Connection) -> String {
         ssub = core.pubsub.count(connection.id, Listens::Shard),
         multi = connection.multi.as_ref().map_or(-1, |multi| multi.len() as i64),
         multi_mem = connection.multi.as_ref().map_or(0, |multi| multi.heap_bytes()),
-        qbuf = connection.input.len(),
+        qbuf = connection.input.len() + connection.bulky.as_ref().map_or(0, |bulky| bulky.buffered()),
         qbuf_free = connection.input.capacity() - connection.input.len(),
         obl = connection.pending_output(),
         total = connection.heap_bytes(),
