@@ -472,7 +472,7 @@ const BITOP: Command = Command {
     spread: Spread::Together,
     group: Group::Bitmap,
     since: "2.6.0",
-    syntax: "AND | OR | XOR | NOT destkey key [key ...]",
+    syntax: "<AND | OR | XOR | NOT> destkey key [key ...]",
     summary: "Combines strings bit by bit and stores the result.",
     run: Run::Shard(bitop),
 };

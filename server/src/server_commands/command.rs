@@ -9,6 +9,7 @@ use super::command_facts::{
     Begin, CATEGORIES, Find, KeySpec, flag_names, is_in_category, key_specs, key_uses, tips,
 };
 use super::subcommands::{self, Subcommand};
+use super::syntax::{self, Argument, Kind};
 use super::{Outcome, exactly, help, reply, wrong_shape};
 use crate::connection::ConnectionId;
 use crate::core::Core;
@@ -234,7 +235,7 @@ fn write_numbers(out: &mut ReplyWriter<'_>, kind: &str, numbers: &[(&str, i64)])
     }
 }
 
-/// COMMAND DOCS [name ...]: what the table says; Redis' trees of arguments are given in its notation instead.
+/// COMMAND DOCS [name ...]: what the table says, its notation of the arguments also as it is written there.
 fn docs(out: &mut ReplyWriter<'_>, args: Args<'_>) {
     let found: Vec<Named> = if args.is_empty() {
         listed().map(Named::Command).collect()
@@ -247,10 +248,16 @@ fn docs(out: &mut ReplyWriter<'_>, args: Args<'_>) {
             Named::Command(command) => {
                 let subcommands = subcommands::of(command);
                 out.bulk(command.name.to_ascii_lowercase().as_bytes());
-                out.map(if subcommands.is_empty() { 4 } else { 5 });
+                let arguments =
+                    if subcommands.is_empty() { syntax::parse(command.syntax) } else { Vec::new() };
+                out.map(4 + usize::from(!subcommands.is_empty()) + usize::from(!arguments.is_empty()));
                 write_texts(out, command.summary, command);
                 out.bulk(b"syntax");
                 out.bulk(command.syntax.as_bytes());
+                if !arguments.is_empty() {
+                    out.bulk(b"arguments");
+                    write_arguments(out, &arguments, &mut (0..key_specs(command).len().max(1) - 1));
+                }
                 if !subcommands.is_empty() {
                     out.bulk(b"subcommands");
                     out.map(subcommands.len());
@@ -274,6 +281,57 @@ fn write_texts(out: &mut ReplyWriter<'_>, summary: &str, command: &Command) {
     for (name, text) in [("summary", summary), ("since", command.since), ("group", command.group.name())] {
         out.bulk(name.as_bytes());
         out.bulk(text.as_bytes());
+    }
+}
+
+/// Arguments as maps; each key names the next key specification, the last ones the last.
+fn write_arguments(out: &mut ReplyWriter<'_>, arguments: &[Argument], specs: &mut std::ops::Range<usize>) {
+    out.array(arguments.len());
+    for argument in arguments {
+        let is_key = argument.type_name() == "key";
+        let flags: Vec<&str> = [
+            (argument.optional, "optional"),
+            (argument.multiple, "multiple"),
+            (argument.multiple_token, "multiple_token"),
+        ]
+        .into_iter()
+        .filter_map(|(is_set, name)| is_set.then_some(name))
+        .collect();
+        let parts = match &argument.kind {
+            Kind::Block(parts) | Kind::OneOf(parts) => parts.as_slice(),
+            Kind::Value | Kind::Token => &[],
+        };
+        let is_value = argument.kind == Kind::Value;
+        out.map(
+            2 + [is_value, is_key, argument.token.is_some(), !flags.is_empty(), !parts.is_empty()]
+                .into_iter()
+                .filter(|is_there| *is_there)
+                .count(),
+        );
+        for (name, text) in [("name", argument.name.as_str()), ("type", argument.type_name())] {
+            out.bulk(name.as_bytes());
+            out.bulk(text.as_bytes());
+        }
+        if is_value {
+            out.bulk(b"display_text");
+            out.bulk(argument.name.as_bytes());
+        }
+        if is_key {
+            out.bulk(b"key_spec_index");
+            out.int(specs.next().unwrap_or(specs.end) as i64);
+        }
+        if let Some(token) = &argument.token {
+            out.bulk(b"token");
+            out.bulk(token.as_bytes());
+        }
+        if !flags.is_empty() {
+            out.bulk(b"flags");
+            write_statuses(out, &flags);
+        }
+        if !parts.is_empty() {
+            out.bulk(b"arguments");
+            write_arguments(out, parts, specs);
+        }
     }
 }
 

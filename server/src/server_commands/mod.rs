@@ -22,6 +22,7 @@ mod script;
 pub mod server;
 pub mod slowlog;
 pub mod subcommands;
+mod syntax;
 
 use damselfly_commands::{Args, CmdResult, CommandError, ServerCommand};
 use damselfly_protocol::{Argv, ReplyWriter};
