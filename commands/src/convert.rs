@@ -325,8 +325,8 @@ fn encoding(value: Value<'_, Object>) -> &'static str {
             }
         }
         Value::Object(Object::Hash(Hash::Small(_))) => "listpack",
-        Value::Object(Object::Hash(Hash::Timed(_))) => "listpackex",
-        Value::Object(Object::Hash(Hash::Big(_))) => "hashtable",
+        Value::Object(Object::Hash(hash @ Hash::Noted(_))) if !hash.is_long() => "listpackex",
+        Value::Object(Object::Hash(Hash::Noted(_) | Hash::Big(_))) => "hashtable",
         Value::Object(Object::Stream(_)) => "stream",
         Value::Object(Object::Set(Set::Ints(_))) => "intset",
         Value::Object(Object::Set(Set::Small(_))) => "listpack",

@@ -2,7 +2,8 @@
 //!
 //! Both forms have the same entries, and in both a field may have an expiry. A small hash whose fields have some is a
 //! form of its own only because somebody must remember when the first of them is due: the walk that frees expired
-//! fields asks every hash for it, and counting would take a look at every field.
+//! fields asks every hash for it, and counting would take a look at every field. It also remembers that Redis would
+//! have made it a table because of its long fields or values, which is a question of bytes here.
 //!
 //! **Time.** What reads or changes is handed `now`, and fields that have expired by then do not exist for it. They
 //! are freed when a change meets them and by [`Hash::expire`], which the keyspace calls (see `expiry.rs`) whenever it
@@ -26,21 +27,27 @@ use crate::UnixMs;
 /// See the module's head.
 #[derive(Clone)]
 pub enum Hash {
-    /// Few fields, none with an expiry.
+    /// Few fields, all short, none with an expiry.
     Small(SmallHash),
-    /// Few fields, some of which have or had one.
-    Timed(Box<TimedHash>),
+    /// Few fields, some of which have or had an expiry or are long.
+    Noted(Box<NotedHash>),
     /// Any number of fields, with or without.
     Big(Box<DenseHash>),
 }
 
-/// A small hash that knows when to look for expired fields.
+/// A small hash that knows when to look for expired fields, and what Redis would call it.
 #[derive(Clone)]
-pub struct TimedHash {
+pub struct NotedHash {
     fields: SmallHash,
     /// No field expires before; `NEVER` if none does.
     earliest: UnixMs,
+    /// It has or had a field or value that is longer than the limits allow for a small hash. For Redis that is a table
+    /// from then on; here a table of its own begins with 4 KiB, ten times what such a hash may need.
+    long: bool,
 }
+
+/// Bytes up to which a hash with long fields or values stays small: about what the table would take.
+const LONG_BYTES_MAX: usize = 4096;
 
 const NEVER: UnixMs = UnixMs::MAX;
 
@@ -59,7 +66,7 @@ pub struct Rules {
     pub limits: PackLimits,
 }
 
-impl TimedHash {
+impl NotedHash {
     fn lower(&mut self, expiry: Option<UnixMs>) {
         self.earliest = self.earliest.min(expiry.unwrap_or(NEVER));
     }
@@ -76,7 +83,7 @@ impl Hash {
     fn small(&self) -> Result<&SmallHash, &DenseHash> {
         match self {
             Hash::Small(fields) => Ok(fields),
-            Hash::Timed(timed) => Ok(&timed.fields),
+            Hash::Noted(noted) => Ok(&noted.fields),
             Hash::Big(table) => Err(table),
         }
     }
@@ -147,6 +154,9 @@ impl Hash {
         if !self.stays_small(&rules.limits, field, value) {
             return self.grow(rules.seed).set(field, value, expiry, now);
         }
+        if field.len().max(value.len()) > rules.limits.len_max {
+            self.noted().long = true;
+        }
         let at = match expiry {
             Expiry::At(at) => Some(at),
             Expiry::Keep | Expiry::Never => None,
@@ -156,7 +166,7 @@ impl Hash {
         }
         match self {
             Hash::Small(fields) => fields.set(field, value, expiry, now),
-            Hash::Timed(timed) => timed.fields.set(field, value, expiry, now),
+            Hash::Noted(noted) => noted.fields.set(field, value, expiry, now),
             Hash::Big(_) => unreachable!("answered above"),
         }
     }
@@ -165,8 +175,8 @@ impl Hash {
     #[inline]
     fn stays_small(&self, limits: &PackLimits, field: &[u8], value: &[u8]) -> bool {
         let Ok(fields) = self.small() else { return false };
-        field.len() <= limits.len_max
-            && value.len() <= limits.len_max
+        let long = self.is_long() || field.len().max(value.len()) > limits.len_max;
+        (!long || fields.bytes() + field.len() + value.len() <= LONG_BYTES_MAX)
             && fields.takes(field, value)
             // At time zero nothing has expired: is it there in any way?
             && (fields.len() < limits.entries_max || fields.get(field, 0).is_some())
@@ -190,12 +200,28 @@ impl Hash {
 
     /// Makes a small hash one that knows about an expiry.
     fn remember(&mut self, expiry: Option<UnixMs>) {
+        if !self.is_big() {
+            self.noted().lower(expiry);
+        }
+    }
+
+    /// What is noted of a hash that is small.
+    #[cold]
+    fn noted(&mut self) -> &mut NotedHash {
         if let Hash::Small(fields) = self {
-            *self = Hash::Timed(Box::new(TimedHash { fields: std::mem::take(fields), earliest: NEVER }));
+            let fields = std::mem::take(fields);
+            *self = Hash::Noted(Box::new(NotedHash { fields, earliest: NEVER, long: false }));
         }
-        if let Hash::Timed(timed) = self {
-            timed.lower(expiry);
+        match self {
+            Hash::Noted(noted) => noted,
+            _ => unreachable!("it is small"),
         }
+    }
+
+    /// Whether it is small only because the table would be larger: Redis has a table.
+    #[inline]
+    pub fn is_long(&self) -> bool {
+        matches!(self, Hash::Noted(noted) if noted.long)
     }
 
     /// Adds to the number that a field holds, or makes the field with this number. Its expiry stays.
@@ -220,7 +246,7 @@ impl Hash {
         }
         match self {
             Hash::Small(fields) => fields.set_expire(field, expire_at, now),
-            Hash::Timed(timed) => timed.fields.set_expire(field, expire_at, now),
+            Hash::Noted(noted) => noted.fields.set_expire(field, expire_at, now),
             Hash::Big(table) => table.set_expire(field, expire_at, now),
         }
     }
@@ -230,7 +256,7 @@ impl Hash {
     pub fn remove(&mut self, field: &[u8], now: UnixMs) -> bool {
         match self {
             Hash::Small(fields) => fields.remove(field, now),
-            Hash::Timed(timed) => timed.fields.remove(field, now),
+            Hash::Noted(noted) => noted.fields.remove(field, now),
             Hash::Big(table) => table.remove(field, now),
         }
     }
@@ -285,7 +311,7 @@ impl Hash {
     pub fn next_expiry(&self) -> Option<UnixMs> {
         match self {
             Hash::Small(_) => None,
-            Hash::Timed(timed) => (timed.earliest != NEVER).then_some(timed.earliest),
+            Hash::Noted(noted) => (noted.earliest != NEVER).then_some(noted.earliest),
             Hash::Big(table) => table.next_expiry(),
         }
     }
@@ -301,9 +327,9 @@ impl Hash {
     pub fn expire(&mut self, now: UnixMs, limit: usize) -> usize {
         match self {
             Hash::Small(_) => 0,
-            Hash::Timed(timed) => {
-                let (freed, earliest) = timed.fields.expire(now, |_| {});
-                timed.earliest = earliest.unwrap_or(NEVER);
+            Hash::Noted(noted) => {
+                let (freed, earliest) = noted.fields.expire(now, |_| {});
+                noted.earliest = earliest.unwrap_or(NEVER);
                 freed
             }
             Hash::Big(table) => table.expire(now, limit, |_| {}),
@@ -315,7 +341,7 @@ impl Hash {
     pub fn heap_bytes(&self) -> usize {
         match self {
             Hash::Small(fields) => fields.heap_bytes(),
-            Hash::Timed(timed) => good_size(size_of::<TimedHash>()) + timed.fields.heap_bytes(),
+            Hash::Noted(noted) => good_size(size_of::<NotedHash>()) + noted.fields.heap_bytes(),
             Hash::Big(table) => good_size(size_of::<DenseHash>()) + table.heap_bytes(),
         }
     }
@@ -323,7 +349,7 @@ impl Hash {
     /// Frees up to `nodes` nodes; true when nothing is left.
     pub fn free_some(&mut self, nodes: usize) -> bool {
         match self {
-            Hash::Small(_) | Hash::Timed(_) => true,
+            Hash::Small(_) | Hash::Noted(_) => true,
             Hash::Big(table) => table.free_some(nodes),
         }
     }
@@ -335,10 +361,10 @@ impl Hash {
                 fields.check();
                 assert!(fields.iter(0).all(|field| field.expire_at.is_none()), "nobody knows of an expiry");
             }
-            Hash::Timed(timed) => {
-                timed.fields.check();
-                let early = |field: Field<'_>| field.expire_at.is_some_and(|at| at < timed.earliest);
-                assert!(!timed.fields.iter(0).any(early), "nothing expires before the earliest");
+            Hash::Noted(noted) => {
+                noted.fields.check();
+                let early = |field: Field<'_>| field.expire_at.is_some_and(|at| at < noted.earliest);
+                assert!(!noted.fields.iter(0).any(early), "nothing expires before the earliest");
             }
             Hash::Big(table) => table.check(),
         }
@@ -392,7 +418,7 @@ mod tests {
     }
 
     /// All operations agree with a map in every form and on the way from one to the next: small, small with
-    /// expiries, big. Clones keep what they were cloned from.
+    /// something noted, big. Clones keep what they were cloned from.
     #[test]
     fn agrees_with_a_map() {
         for entries_max in [0, 8, 60, 500] {
@@ -400,7 +426,7 @@ mod tests {
             let limits = PackLimits { entries_max, len_max: 64 };
             let (mut hash, mut model) = (Hash::new(), Model::new());
             let mut cut: Option<(Hash, Model, UnixMs)> = None;
-            let mut forms = [false; 3];
+            let mut forms = [false; 4];
             for now in 1..30_000u64 {
                 if now % 5_000 == 0 {
                     (hash, model) = (Hash::new(), Model::new());
@@ -415,6 +441,7 @@ mod tests {
                 model.retain(|_, (_, at)| lives(*at, now));
                 let there = model.contains_key(field);
                 let timed = now % 10_000 >= 5_000;
+                let long = (now / 5_000) % 4 >= 2;
                 match rng.below(16) {
                     0..=1 if timed => {
                         let at = Some(now + 1 + rng.below(300)).filter(|at| at % 5 > 0);
@@ -444,6 +471,7 @@ mod tests {
                     }
                     _ => {
                         let value = match rng.below(3) {
+                            0 if long => vec![b'v'; rng.below(300) as usize],
                             0 => vec![b'v'; rng.below(64) as usize],
                             1 => (rng.below(1 << 50) as i64 - (1 << 49)).to_string().into_bytes(),
                             _ => b"007".to_vec(),
@@ -459,8 +487,8 @@ mod tests {
                 }
                 forms[match hash {
                     Hash::Small(_) => 0,
-                    Hash::Timed(_) => 1,
-                    Hash::Big(_) => 2,
+                    Hash::Noted(ref noted) => 1 + usize::from(noted.long),
+                    Hash::Big(_) => 3,
                 }] = true;
                 let want = model.get(field);
                 assert_eq!(hash.get(field, now).map(|item| item.to_vec()), want.map(|pair| pair.0.clone()));
@@ -476,7 +504,7 @@ mod tests {
                     cut = Some((hash.clone(), model.clone(), now));
                 }
             }
-            assert_eq!(forms, [true, entries_max > 0, entries_max < 500], "{entries_max}");
+            assert_eq!(forms, [true, entries_max > 0, entries_max > 0, true], "{entries_max}");
         }
     }
 

@@ -56,6 +56,12 @@ impl SmallHash {
         self.buf.heap_bytes()
     }
 
+    /// Bytes that the entries take.
+    #[inline]
+    pub fn bytes(&self) -> usize {
+        self.buf.len()
+    }
+
     /// Whether this field with this value can be given to [`SmallHash::set`].
     #[inline]
     pub fn takes(&self, field: &[u8], value: &[u8]) -> bool {
