@@ -233,8 +233,6 @@ pub struct Config {
     /// Shards; 0: one per thread.
     pub shards: u32,
 
-    /// Evict instead of refusing writes.
-    pub cache_mode: bool,
     /// Databases SELECT can choose from.
     pub databases: u32,
     /// Most keys KEYS returns; 0: no limit.
@@ -394,7 +392,6 @@ impl Config {
             pause_wait_timeout_secs: v.u32(const { row("pause_wait_timeout") }),
             threads: v.u32(const { row("proactor_threads") }),
             shards: v.u32(const { row("num_shards") }),
-            cache_mode: v.bool(const { row("cache_mode") }),
             databases: v.u32(const { row("databases") }),
             keys_output_limit: v.u32(const { row("keys_output_limit") }),
             dir: v.text(const { row("dir") }).to_owned(),

@@ -12,7 +12,7 @@ use std::path::Path;
 use damselfly_rdb::{Compression, Value, dump, value_type};
 use damselfly_snapshot::convert::{Options, Outcome, convert};
 use damselfly_snapshot::inspect::{self, find, inspect};
-use damselfly_snapshot::{Disk, FileRole, Files, Memory, Storage, role_of};
+use damselfly_snapshot::{Disk, FUNCTION_AUX, FileRole, Files, Memory, Storage, role_of};
 use redis::{Redis, Reply};
 use support::*;
 
@@ -65,6 +65,9 @@ fn contents(store: &dyn Storage) -> Contents {
         all.keys.extend(part.keys);
         assert_eq!(all.keys.len(), before + count, "{}: keys of another file", file.name);
         all.functions.extend(part.functions);
+        // The summary of a set has them under a name of its own.
+        let libraries = part.aux.iter().filter(|(name, _)| name == FUNCTION_AUX);
+        all.functions.extend(libraries.map(|(_, source)| source.clone()));
         all.aux.extend(part.aux);
         for (code, count) in part.value_types {
             *all.value_types.entry(code).or_default() += count;
