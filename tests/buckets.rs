@@ -18,11 +18,17 @@ const START_TIMEOUT: Duration = Duration::from_secs(120);
 const ENVIRONMENT: [(&str, &str); 3] =
     [("AWS_ACCESS_KEY_ID", "test"), ("AWS_SECRET_ACCESS_KEY", "test"), ("AWS_REGION", "us-east-1")];
 
-fn moto() -> Option<PathBuf> {
-    let installed = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/moto/bin/moto_server");
-    let path = env::var_os("MOTO_SERVER").map_or(installed, PathBuf::from);
-    if path.exists() {
-        return Some(path);
+/// A command that starts moto. Not its script, which would look for Python where the checkout was when it was installed.
+fn moto() -> Option<Command> {
+    if let Some(path) = env::var_os("MOTO_SERVER") {
+        return Some(Command::new(path));
+    }
+    let python = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/moto/bin/python");
+    let mut command = Command::new(&python);
+    let import = Command::new(&python).args(["-c", "import moto.server"]).stderr(Stdio::null()).status();
+    if import.is_ok_and(|status| status.success()) {
+        command.args(["-m", "moto.server"]);
+        return Some(command);
     }
     eprintln!("SKIPPED: moto is not installed (tests/setup.sh), so nothing was written to a bucket");
     None
@@ -75,7 +81,7 @@ struct Bucket(Process);
 impl Bucket {
     fn start() -> Option<Bucket> {
         let port = free_port();
-        let mut command = Command::new(moto()?);
+        let mut command = moto()?;
         command.args(["-H", "127.0.0.1", "-p", &port.to_string()]);
         let bucket = Bucket(Process::start(command, port));
         assert!(bucket.ask("PUT", "/backups").starts_with("HTTP/1.1 200"), "{}", bucket.0.log());

@@ -29,8 +29,8 @@ fi
 
 # A bucket without Amazon. Where it cannot be had, the tests that need it say so and pass.
 moto=$(cd "$(dirname "$0")/.." && pwd)/target/moto
-if [ ! -x "$moto/bin/moto_server" ]; then
-    if ! { python3 -m venv "$moto" && "$moto/bin/pip" install --quiet 'moto[s3]==5.2.5' flask flask-cors; }; then
+if ! "$moto/bin/python" -c 'import moto.server' 2>/dev/null; then
+    if ! { python3 -m venv "$moto" && "$moto/bin/python" -m pip install --quiet 'moto[s3]==5.2.5' flask flask-cors; }; then
         echo "tests/setup.sh: moto cannot be installed; tests of buckets will be skipped" >&2
     fi
 fi

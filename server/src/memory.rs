@@ -510,18 +510,19 @@ impl Core {
         }
     }
 
-    /// Lets some of those that wait for room try again, and closes those that hold room without using it.
+    /// Closes those that hold room without using it, and lets some of those that wait for room try again. In this order:
+    /// one that may try again has not used its chance yet.
     pub(crate) fn feed_starved(&mut self) {
+        if self.ks.now >= self.memory.next_cut_ms && !self.may_buffer(0, self.input_limit() as usize / 4) {
+            self.memory.next_cut_ms = self.ks.now + CUT_EVERY_MS;
+            self.close_stalled();
+        }
         for _ in 0..FED_PER_TICK.min(self.memory.starved.len()) {
             let Some(id) = self.memory.starved.pop_front() else { break };
             if let Some(connection) = self.connection(id) {
                 connection.starved = false;
                 self.look_again(id);
             }
-        }
-        if self.ks.now >= self.memory.next_cut_ms && !self.may_buffer(0, self.input_limit() as usize / 4) {
-            self.memory.next_cut_ms = self.ks.now + CUT_EVERY_MS;
-            self.close_stalled();
         }
     }
 
