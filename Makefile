@@ -21,10 +21,11 @@ lint:
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --quiet -- -D warnings
 
-# Unit tests, and the sessions of tests/commands on Redis and on our server.
+# Unit tests, and the sessions of tests/commands on Redis and on our server. Threads of tests have the stack that threads
+# with scripts have in the server.
 check:
 	$(CARGO) build --quiet --package damselfly
-	$(CARGO) test --workspace --no-fail-fast
+	RUST_MIN_STACK=16777216 $(CARGO) test --workspace --no-fail-fast
 
 # Miri over the unsafe modules and short runs of the fuzz targets; what is not installed is skipped with a line.
 extra:

@@ -339,6 +339,7 @@ fn start_cores(
         let shared = shared.clone();
         let sockets = if id == 0 { sockets.take().unwrap_or_default() } else { Vec::new() };
         let core = std::thread::Builder::new()
+            .stack_size(scripts::STACK_LEN)
             .name(format!("core-{id}"))
             .spawn(move || run_core(id, shared, sockets))
             .map_err(|error| format!("cannot start a thread: {error}"))?;

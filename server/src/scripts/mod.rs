@@ -51,6 +51,10 @@ use crate::tracking::{Asker, Reader};
 use registry::{Code, Source};
 use wide::WideCall;
 
+/// Stack of threads that run scripts: what an interpreter and handlers under its deepest recursion may take, many times
+/// over. Only what was used is resident.
+pub(crate) const STACK_LEN: usize = 16 << 20;
+
 /// EVALSHA of what is not known.
 const NO_SCRIPT: &str = "NOSCRIPT No matching script. Please use EVAL.";
 

@@ -95,7 +95,10 @@ impl ScriptThread {
     fn start(shared: &Arc<Shared>) -> std::io::Result<ScriptThread> {
         let (sender, tasks) = channel();
         let shared = shared.clone();
-        std::thread::Builder::new().name("scripts".to_string()).spawn(move || serve(&shared, &tasks))?;
+        std::thread::Builder::new()
+            .name("scripts".to_string())
+            .stack_size(super::STACK_LEN)
+            .spawn(move || serve(&shared, &tasks))?;
         Ok(ScriptThread(sender))
     }
 }
