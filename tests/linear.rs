@@ -4,13 +4,13 @@
 //! and searched for an order that explains all replies. `DAMSELFLY_SEED` starts another series, `DAMSELFLY_HISTORIES` and
 //! `DAMSELFLY_TRANSFERS` make it longer.
 
-use std::env;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Instant;
 
 use damselfly_tests::client::Client;
 use damselfly_tests::history::{Operation, Step, is_linearisable};
+use damselfly_tests::random::{Random, setting};
 use damselfly_tests::reply::Reply;
 use damselfly_tests::servers::{Kind, Server};
 
@@ -25,26 +25,6 @@ const BURST_LEN_MAX: u64 = 3;
 const TRANSFERS: u64 = 1_500;
 const ACCOUNTS: usize = 8;
 const BALANCE: i64 = 1_000;
-
-fn setting(name: &str, default: u64) -> u64 {
-    env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
-}
-
-/// xorshift64*
-struct Random(u64);
-
-impl Random {
-    fn new(seed: u64) -> Random {
-        Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
-    }
-
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 16) % bound
-    }
-}
 
 fn words(line: &str) -> Vec<String> {
     line.split(' ').map(str::to_owned).collect()

@@ -10,6 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use damselfly_tests::executor::encode;
+use damselfly_tests::random::Random;
 use damselfly_tests::reply::quoted;
 use damselfly_tests::servers::{Kind, Server};
 
@@ -85,22 +86,6 @@ fn resident(server: &Server) -> u64 {
     let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("a VmRSS line");
     let kib: u64 = line.split_whitespace().nth(1).and_then(|digits| digits.parse().ok()).expect("a number");
     kib << 10
-}
-
-/// A tiny generator: the same bytes in every run.
-struct Xorshift(u64);
-
-impl Xorshift {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn below(&mut self, limit: u64) -> u64 {
-        self.next() % limit
-    }
 }
 
 /// Bytes, the reply, and whether the connection is then closed.
@@ -323,7 +308,7 @@ fn long_pipeline() {
 #[test]
 fn same_stream_as_redis() {
     let (redis, ours) = (redis(), damselfly());
-    let mut random = Xorshift(0x9E37_79B9_7F4A_7C15);
+    let mut random = Random::new(0x9E37_79B9_7F4A_7C15);
     let mut script = Vec::new();
     for _ in 0..20_000 {
         let key = format!("key{}", random.below(20)).into_bytes();
@@ -349,7 +334,7 @@ fn same_stream_as_redis() {
         };
         script.extend_from_slice(&encode(&words));
     }
-    let play = |server: &Server, mut random: Xorshift| {
+    let play = |server: &Server, mut random: Random| {
         let mut stream = connect(server.address());
         let mut writer = stream.try_clone().expect("a second handle");
         let bytes = script.clone();
@@ -366,7 +351,7 @@ fn same_stream_as_redis() {
         sender.join().expect("sent");
         found
     };
-    let (theirs, found) = (play(&redis, Xorshift(7)), play(&ours, Xorshift(8)));
+    let (theirs, found) = (play(&redis, Random::new(7)), play(&ours, Random::new(8)));
     let same = theirs.iter().zip(&found).take_while(|(one, two)| one == two).count();
     let around =
         |bytes: &[u8]| quoted(&bytes[same.saturating_sub(40).min(bytes.len())..bytes.len().min(same + 40)]);
@@ -396,7 +381,7 @@ fn half_close() {
 fn noise() {
     let ours = damselfly();
     let before = resident(&ours);
-    let mut random = Xorshift(0xDEAD_BEEF);
+    let mut random = Random::new(0xDEAD_BEEF);
     let mut stream = connect(ours.address());
     stream.set_read_timeout(Some(Duration::from_millis(1))).expect("a timeout");
     let mut sink = vec![0; 1 << 20];

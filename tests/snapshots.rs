@@ -11,6 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use damselfly_tests::executor::{Executor, Tcp};
+use damselfly_tests::random::Random;
 use damselfly_tests::reply::{Protocol, Reply};
 use damselfly_tests::servers::{Kind, Server};
 use recorded::{Json, compare, read_file, snapshot_folders};
@@ -240,22 +241,6 @@ fn broken_snapshots_end_the_start() {
             }
         };
         assert!(log.contains("cannot load the snapshot") && log.contains(expected), "{expected}: {log}");
-    }
-}
-
-/// xorshift64*, seeded by the test.
-struct Random(u64);
-
-impl Random {
-    fn new(seed: u64) -> Random {
-        Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
-    }
-
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 11) % bound
     }
 }
 

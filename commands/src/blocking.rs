@@ -4,10 +4,11 @@
 //! what it waits for, and how to take it. Everything is about one key at a time, because keys may be on several shards
 //! and are looked at, one after the other, where they are.
 
+use damselfly_keyspace::Collection;
 use damselfly_protocol::ReplyWriter;
 use damselfly_protocol::number::{parse_f64, parse_i64};
 
-use crate::{Args, CmdResult, CommandError, Cx, Handler};
+use crate::{Args, CmdResult, CommandError, Cx, Flags, Handler};
 
 /// How long a command waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +42,38 @@ pub struct Blocking {
     pub take: fn(&mut Cx<'_>, Args<'_>, usize, &[u8]) -> CmdResult,
     /// Replies that the time is over.
     pub nothing: fn(&mut ReplyWriter<'_>),
+}
+
+/// What all that take something away are.
+pub(crate) const TAKES: Flags = Flags::WRITE.with(Flags::BLOCKING);
+
+/// The argument at `at`, which the arity has checked.
+pub(crate) fn arg<'a>(args: &Args<'a>, at: usize) -> Result<&'a [u8], CommandError> {
+    args.get(at).ok_or(CommandError::Syntax)
+}
+
+/// For `ready`: whether there is such a collection, which is never empty.
+pub(crate) fn holds<C: Collection>(
+    cx: &mut Cx<'_>,
+    args: Args<'_>,
+    at: usize,
+    _: &[u8],
+) -> Result<bool, CommandError> {
+    Ok(cx.ks.peek::<C>(cx.db, arg(&args, at)?)?.is_some())
+}
+
+/// For `wait`, where the timeout is the last argument.
+pub(crate) fn wait_last(args: Args<'_>) -> Result<Wait, CommandError> {
+    parse_timeout(arg(&args, args.len() - 1)?)
+}
+
+/// For `once`, where all arguments but the last are keys.
+pub(crate) fn pop_once(cx: &mut Cx<'_>, args: Args<'_>, blocking: &Blocking) -> CmdResult {
+    wait_last(args)?;
+    if !try_keys(cx, args, 0..args.len() - 1, blocking)? {
+        cx.out.null_array();
+    }
+    Ok(())
 }
 
 /// For commands that remember nothing.

@@ -34,6 +34,7 @@ mod list;
 mod long;
 mod lookup;
 mod pubsub;
+mod random;
 mod relay;
 mod replicated;
 mod scripting;
@@ -45,6 +46,7 @@ mod stream;
 mod string;
 mod topk;
 mod transaction;
+mod walk;
 mod zset;
 
 pub use args::Args;

@@ -1,6 +1,6 @@
 //! Commands over bitmaps.
 
-use crate::Random;
+use damselfly_tests::random::Random;
 
 /// Makes the lines of a session of bitmaps: few keys of very different lengths, combined with each other.
 pub struct Bits {

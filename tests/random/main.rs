@@ -15,6 +15,7 @@ use std::fmt::Write;
 
 use bits::Bits;
 use damselfly_tests::executor::{Executor, Tcp};
+use damselfly_tests::random::{Random, setting};
 use damselfly_tests::reply::{Protocol, Reply};
 use damselfly_tests::servers::{Kind, Server};
 use mixed::Mixed;
@@ -25,39 +26,14 @@ use streams::Streams;
 const STEPS: usize = 1_500;
 
 /// Commands of the session over all types, and how many are sent at once.
-const MIXED_STEPS: usize = 6_000;
-const MIXED_BATCH: usize = 100;
+const MIXED_STEPS: u64 = 6_000;
+const MIXED_BATCH: u64 = 100;
 
 /// Lines shown before the one that went wrong.
 const SHOWN: usize = 30;
 
 /// Times above this are of the present, and no two servers have the same.
 const PRESENT_MS: i64 = 1_600_000_000_000;
-
-/// xorshift64*
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 16) % bound
-    }
-
-    fn pick<'a>(&mut self, words: &[&'a str]) -> &'a str {
-        words[self.below(words.len() as u64) as usize]
-    }
-
-    /// Some of these words, each with one chance in `rarity`.
-    fn some(&mut self, line: &mut String, words: &[&str], rarity: u64) {
-        for word in words {
-            if self.below(rarity) == 0 {
-                write!(line, " {word}").expect("memory");
-            }
-        }
-    }
-}
 
 /// Hides what two servers never have in common: idle times and times of the present.
 fn hide_times(command: &str, reply: Reply) -> Reply {
@@ -139,7 +115,7 @@ fn streams() {
     for (threads, entries) in [(1, 3), (3, 100)] {
         let setting = format!("CONFIG SET stream-node-max-entries {entries}");
         play("streams", threads, &[&setting], |seed| {
-            let mut streams = Streams { random: Random(seed), next: 1 };
+            let mut streams = Streams { random: Random::new(seed), next: 1 };
             Box::new(move || streams.line())
         });
     }
@@ -149,7 +125,7 @@ fn streams() {
 #[test]
 fn positions() {
     play("positions", 2, &[], |seed| {
-        let mut positions = Positions { random: Random(seed) };
+        let mut positions = Positions { random: Random::new(seed) };
         Box::new(move || positions.line())
     });
 }
@@ -159,7 +135,7 @@ fn positions() {
 fn bits() {
     for threads in [1, 4] {
         play("bits", threads, &[], |seed| {
-            let mut bits = Bits { random: Random(seed) };
+            let mut bits = Bits { random: Random::new(seed) };
             Box::new(move || bits.line())
         });
     }
@@ -170,12 +146,6 @@ type Line = Vec<String>;
 
 fn line_of(text: &str) -> Line {
     text.split_whitespace().map(str::to_owned).collect()
-}
-
-/// A number from the environment.
-fn setting(name: &str) -> Option<u64> {
-    let text = env::var(name).ok()?;
-    Some(text.parse().unwrap_or_else(|_| panic!("{name} is a number")))
 }
 
 /// Brings what has no order into one.
@@ -255,9 +225,9 @@ fn readers(key: &str, kind: &Reply) -> Vec<Line> {
 /// Every type on four shards, in pipelines; behind each pipeline all keys are compared, type by type.
 #[test]
 fn all_types() {
-    let seed = setting("DAMSELFLY_SEED").unwrap_or(1);
-    let steps = setting("DAMSELFLY_COMMANDS").map_or(MIXED_STEPS, |steps| steps as usize);
-    let batch = setting("DAMSELFLY_BATCH").map_or(MIXED_BATCH, |batch| batch as usize);
+    let seed = setting("DAMSELFLY_SEED", 1);
+    let steps = setting("DAMSELFLY_COMMANDS", MIXED_STEPS) as usize;
+    let batch = setting("DAMSELFLY_BATCH", MIXED_BATCH) as usize;
     println!("seed {seed}, {steps} commands");
     let servers = [Kind::Redis, Kind::Damselfly { threads: 4 }]
         .map(|kind| Server::start(kind, &[]).unwrap_or_else(|error| panic!("{error}")));

@@ -3,9 +3,11 @@
 //! What is left to chance by definition (SPOP of some, SRANDMEMBER...), what depends on the clock, and what two
 //! servers may answer in any order is not among them, or asked in a way that has one answer.
 
+use damselfly_tests::random::Random;
+
 use crate::positions::Positions;
 use crate::streams::Streams;
-use crate::{Line, Random, line_of};
+use crate::{Line, line_of};
 
 /// Keys of each type: so few that they meet, so many that they fall on all shards.
 const KEYS_PER_TYPE: u64 = 6;
@@ -32,9 +34,9 @@ pub fn keys() -> impl Iterator<Item = String> {
 impl Mixed {
     pub fn new(seed: u64) -> Mixed {
         Mixed {
-            random: Random(seed),
-            streams: Streams { random: Random(seed ^ 0x5555), next: 1 },
-            positions: Positions { random: Random(seed ^ 0x3333) },
+            random: Random::new(seed),
+            streams: Streams { random: Random::new(seed ^ 0x5555), next: 1 },
+            positions: Positions { random: Random::new(seed ^ 0x3333) },
         }
     }
 

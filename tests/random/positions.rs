@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::Random;
+use damselfly_tests::random::Random;
 
 /// Makes the lines of a session of positions: some near each other, some near the poles and the date line.
 pub struct Positions {

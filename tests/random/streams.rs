@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::Random;
+use damselfly_tests::random::Random;
 
 /// Makes the lines of a session of streams. Ids are small, so that they meet; nodes are small, so that there are
 /// many.

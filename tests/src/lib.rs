@@ -19,6 +19,7 @@ pub mod executor;
 pub mod expect;
 pub mod history;
 pub mod lex;
+pub mod random;
 pub mod reply;
 pub mod run;
 pub mod script;

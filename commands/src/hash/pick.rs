@@ -2,13 +2,13 @@
 
 use std::collections::HashSet;
 
-use damselfly_config::glob::Pattern;
 use damselfly_keyspace::UnixMs;
 use damselfly_keyspace::values::hash::{Field, Hash};
-use damselfly_protocol::number::parse_u64;
 use damselfly_protocol::{Proto, ReplyWriter};
 
 use super::reply_item;
+use crate::random::Random;
+use crate::walk::walk;
 use crate::{Args, Arity, CmdResult, Command, CommandError, Cx, Flags, Group, Keys, Run, Spread};
 
 pub(super) const HRANDFIELD: Command = Command {
@@ -29,9 +29,9 @@ fn hrandfield(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
         "ERR value is out of range, value must between -9223372036854775807 and 9223372036854775807",
     );
     let key = args.take()?;
-    let (now, state) = (cx.ks.now, cx.ks.random());
+    let (now, mut random) = (cx.ks.now, Random::new(cx.ks.random()));
     if args.is_empty() {
-        match cx.ks.view::<Hash>(cx.db, key)?.and_then(|hash| hash.random(now, sequence(state))) {
+        match cx.ks.view::<Hash>(cx.db, key)?.and_then(|hash| hash.random(now, || random.next())) {
             Some(field) => reply_item(&mut cx.out, field.field),
             None => cx.out.null(),
         }
@@ -55,7 +55,6 @@ fn hrandfield(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
         return Ok(());
     };
     let wanted = usize::try_from(count.unsigned_abs()).unwrap_or(usize::MAX);
-    let mut random = sequence(state);
     if count > 0 {
         distinct(&mut cx.out, hash, now, wanted, values, &mut random);
         return Ok(());
@@ -65,7 +64,7 @@ fn hrandfield(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
     }
     let shape = Shape::begin(&mut cx.out, wanted, values);
     for _ in 0..wanted {
-        let field = hash.random(now, &mut random).expect("a key that is found has fields");
+        let field = hash.random(now, || random.next()).expect("a key that is found has fields");
         shape.write(&mut cx.out, field);
     }
     Ok(())
@@ -85,7 +84,7 @@ fn distinct(
     now: UnixMs,
     wanted: usize,
     values: bool,
-    random: &mut impl FnMut() -> u64,
+    random: &mut Random,
 ) {
     let len = hash.len(now);
     let mut wanted = wanted.min(len);
@@ -95,7 +94,7 @@ fn distinct(
         // One walk over all, each taken with the probability that leaves the rest uniform.
         let mut left = len;
         hash.for_each(now, |field| {
-            if below(random(), left) < wanted {
+            if random.below(left) < wanted {
                 shape.write(out, field);
                 wanted -= 1;
             }
@@ -105,7 +104,7 @@ fn distinct(
     }
     let mut seen = HashSet::with_capacity(wanted);
     while seen.len() < wanted {
-        let field = hash.random(now, &mut *random).expect("a key that is found has fields");
+        let field = hash.random(now, || random.next()).expect("a key that is found has fields");
         if seen.insert(field.field.to_vec()) {
             shape.write(out, field);
         }
@@ -137,23 +136,6 @@ impl Shape {
     }
 }
 
-/// Random numbers of a sequence of their own (splitmix64), begun by the keyspace's, whose state cannot be had while a
-/// hash is looked at.
-fn sequence(mut state: u64) -> impl FnMut() -> u64 {
-    move || {
-        state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = state;
-        mixed = (mixed ^ mixed >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
-        mixed ^ mixed >> 31
-    }
-}
-
-/// A random number below `bound` out of 64 random bits.
-fn below(random: u64, bound: usize) -> usize {
-    ((u128::from(random) * bound as u128) >> 64) as usize
-}
-
 pub(super) const HSCAN: Command = Command {
     name: "HSCAN",
     arity: Arity::AtLeast(3),
@@ -167,50 +149,16 @@ pub(super) const HSCAN: Command = Command {
     run: Run::Shard(hscan),
 };
 
-fn hscan(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
-    let (key, now) = (args.take()?, cx.ks.now);
-    let cursor = parse_u64(args.take()?).ok_or(CommandError::text("ERR invalid cursor"))?;
-    // As in Redis, a missing key is answered before the options are looked at.
-    let Some(hash) = cx.ks.view::<Hash>(cx.db, key)? else {
-        cx.out.array(2);
-        cx.out.bulk(b"0");
-        cx.out.array(0);
-        return Ok(());
-    };
-    let (mut pattern, mut count, mut values) = (None, 10, true);
-    while !args.is_empty() {
-        if args.take_word("NOVALUES") {
-            values = false;
-        } else if args.len() > 1 && args.take_word("MATCH") {
-            pattern = Some(Pattern::new(args.take()?)).filter(|pattern| !pattern.matches_everything());
-        } else if args.len() > 1 && args.take_word("COUNT") {
-            count = args.take_int()?;
-            if count < 1 {
-                return Err(CommandError::Syntax);
-            }
-        } else {
-            return Err(CommandError::Syntax);
-        }
-    }
-    let mut found = Vec::new();
-    let mut elements = 0;
-    let next = {
-        let mut out = ReplyWriter::new(&mut found, cx.out.proto());
-        hash.scan(cursor, usize::try_from(count).unwrap_or(usize::MAX), now, |field| {
-            let matches = |pattern: &Pattern| pattern.matches(field.field.as_bytes(&mut [0; 20]));
-            if pattern.as_ref().is_none_or(matches) {
-                reply_item(&mut out, field.field);
-                elements += 1;
-                if values {
-                    reply_item(&mut out, field.value);
-                    elements += 1;
+fn hscan(cx: &mut Cx<'_>, args: Args<'_>) -> CmdResult {
+    let now = cx.ks.now;
+    walk(cx, args, true, |hash: &Hash, cursor, step, shown| {
+        hash.scan(cursor, step.count, now, |field| {
+            if step.shows(field.field.as_bytes(&mut [0; 20])) {
+                reply_item(shown.element(), field.field);
+                if step.values {
+                    reply_item(shown.element(), field.value);
                 }
             }
         })
-    };
-    cx.out.array(2);
-    cx.out.bulk_int(next.cast_signed());
-    cx.out.array(elements);
-    cx.out.raw(&found);
-    Ok(())
+    })
 }

@@ -3,24 +3,8 @@
 use damselfly_keyspace::List;
 
 use super::{End, MOVE, Move, pop_some, relay, take_mpop};
-use crate::blocking::{Blocking, Wait, no_mark, parse_timeout, try_keys};
-use crate::{Args, Arity, CmdResult, Command, CommandError, Cx, Flags, Group, Keys, Run, Spread};
-
-/// What all of them are.
-const COMMON: Flags = Flags::WRITE.with(Flags::BLOCKING);
-
-/// The argument at `at`, which the arity has checked.
-fn arg<'a>(args: &Args<'a>, at: usize) -> Result<&'a [u8], CommandError> {
-    args.get(at).ok_or(CommandError::Syntax)
-}
-
-fn has_list(cx: &mut Cx<'_>, args: Args<'_>, at: usize, _: &[u8]) -> Result<bool, CommandError> {
-    Ok(cx.ks.peek::<List>(cx.db, arg(&args, at)?)?.is_some())
-}
-
-fn wait_last(args: Args<'_>) -> Result<Wait, CommandError> {
-    parse_timeout(arg(&args, args.len() - 1)?)
-}
+use crate::blocking::{Blocking, TAKES, arg, holds, no_mark, parse_timeout, pop_once, wait_last};
+use crate::{Args, Arity, CmdResult, Command, Cx, Flags, Group, Keys, Run, Spread};
 
 /// Takes one element and replies with the key and it.
 fn pop_one(cx: &mut Cx<'_>, args: Args<'_>, at: usize, end: End) -> CmdResult {
@@ -35,14 +19,6 @@ fn pop_one(cx: &mut Cx<'_>, args: Args<'_>, at: usize, end: End) -> CmdResult {
     Ok(())
 }
 
-fn pop_once(cx: &mut Cx<'_>, args: Args<'_>, blocking: &Blocking) -> CmdResult {
-    wait_last(args)?;
-    if !try_keys(cx, args, 0..args.len() - 1, blocking)? {
-        cx.out.null_array();
-    }
-    Ok(())
-}
-
 /// What they share.
 const BASE: Blocking = Blocking {
     once: |cx, args| pop_once(cx, args, &BLPOP_WAITS),
@@ -51,7 +27,7 @@ const BASE: Blocking = Blocking {
     exclusive: true,
     gather: false,
     mark: no_mark,
-    ready: has_list,
+    ready: holds::<List>,
     take: |cx, args, at, _| pop_one(cx, args, at, End::Left),
     nothing: |out| out.null_array(),
 };
@@ -60,7 +36,7 @@ pub(super) const BLPOP: Command = Command {
     name: "BLPOP",
     arity: Arity::AtLeast(3),
     keys: Keys::Range { first: 1, last: -2, step: 1 },
-    flags: COMMON,
+    flags: TAKES,
     spread: Spread::Together,
     group: Group::List,
     since: "2.0.0",
@@ -75,7 +51,7 @@ pub(super) const BRPOP: Command = Command {
     name: "BRPOP",
     arity: Arity::AtLeast(3),
     keys: Keys::Range { first: 1, last: -2, step: 1 },
-    flags: COMMON,
+    flags: TAKES,
     spread: Spread::Together,
     group: Group::List,
     since: "2.0.0",
@@ -94,7 +70,7 @@ pub(super) const BLMPOP: Command = Command {
     name: "BLMPOP",
     arity: Arity::AtLeast(5),
     keys: Keys::Counted { count: 2, also: 0 },
-    flags: COMMON.with(Flags::MOVABLE_KEYS),
+    flags: TAKES.with(Flags::MOVABLE_KEYS),
     spread: Spread::Together,
     group: Group::List,
     since: "7.0.0",
@@ -132,7 +108,7 @@ pub(super) const BLMOVE: Command = Command {
     name: "BLMOVE",
     arity: Arity::Exactly(6),
     keys: Keys::Range { first: 1, last: 2, step: 1 },
-    flags: COMMON.with(Flags::GROWS),
+    flags: TAKES.with(Flags::GROWS),
     spread: Spread::Relay(&MOVE),
     group: Group::List,
     since: "6.2.0",
@@ -160,7 +136,7 @@ pub(super) const BRPOPLPUSH: Command = Command {
     name: "BRPOPLPUSH",
     arity: Arity::Exactly(4),
     keys: Keys::Range { first: 1, last: 2, step: 1 },
-    flags: COMMON.with(Flags::GROWS),
+    flags: TAKES.with(Flags::GROWS),
     spread: Spread::Relay(&MOVE),
     group: Group::List,
     since: "2.2.0",

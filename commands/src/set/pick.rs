@@ -2,32 +2,14 @@
 
 use std::collections::HashSet;
 
-use damselfly_config::glob::Pattern;
 use damselfly_keyspace::Item;
 use damselfly_keyspace::values::set::Set;
-use damselfly_protocol::ReplyWriter;
-use damselfly_protocol::number::{parse_i64, parse_u64};
+use damselfly_protocol::number::parse_i64;
 
 use super::{announce_loss, reply_item};
+use crate::random::Random;
+use crate::walk::walk;
 use crate::{Args, Arity, CmdResult, Command, CommandError, Cx, Flags, Group, Keys, Run, Spread};
-
-/// A random sequence of its own, begun by the keyspace's, whose state cannot be had while a set is looked at.
-struct Random(u64);
-
-impl Random {
-    #[inline]
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ mixed >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
-        mixed ^ mixed >> 31
-    }
-
-    fn below(&mut self, bound: usize) -> usize {
-        ((u128::from(self.next()) * bound as u128) >> 64) as usize
-    }
-}
 
 pub(super) const SPOP: Command = Command {
     name: "SPOP",
@@ -47,7 +29,7 @@ fn spop(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
     if !args.is_empty() {
         return pop_count(cx, key, args);
     }
-    let mut random = Random(cx.ks.random());
+    let mut random = Random::new(cx.ks.random());
     let out = &mut cx.out;
     let edit =
         cx.ks.edit(cx.db, key, |set: &mut Set| set.pop(|| random.next(), |item| reply_item(out, item)))?;
@@ -64,7 +46,7 @@ fn pop_count(cx: &mut Cx<'_>, key: &[u8], mut args: Args<'_>) -> CmdResult {
         return Err(CommandError::Syntax);
     }
     let count = parse_i64(args.take()?).and_then(|count| usize::try_from(count).ok()).ok_or(NEGATIVE)?;
-    let mut random = Random(cx.ks.random());
+    let mut random = Random::new(cx.ks.random());
     let loc = cx.ks.find_collection::<Set>(cx.db, key)?;
     let Some(loc) = loc.filter(|_| count > 0) else {
         cx.out.set(0);
@@ -108,7 +90,7 @@ const SPARSE: usize = 8;
 
 fn srandmember(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
     let key = args.take()?;
-    let mut random = Random(cx.ks.random());
+    let mut random = Random::new(cx.ks.random());
     if args.is_empty() {
         match cx.ks.view::<Set>(cx.db, key)?.and_then(|set| set.random(|| random.next())) {
             Some(item) => reply_item(&mut cx.out, item),
@@ -185,41 +167,12 @@ pub(super) const SSCAN: Command = Command {
     run: Run::Shard(sscan),
 };
 
-fn sscan(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
-    let key = args.take()?;
-    let cursor = parse_u64(args.take()?).ok_or(CommandError::text("ERR invalid cursor"))?;
-    let Some(set) = cx.ks.view::<Set>(cx.db, key)? else {
-        cx.out.array(2);
-        cx.out.bulk(b"0");
-        cx.out.array(0);
-        return Ok(());
-    };
-    let (mut pattern, mut count) = (None, 10);
-    while !args.is_empty() {
-        if args.len() > 1 && args.take_word("MATCH") {
-            pattern = Some(Pattern::new(args.take()?)).filter(|pattern| !pattern.matches_everything());
-        } else if args.len() > 1 && args.take_word("COUNT") {
-            count = args.take_int()?;
-            if count < 1 {
-                return Err(CommandError::Syntax);
-            }
-        } else {
-            return Err(CommandError::Syntax);
-        }
-    }
-    let (mut found, mut members) = (Vec::new(), 0);
-    let next = {
-        let mut out = ReplyWriter::new(&mut found, cx.out.proto());
-        set.scan(cursor, usize::try_from(count).unwrap_or(usize::MAX), |item| {
-            if pattern.as_ref().is_none_or(|pattern| pattern.matches(item.as_bytes(&mut [0; 20]))) {
-                reply_item(&mut out, item);
-                members += 1;
+fn sscan(cx: &mut Cx<'_>, args: Args<'_>) -> CmdResult {
+    walk(cx, args, false, |set: &Set, cursor, step, shown| {
+        set.scan(cursor, step.count, |item| {
+            if step.shows(item.as_bytes(&mut [0; 20])) {
+                reply_item(shown.element(), item);
             }
         })
-    };
-    cx.out.array(2);
-    cx.out.bulk_int(next as i64);
-    cx.out.array(members);
-    cx.out.raw(&found);
-    Ok(())
+    })
 }

@@ -4,20 +4,10 @@
 use damselfly_rdb::crc64;
 
 use super::session::Session;
+use crate::random::Random;
 
 /// How often each payload is damaged.
 const ROUNDS: u64 = 400;
-
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 16) as usize % bound
-    }
-}
 
 /// The payload of DUMP without version and checksum.
 fn body(session: &mut Session, key: &str) -> Vec<u8> {
@@ -104,7 +94,7 @@ fn damaged_payloads() {
     let bodies: Vec<(&str, Vec<u8>)> =
         keys.split_whitespace().map(|key| (key, body(&mut session, key))).collect();
     let mut session = Session::new();
-    let mut random = Random(1);
+    let mut random = Random::new(1);
     let (mut taken, mut refused) = (0, 0);
     for (key, whole) in &bodies {
         for round in 0..ROUNDS {

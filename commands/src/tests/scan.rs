@@ -3,20 +3,10 @@
 use std::collections::BTreeSet;
 
 use super::session::Session;
-
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 16) % bound
-    }
-}
+use crate::random::Random;
 
 /// Sends a command with many elements, named by numbers.
-fn many(session: &mut Session, command: &str, numbers: std::ops::Range<u64>) {
+fn many(session: &mut Session, command: &str, numbers: std::ops::Range<usize>) {
     let names: Vec<String> = numbers.map(|number| format!("name{number}")).collect();
     for names in names.chunks(500) {
         let mut args: Vec<&[u8]> = vec![command.as_bytes(), b"key"];
@@ -32,7 +22,7 @@ fn many(session: &mut Session, command: &str, numbers: std::ops::Range<u64>) {
 }
 
 /// The cursor and the names in a reply.
-fn step(session: &mut Session, command: &str, cursor: u64, count: u64) -> (u64, Vec<String>) {
+fn step(session: &mut Session, command: &str, cursor: u64, count: usize) -> (u64, Vec<String>) {
     let reply = session.run(&format!("{command} key {cursor} COUNT {count}"));
     let mut words = reply.split(' ');
     let cursor = words.nth(2).and_then(|word| word.parse().ok()).expect("a cursor");
@@ -47,7 +37,7 @@ fn walks_see_what_stays_and_end() {
         [("SSCAN", "SADD", "SREM"), ("HSCAN", "HSET", "HDEL"), ("ZSCAN", "ZADD", "ZREM")]
     {
         for seed in 1..=8 {
-            let mut random = Random(seed);
+            let mut random = Random::new(seed);
             let mut session = Session::unchecked();
             // Some begin small, so that the walk meets both forms.
             let stays = if seed % 3 == 0 { 60 } else { 600 };

@@ -3,24 +3,8 @@
 use damselfly_keyspace::values::zset::SortedSet;
 
 use super::pick::{End, Shape, pop, take_mpop, zmpop};
-use crate::blocking::{Blocking, Wait, no_mark, parse_timeout, try_keys};
-use crate::{Args, Arity, CmdResult, Command, CommandError, Cx, Flags, Group, Keys, Run, Spread};
-
-/// What all of them are.
-const COMMON: Flags = Flags::WRITE.with(Flags::BLOCKING);
-
-/// The argument at `at`, which the arity has checked.
-fn arg<'a>(args: &Args<'a>, at: usize) -> Result<&'a [u8], CommandError> {
-    args.get(at).ok_or(CommandError::Syntax)
-}
-
-fn has_set(cx: &mut Cx<'_>, args: Args<'_>, at: usize, _: &[u8]) -> Result<bool, CommandError> {
-    Ok(cx.ks.peek::<SortedSet>(cx.db, arg(&args, at)?)?.is_some())
-}
-
-fn wait_last(args: Args<'_>) -> Result<Wait, CommandError> {
-    parse_timeout(arg(&args, args.len() - 1)?)
-}
+use crate::blocking::{Blocking, TAKES, arg, holds, no_mark, parse_timeout, pop_once, wait_last};
+use crate::{Args, Arity, CmdResult, Command, Cx, Flags, Group, Keys, Run, Spread};
 
 /// Takes one member and replies with the key, it and its score.
 fn pop_one(cx: &mut Cx<'_>, args: Args<'_>, at: usize, end: End) -> CmdResult {
@@ -28,14 +12,6 @@ fn pop_one(cx: &mut Cx<'_>, args: Args<'_>, at: usize, end: End) -> CmdResult {
     cx.out.array(3);
     cx.out.bulk(key);
     pop(cx, key, end, 1, Shape::Bare)
-}
-
-fn pop_once(cx: &mut Cx<'_>, args: Args<'_>, blocking: &Blocking) -> CmdResult {
-    wait_last(args)?;
-    if !try_keys(cx, args, 0..args.len() - 1, blocking)? {
-        cx.out.null_array();
-    }
-    Ok(())
 }
 
 /// What they share.
@@ -46,7 +22,7 @@ const BASE: Blocking = Blocking {
     exclusive: true,
     gather: false,
     mark: no_mark,
-    ready: has_set,
+    ready: holds::<SortedSet>,
     take: |cx, args, at, _| pop_one(cx, args, at, End::Lowest),
     nothing: |out| out.null_array(),
 };
@@ -55,7 +31,7 @@ pub(super) const BZPOPMIN: Command = Command {
     name: "BZPOPMIN",
     arity: Arity::AtLeast(3),
     keys: Keys::Range { first: 1, last: -2, step: 1 },
-    flags: COMMON.with(Flags::FAST),
+    flags: TAKES.with(Flags::FAST),
     spread: Spread::Together,
     group: Group::SortedSet,
     since: "5.0.0",
@@ -70,7 +46,7 @@ pub(super) const BZPOPMAX: Command = Command {
     name: "BZPOPMAX",
     arity: Arity::AtLeast(3),
     keys: Keys::Range { first: 1, last: -2, step: 1 },
-    flags: COMMON.with(Flags::FAST),
+    flags: TAKES.with(Flags::FAST),
     spread: Spread::Together,
     group: Group::SortedSet,
     since: "5.0.0",
@@ -89,7 +65,7 @@ pub(super) const BZMPOP: Command = Command {
     name: "BZMPOP",
     arity: Arity::AtLeast(5),
     keys: Keys::Counted { count: 2, also: 0 },
-    flags: COMMON.with(Flags::MOVABLE_KEYS),
+    flags: TAKES.with(Flags::MOVABLE_KEYS),
     spread: Spread::Together,
     group: Group::SortedSet,
     since: "7.0.0",

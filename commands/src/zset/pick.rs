@@ -2,13 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use damselfly_config::glob::Pattern;
 use damselfly_keyspace::Class;
 use damselfly_keyspace::values::zset::SortedSet;
-use damselfly_protocol::number::{DOUBLE_LEN_MAX, fmt_double_17, parse_i64, parse_u64};
-use damselfly_protocol::{Proto, ReplyWriter};
+use damselfly_protocol::Proto;
+use damselfly_protocol::number::{DOUBLE_LEN_MAX, fmt_double_17, parse_i64};
 
 use super::Pairs;
+use crate::random::Random;
+use crate::walk::walk;
 use crate::{Args, Arity, CmdResult, Command, CommandError, Cx, Flags, Group, Keys, Run, Spread};
 
 /// The end of the order that is popped.
@@ -197,10 +198,10 @@ pub(super) const ZRANDMEMBER: Command = Command {
 fn zrandmember(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
     let key = args.take()?;
     if args.is_empty() {
-        let random = cx.ks.random();
+        let mut random = Random::new(cx.ks.random());
         match cx.ks.view::<SortedSet>(cx.db, key)? {
             Some(set) => {
-                let rank = below(random, set.len());
+                let rank = random.below(set.len());
                 set.visit(rank..rank + 1, false, |member, _| cx.out.bulk(member));
             }
             None => cx.out.null(),
@@ -221,18 +222,10 @@ fn zrandmember(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
     if scores && count.unsigned_abs() > i64::MAX as u64 / 2 {
         return Err(CommandError::OutOfRange);
     }
-    let mut state = cx.ks.random();
+    let mut random = Random::new(cx.ks.random());
     let Some(set) = cx.ks.view::<SortedSet>(cx.db, key)? else {
         cx.out.array(0);
         return Ok(());
-    };
-    let mut random = |bound| {
-        // A sequence of its own, begun by the keyspace's, whose state cannot be had while a set is looked at.
-        state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = state;
-        mixed = (mixed ^ mixed >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
-        below(mixed ^ mixed >> 31, bound)
     };
     let (len, out) = (set.len(), &mut cx.out);
     let wanted = usize::try_from(count.unsigned_abs()).unwrap_or(usize::MAX);
@@ -242,7 +235,7 @@ fn zrandmember(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
         }
         let pairs = Pairs::begin(out, wanted, scores);
         for _ in 0..wanted {
-            let rank = random(len);
+            let rank = random.below(len);
             set.visit(rank..rank + 1, false, |member, score| pairs.write(out, member, score));
         }
         return Ok(());
@@ -253,7 +246,7 @@ fn zrandmember(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
         // One walk over all, each taken with the probability that leaves the rest uniform.
         let mut left = len;
         set.for_each(|member, score| {
-            if random(left) < wanted {
+            if random.below(left) < wanted {
                 pairs.write(out, member, score);
                 wanted -= 1;
             }
@@ -264,7 +257,7 @@ fn zrandmember(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
     // Floyd's way to some distinct numbers: one look for each, however many have been chosen.
     let mut ranks = BTreeSet::new();
     for last in len - wanted..len {
-        let rank = random(last + 1);
+        let rank = random.below(last + 1);
         if !ranks.insert(rank) {
             ranks.insert(last);
         }
@@ -282,11 +275,6 @@ const REPEATED_MAX: usize = 1 << 24;
 /// Below one in so many, members are looked up one by one; above, all are walked.
 const SPARSE: usize = 16;
 
-/// A random number below `bound` out of 64 random bits.
-fn below(random: u64, bound: usize) -> usize {
-    ((u128::from(random) * bound as u128) >> 64) as usize
-}
-
 pub(super) const ZSCAN: Command = Command {
     name: "ZSCAN",
     arity: Arity::AtLeast(3),
@@ -300,44 +288,13 @@ pub(super) const ZSCAN: Command = Command {
     run: Run::Shard(zscan),
 };
 
-fn zscan(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
-    let key = args.take()?;
-    let cursor = parse_u64(args.take()?).ok_or(CommandError::text("ERR invalid cursor"))?;
-    let set = cx.ks.view::<SortedSet>(cx.db, key)?;
-    let Some(set) = set else {
-        cx.out.array(2);
-        cx.out.bulk(b"0");
-        cx.out.array(0);
-        return Ok(());
-    };
-    let (mut pattern, mut count) = (None, 10);
-    while !args.is_empty() {
-        if args.len() > 1 && args.take_word("MATCH") {
-            pattern = Some(Pattern::new(args.take()?)).filter(|pattern| !pattern.matches_everything());
-        } else if args.len() > 1 && args.take_word("COUNT") {
-            count = args.take_int()?;
-            if count < 1 {
-                return Err(CommandError::Syntax);
-            }
-        } else {
-            return Err(CommandError::Syntax);
-        }
-    }
-    let mut found = Vec::new();
-    let mut elements = 0;
-    let next = {
-        let mut out = ReplyWriter::new(&mut found, cx.out.proto());
-        set.scan(cursor, usize::try_from(count).unwrap_or(usize::MAX), |member, score| {
-            if pattern.as_ref().is_none_or(|pattern| pattern.matches(member)) {
-                out.bulk(member);
-                out.bulk(fmt_double_17(score, &mut [0; DOUBLE_LEN_MAX]).as_bytes());
-                elements += 2;
+fn zscan(cx: &mut Cx<'_>, args: Args<'_>) -> CmdResult {
+    walk(cx, args, false, |set: &SortedSet, cursor, step, shown| {
+        set.scan(cursor, step.count, |member, score| {
+            if step.shows(member) {
+                shown.element().bulk(member);
+                shown.element().bulk(fmt_double_17(score, &mut [0; DOUBLE_LEN_MAX]).as_bytes());
             }
         })
-    };
-    cx.out.array(2);
-    cx.out.bulk_int(next as i64);
-    cx.out.array(elements);
-    cx.out.raw(&found);
-    Ok(())
+    })
 }

@@ -1,0 +1,88 @@
+//! What the commands that walk one collection in steps share: SSCAN, HSCAN and ZSCAN.
+
+use damselfly_config::glob::Pattern;
+use damselfly_keyspace::Collection;
+use damselfly_protocol::ReplyWriter;
+use damselfly_protocol::number::parse_u64;
+
+use crate::{Args, CmdResult, CommandError, Cx};
+
+/// The options of a step.
+pub(crate) struct Step {
+    pattern: Option<Pattern>,
+    /// About how many elements to look at.
+    pub(crate) count: usize,
+    /// Whether NOVALUES was not among the options.
+    pub(crate) values: bool,
+}
+
+impl Step {
+    /// The rest of the arguments; only HSCAN knows NOVALUES.
+    fn parse(mut args: Args<'_>, fields: bool) -> Result<Step, CommandError> {
+        let mut step = Step { pattern: None, count: 10, values: true };
+        while !args.is_empty() {
+            if fields && args.take_word("NOVALUES") {
+                step.values = false;
+            } else if args.len() > 1 && args.take_word("MATCH") {
+                step.pattern =
+                    Some(Pattern::new(args.take()?)).filter(|pattern| !pattern.matches_everything());
+            } else if args.len() > 1 && args.take_word("COUNT") {
+                let count = args.take_int()?;
+                if count < 1 {
+                    return Err(CommandError::Syntax);
+                }
+                step.count = usize::try_from(count).unwrap_or(usize::MAX);
+            } else {
+                return Err(CommandError::Syntax);
+            }
+        }
+        Ok(step)
+    }
+
+    /// Whether the element is to be shown.
+    pub(crate) fn shows(&self, element: &[u8]) -> bool {
+        self.pattern.as_ref().is_none_or(|pattern| pattern.matches(element))
+    }
+}
+
+/// What a step has found.
+pub(crate) struct Shown<'a> {
+    out: ReplyWriter<'a>,
+    elements: usize,
+}
+
+impl<'a> Shown<'a> {
+    /// Where the next element of the reply goes.
+    pub(crate) fn element(&mut self) -> &mut ReplyWriter<'a> {
+        self.elements += 1;
+        &mut self.out
+    }
+}
+
+/// One step: `scan` shows what it finds behind the cursor and returns the next one.
+pub(crate) fn walk<C: Collection>(
+    cx: &mut Cx<'_>,
+    mut args: Args<'_>,
+    fields: bool,
+    scan: impl FnOnce(&C, u64, &Step, &mut Shown<'_>) -> u64,
+) -> CmdResult {
+    let key = args.take()?;
+    let cursor = parse_u64(args.take()?).ok_or(CommandError::text("ERR invalid cursor"))?;
+    // As in Redis, a missing key is answered before the options are looked at.
+    let Some(collection) = cx.ks.view::<C>(cx.db, key)? else {
+        cx.out.array(2);
+        cx.out.bulk(b"0");
+        cx.out.array(0);
+        return Ok(());
+    };
+    let step = Step::parse(args, fields)?;
+    let mut found = Vec::new();
+    let mut shown = Shown { out: ReplyWriter::new(&mut found, cx.out.proto()), elements: 0 };
+    let next = scan(collection, cursor, &step, &mut shown);
+    let elements = shown.elements;
+    cx.out.array(2);
+    cx.out.bulk_int(next.cast_signed());
+    cx.out.array(elements);
+    cx.out.raw(&found);
+    Ok(())
+}
