@@ -387,14 +387,14 @@ fn noise() {
     let mut sink = vec![0; 1 << 20];
     for round in 0..1024 {
         let mut bytes = if round % 2 == 0 {
-            (0..8192).flat_map(|_| random.next().to_le_bytes()).collect()
+            (0..8192).flat_map(|_| random.bits().to_le_bytes()).collect()
         } else {
             encode(&[b"SET", b"noise", b"some value", b"EX", b"1000"]).repeat(1200)
         };
         if round % 2 == 1 {
             for _ in 0..random.below(20) {
                 let place = random.below(bytes.len() as u64) as usize;
-                bytes[place] = random.next() as u8;
+                bytes[place] = random.bits() as u8;
             }
         }
         // Full of replies that nobody reads, or closed by the server: a new connection either way.

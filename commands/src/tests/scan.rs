@@ -76,10 +76,10 @@ fn walks_see_what_stays_and_end() {
             for number in 0..stays {
                 assert!(seen.contains(&format!("name{number}")), "{scan}, seed {seed}: name{number} stays");
             }
-            let names = seen.iter().map(|name| name[4..].parse::<u64>().expect("a number"));
+            let names = seen.iter().map(|name| name[4..].parse::<usize>().expect("a number"));
             assert!(names.max() < Some(most), "{scan}, seed {seed}");
             // Twice is allowed, but not again and again.
-            assert!(visits < 4 * most as usize, "{scan}, seed {seed}: {visits} visits");
+            assert!(visits < 4 * most, "{scan}, seed {seed}: {visits} visits");
         }
     }
 }
