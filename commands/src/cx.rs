@@ -9,7 +9,7 @@ use damselfly_protocol::reply::ReplyWriter;
 use damselfly_sketches::hll;
 
 use crate::error::CommandError;
-use crate::long::Later;
+use crate::task::Later;
 
 /// Settings that handlers need, copied from the configuration whenever it changes.
 #[derive(Clone, Debug)]
@@ -28,7 +28,14 @@ pub struct Env {
     pub zset_pack: PackLimits,
     /// When a node of a stream is full.
     pub stream_node: NodeLimits,
+    /// Members that a command may look at at once; one that has more before it is done in steps ([`Task`]).
+    ///
+    /// [`Task`]: crate::Task
+    pub at_once_max: usize,
 }
+
+/// About a millisecond's work.
+pub const AT_ONCE_MAX: usize = 10_000;
 
 impl Default for Env {
     fn default() -> Env {
@@ -40,6 +47,7 @@ impl Default for Env {
             set_limits: SetLimits::default(),
             zset_pack: PackLimits::default(),
             stream_node: NodeLimits::default(),
+            at_once_max: AT_ONCE_MAX,
         }
     }
 }
@@ -54,7 +62,7 @@ pub struct Cx<'a> {
     pub out: ReplyWriter<'a>,
     /// Settings.
     pub env: &'a Env,
-    /// Where the rest of a long reply goes; `None` where it must be whole at once.
+    /// Where the rest of the command goes; `None` where it must be over at once.
     pub later: Later<'a>,
 }
 

@@ -44,6 +44,7 @@ pub mod sort;
 mod spread;
 mod stream;
 mod string;
+mod task;
 mod topk;
 mod transaction;
 mod walk;
@@ -54,12 +55,13 @@ pub use blocking::{Blocking, Wait};
 pub use convert::{compressed_len, encoding_at, restore, serialized_len, write_object};
 pub use cx::{Cx, Env};
 pub use error::{CmdResult, CommandError};
-pub use long::{Later, Long};
+pub use long::Long;
 pub use lookup::{Found, lookup};
 pub use relay::{Looked, Parcel, Relay};
 pub use scripting::{ScriptBy, ScriptCall};
 pub use spread::{Merge, Spread};
 pub use string::set_long;
+pub use task::{Later, Rest, Task};
 
 use damselfly_protocol::request::Argv;
 

@@ -16,6 +16,7 @@ use damselfly_keyspace::{Collection, Item, Object, UnixMs};
 use damselfly_protocol::{Proto, ReplyWriter};
 
 use crate::stream::reply::entry;
+use crate::task::{Later, Rest};
 use crate::zset::Pairs;
 
 /// Bytes from which a reply is written in pieces: some hundred microseconds' worth.
@@ -23,9 +24,6 @@ const LONG_FROM: usize = 256 * 1024;
 
 /// Elements after which a look at the piece's length is due, at most.
 const ELEMENTS_PER_LOOK: usize = 512;
-
-/// Where the rest of a long reply is put, if it may be written later.
-pub type Later<'a> = Option<&'a mut Option<Box<Long>>>;
 
 /// The rest of a reply, see the module's head.
 pub struct Long {
@@ -69,7 +67,7 @@ pub(crate) fn put_aside<C: Collection + Clone>(
         return false;
     }
     let look = (LONG_FROM * len / heap_bytes).clamp(1, ELEMENTS_PER_LOOK);
-    **place = Some(Box::new(Long { held: held.clone().wrap(), walk: walk(), proto, look }));
+    **place = Some(Rest::Reply(Box::new(Long { held: held.clone().wrap(), walk: walk(), proto, look })));
     true
 }
 

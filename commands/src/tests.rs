@@ -17,6 +17,7 @@ mod sketches;
 mod sort;
 mod stream;
 mod string;
+mod task;
 mod zset;
 
 use super::*;

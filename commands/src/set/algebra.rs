@@ -1,15 +1,325 @@
 //! Union, intersection and difference of sets, replied with, stored or counted.
 //!
 //! A stored union or difference of a big set begins as a clone of it: a clone shares the set's nodes, so what costs
-//! time is what the others add or take away, and not the set.
+//! time is what the others add or take away, and not the set. What takes long all the same is done in steps.
 
-use damselfly_keyspace::values::set::Set;
-use damselfly_keyspace::{Class, Item, Loc};
-use damselfly_protocol::ReplyWriter;
+use std::borrow::Borrow;
+
+use damselfly_keyspace::values::set::{Set, SetLimits};
+use damselfly_keyspace::{Class, Item, Loc, Object};
 use damselfly_protocol::number::parse_i64;
 
 use super::reply_item;
+use crate::long::{Walk, put_aside};
+use crate::task::{Rest, Task, members_per_step};
 use crate::{Args, Arity, CmdResult, Command, CommandError, Cx, Flags, Group, Keys, Run, Spread};
+
+/// What is done with the members of several sets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Operation {
+    Union,
+    Intersection,
+    Difference,
+}
+
+/// What becomes of the result.
+#[derive(Clone, Copy)]
+enum End<K> {
+    /// It is the reply.
+    Reply,
+    /// Its size is, or the limit.
+    Count(usize),
+    /// It goes under a key.
+    Store { key: K, event: &'static str },
+}
+
+/// What a member that is visited does to the result.
+#[derive(Clone, Copy)]
+enum Rule {
+    /// It belongs to it.
+    Every,
+    /// If all others have it.
+    InAll,
+    /// If no other has it.
+    InNone,
+    /// It goes from it.
+    Gone,
+}
+
+/// An operation taken apart. `S` is a set, or a borrowed one.
+struct Plan<S> {
+    /// What the result begins as; empty if None.
+    base: Option<S>,
+    /// The sets whose members are visited, one set after the other.
+    walked: Vec<S>,
+    /// The sets in which they are looked up.
+    others: Vec<S>,
+    rule: Rule,
+}
+
+impl<'a> Plan<&'a Set> {
+    /// `sets` in the order of their keys, missing ones left out; `stores`: the result is to become a set.
+    fn new(operation: Operation, mut sets: Vec<&'a Set>, stores: bool, limits: SetLimits) -> Plan<&'a Set> {
+        let (mut base, mut others) = (None, Vec::new());
+        let rule = match operation {
+            Operation::Union => {
+                let largest = (0..sets.len()).max_by_key(|&at| sets[at].len());
+                if let Some(at) = largest.filter(|&at| is_worth_cloning(sets[at], sets[at].len(), limits)) {
+                    base = Some(sets.swap_remove(at));
+                }
+                Rule::Every
+            }
+            Operation::Intersection => {
+                sets.sort_by_key(|set| set.len());
+                if let [smallest, rest @ ..] = &*sets {
+                    // One that is the very same has all members.
+                    others = rest.iter().filter(|set| !std::ptr::eq(**set, *smallest)).copied().collect();
+                    sets.truncate(1);
+                }
+                Rule::InAll
+            }
+            Operation::Difference => {
+                others = sets.split_off(sets.len().min(1));
+                let taken: usize = others.iter().map(|set| set.len()).sum();
+                let first = sets.first().filter(|first| {
+                    stores && is_worth_cloning(first, first.len().saturating_sub(taken), limits)
+                });
+                if let Some(first) = first {
+                    base = Some(*first);
+                    sets = std::mem::take(&mut others);
+                    Rule::Gone
+                } else {
+                    // The one that most likely has a member first.
+                    others.sort_by_key(|set| std::cmp::Reverse(set.len()));
+                    Rule::InNone
+                }
+            }
+        };
+        Plan { base, walked: sets, others, rule }
+    }
+
+    /// How often a member is looked at or for, at most.
+    fn look_ups(&self) -> usize {
+        let members: usize = self.walked.iter().map(|set| set.len()).sum();
+        members.saturating_mul(self.others.len().max(1))
+    }
+
+    /// The same over clones.
+    fn cloned(&self) -> Plan<Set> {
+        let owned = |sets: &[&Set]| sets.iter().map(|set| (*set).clone()).collect();
+        let (walked, others) = (owned(&self.walked), owned(&self.others));
+        Plan { base: self.base.cloned(), walked, others, rule: self.rule }
+    }
+
+    /// Visits the members of the result until `visit` answers false.
+    fn visit_while(&self, seed: u64, mut visit: impl FnMut(Item<'_>) -> bool) {
+        match self.rule {
+            Rule::Every => {
+                let sets: Vec<&Set> = self.base.iter().chain(&self.walked).copied().collect();
+                unite(&sets, seed, visit);
+            }
+            Rule::InAll | Rule::InNone => {
+                self.walked
+                    .iter()
+                    .flat_map(|set| set.iter())
+                    .all(|member| !self.keeps(member) || visit(member));
+            }
+            Rule::Gone => unreachable!("the plan of a result that is stored"),
+        }
+    }
+
+    fn result(&self, seed: u64, limits: SetLimits) -> Set {
+        let mut result = self.base.cloned().unwrap_or_default();
+        for set in &self.walked {
+            set.iter().for_each(|member| self.apply(&mut result, member, seed, limits));
+        }
+        result
+    }
+}
+
+impl<S: Borrow<Set>> Plan<S> {
+    /// Whether a member that is visited is one of the result, if it is not taken from it.
+    #[inline]
+    fn keeps(&self, member: Item<'_>) -> bool {
+        let mut others = self.others.iter().map(S::borrow);
+        match self.rule {
+            Rule::Every => true,
+            Rule::InAll => others.all(|set| set.contains_item(member)),
+            Rule::InNone | Rule::Gone => !others.any(|set| set.contains_item(member)),
+        }
+    }
+
+    /// Does to the result what a member does that is visited.
+    #[inline]
+    fn apply(&self, result: &mut Set, member: Item<'_>, seed: u64, limits: SetLimits) {
+        if let Rule::Gone = self.rule {
+            result.remove_item(member);
+        } else if self.keeps(member) {
+            result.insert_item(seed, member, limits);
+        }
+    }
+}
+
+/// Visits the members that any of `sets` has, each once, until `visit` answers false.
+fn unite(sets: &[&Set], seed: u64, mut visit: impl FnMut(Item<'_>) -> bool) {
+    /// Up to so many sets each member is looked up in those before; beyond, what was seen is kept.
+    const LOOK_BACK_MAX: usize = 4;
+    if sets.len() <= LOOK_BACK_MAX {
+        for (at, set) in sets.iter().enumerate() {
+            let before = &sets[..at];
+            let is_new = |member| !before.iter().any(|set| set.contains_item(member));
+            if !set.iter().all(|member| !is_new(member) || visit(member)) {
+                return;
+            }
+        }
+        return;
+    }
+    let mut seen = Set::new();
+    seen.expect(seed, b"", usize::MAX, Default::default());
+    sets.iter()
+        .flat_map(|set| set.iter())
+        .all(|member| !seen.insert_item(seed, member, Default::default()) || visit(member));
+}
+
+/// Whether a result that holds at least `left` of this set's members should begin as its clone. Clones keep the
+/// form and the members' expiries, and a result has neither from its sources.
+fn is_worth_cloning(set: &Set, left: usize, limits: SetLimits) -> bool {
+    let small_max = limits.ints_max.max(limits.pack.entries_max);
+    matches!(set, Set::Big(_)) && set.expiring() == 0 && left > small_max && left > set.len() / 2
+}
+
+/// Puts a result under a key, which goes if there is none, and replies with its size.
+fn store(cx: &mut Cx<'_>, key: &[u8], result: Set, event: &'static str) {
+    let len = result.len();
+    if len > 0 {
+        cx.ks.store(cx.db, key, result);
+        cx.changed(key, Class::Set, event);
+    } else if cx.ks.remove(cx.db, key) {
+        cx.changed(key, Class::Generic, "del");
+    }
+    cx.out.int(len as i64);
+}
+
+/// All of these commands.
+fn combine<'a>(
+    cx: &mut Cx<'_>,
+    operation: Operation,
+    keys: impl Iterator<Item = &'a [u8]> + Clone,
+    end: End<&[u8]>,
+) -> CmdResult {
+    let stores = matches!(end, End::Store { .. });
+    let (seed, limits) = (cx.ks.hash_seed(), cx.env.set_limits);
+    let locs = find_sets(cx, keys, stores)?;
+    let is_empty = match operation {
+        Operation::Union => false,
+        Operation::Intersection => locs.contains(&None),
+        Operation::Difference => locs.first().is_none_or(Option::is_none),
+    };
+    let Cx { ks, db, out, env, later } = cx;
+    let ks = &**ks;
+    let there = locs.iter().flatten().filter(|_| !is_empty);
+    let sets = there.map(|loc| ks.collection::<Set>(*db, *loc)).collect::<Result<Vec<_>, _>>()?;
+    let plan = Plan::new(operation, sets, stores, limits);
+    if plan.look_ups() > env.at_once_max
+        && let Some(place) = later
+    {
+        **place = Some(Rest::Task(Box::new(Combining::new(&plan, end, seed, limits))));
+        return Ok(());
+    }
+    match end {
+        End::Reply => {
+            let likely = plan.base.iter().chain(&plan.walked).map(|set| set.len()).sum();
+            let (header, mut count) = (out.deferred(likely), 0);
+            plan.visit_while(seed, |member| {
+                reply_item(out, member);
+                count += 1;
+                true
+            });
+            out.fill_set(header, count);
+        }
+        End::Count(limit) => {
+            let mut count = 0;
+            plan.visit_while(seed, |_| {
+                count += 1;
+                count < limit
+            });
+            out.int(count as i64);
+        }
+        End::Store { key, event } => {
+            let result = plan.result(seed, limits);
+            store(cx, key, result, event);
+        }
+    }
+    Ok(())
+}
+
+/// One of these commands over big sets.
+struct Combining {
+    plan: Plan<Set>,
+    end: End<Box<[u8]>>,
+    /// Number of the set that is walked over, and how far the walk has come in it.
+    at: usize,
+    cursor: u64,
+    result: Set,
+    count: usize,
+    seed: u64,
+    limits: SetLimits,
+}
+
+impl Combining {
+    fn new(plan: &Plan<&Set>, end: End<&[u8]>, seed: u64, limits: SetLimits) -> Combining {
+        let mut plan = plan.cloned();
+        let result = plan.base.take().unwrap_or_default();
+        let end = match end {
+            End::Reply => End::Reply,
+            End::Count(limit) => End::Count(limit),
+            End::Store { key, event } => End::Store { key: key.into(), event },
+        };
+        Combining { plan, end, at: 0, cursor: 0, result, count: 0, seed, limits }
+    }
+}
+
+impl Task for Combining {
+    fn target(&self) -> Option<&[u8]> {
+        match &self.end {
+            End::Store { key, .. } => Some(key),
+            End::Reply | End::Count(_) => None,
+        }
+    }
+
+    fn step(&mut self) -> bool {
+        let Combining { plan, end, result, count, seed, limits, .. } = self;
+        let Some(set) = plan.walked.get(self.at) else { return true };
+        let members = members_per_step(set.len(), set.heap_bytes(), plan.others.len());
+        let limit = if let End::Count(limit) = end { Some(*limit) } else { None };
+        self.cursor = set.scan(self.cursor, members, |member| match limit {
+            Some(limit) => *count += usize::from(*count < limit && plan.keeps(member)),
+            None => plan.apply(result, member, *seed, *limits),
+        });
+        self.at += usize::from(self.cursor == 0);
+        self.at == plan.walked.len() || limit.is_some_and(|limit| *count >= limit)
+    }
+
+    fn finish(&mut self, cx: &mut Cx<'_>) {
+        match &self.end {
+            End::Reply => {
+                let set = &self.result;
+                cx.out.set(set.len());
+                let size = (set.len(), set.len(), set.heap_bytes());
+                if !put_aside(&mut cx.later, cx.out.proto(), set, size, || Walk::Members { cursor: 0 }) {
+                    set.iter().for_each(|member| reply_item(&mut cx.out, member));
+                }
+            }
+            End::Count(_) => cx.out.int(self.count as i64),
+            End::Store { key, event } => store(cx, key, std::mem::take(&mut self.result), event),
+        }
+    }
+
+    fn into_held(self: Box<Self>) -> Vec<Object> {
+        let Combining { plan: Plan { walked, others, .. }, result, .. } = *self;
+        walked.into_iter().chain(others).chain([result]).map(Object::Set).collect()
+    }
+}
 
 /// Where the sets under the keys are. Looking may remove what has expired, so places count only when nothing is left
 /// to be removed.
@@ -27,91 +337,6 @@ fn find_sets<'a>(
     keys.map(|key| Ok(cx.ks.find_collection::<Set>(cx.db, key)?)).collect()
 }
 
-/// The sets at these places, missing ones left out.
-fn sets<'a>(cx: &'a Cx<'_>, locs: &[Option<Loc>]) -> Result<Vec<&'a Set>, CommandError> {
-    let sets = locs.iter().flatten().map(|loc| cx.ks.collection::<Set>(cx.db, *loc));
-    Ok(sets.collect::<Result<Vec<_>, _>>()?)
-}
-
-/// The sets, and the reply beside them.
-fn sets_and_out<'a, 'b>(
-    cx: &'a mut Cx<'b>,
-    locs: &[Option<Loc>],
-) -> Result<(Vec<&'a Set>, &'a mut ReplyWriter<'b>), CommandError> {
-    let Cx { ks, db, out, .. } = cx;
-    let ks = &**ks;
-    let sets = locs.iter().flatten().map(|loc| ks.collection::<Set>(*db, *loc));
-    Ok((sets.collect::<Result<Vec<_>, _>>()?, out))
-}
-
-/// Puts a result under a key, which goes if there is none, and replies with its size.
-fn store(cx: &mut Cx<'_>, key: &[u8], result: Set, event: &'static str) {
-    let len = result.len();
-    if len > 0 {
-        cx.ks.store(cx.db, key, result);
-        cx.changed(key, Class::Set, event);
-    } else if cx.ks.remove(cx.db, key) {
-        cx.changed(key, Class::Generic, "del");
-    }
-    cx.out.int(len as i64);
-}
-
-/// Visits the members that all of `sets` have, until `visit` answers false. The smallest set is walked.
-fn intersect(mut sets: Vec<&Set>, mut visit: impl FnMut(Item<'_>) -> bool) {
-    sets.sort_by_key(|set| set.len());
-    let Some((smallest, others)) = sets.split_first() else { return };
-    // One that is the very same has all members.
-    let others: Vec<&Set> = others.iter().filter(|set| !std::ptr::eq(**set, *smallest)).copied().collect();
-    for member in smallest.iter() {
-        if others.iter().all(|set| set.contains_item(member)) && !visit(member) {
-            return;
-        }
-    }
-}
-
-/// Visits the members that any of `sets` has, each once.
-fn unite(sets: &[&Set], seed: u64, mut visit: impl FnMut(Item<'_>)) {
-    /// Up to so many sets each member is looked up in those before; beyond, what was seen is kept.
-    const LOOK_BACK_MAX: usize = 4;
-    if sets.len() <= LOOK_BACK_MAX {
-        for (at, set) in sets.iter().enumerate() {
-            let before = &sets[..at];
-            for member in set.iter() {
-                if !before.iter().any(|set| set.contains_item(member)) {
-                    visit(member);
-                }
-            }
-        }
-        return;
-    }
-    let mut seen = Set::new();
-    seen.expect(seed, b"", usize::MAX, Default::default());
-    for member in sets.iter().flat_map(|set| set.iter()) {
-        if seen.insert_item(seed, member, Default::default()) {
-            visit(member);
-        }
-    }
-}
-
-/// Visits the members of `first` that none of `others` has.
-fn subtract(first: &Set, mut others: Vec<&Set>, mut visit: impl FnMut(Item<'_>)) {
-    // The one that most likely has a member first.
-    others.sort_by_key(|set| std::cmp::Reverse(set.len()));
-    for member in first.iter() {
-        if !others.iter().any(|set| set.contains_item(member)) {
-            visit(member);
-        }
-    }
-}
-
-/// Whether a result that holds at least `left` of this set's members should begin as its clone. Clones keep the
-/// form and the members' expiries, and a result has neither from its sources.
-fn is_worth_cloning(set: &Set, left: usize, cx: &Cx<'_>) -> bool {
-    let limits = cx.env.set_limits;
-    let small_max = limits.ints_max.max(limits.pack.entries_max);
-    matches!(set, Set::Big(_)) && set.expiring() == 0 && left > small_max && left > set.len() / 2
-}
-
 pub(super) const SDIFF: Command = Command {
     name: "SDIFF",
     arity: Arity::AtLeast(2),
@@ -126,19 +351,7 @@ pub(super) const SDIFF: Command = Command {
 };
 
 fn sdiff(cx: &mut Cx<'_>, args: Args<'_>) -> CmdResult {
-    let locs = find_sets(cx, args.rest(), false)?;
-    if locs.first().is_none_or(Option::is_none) {
-        cx.out.set(0);
-        return Ok(());
-    }
-    let (sets, out) = sets_and_out(cx, &locs)?;
-    let (header, mut count) = (out.deferred(sets[0].len()), 0);
-    subtract(sets[0], sets[1..].to_vec(), |member| {
-        reply_item(out, member);
-        count += 1;
-    });
-    out.fill_set(header, count);
-    Ok(())
+    combine(cx, Operation::Difference, args.rest(), End::Reply)
 }
 
 pub(super) const SDIFFSTORE: Command = Command {
@@ -155,30 +368,8 @@ pub(super) const SDIFFSTORE: Command = Command {
 };
 
 fn sdiffstore(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
-    let to = args.take()?;
-    let locs = find_sets(cx, args.rest(), true)?;
-    if locs.first().is_none_or(Option::is_none) {
-        store(cx, to, Set::new(), "sdiffstore");
-        return Ok(());
-    }
-    let (seed, limits) = (cx.ks.hash_seed(), cx.env.set_limits);
-    let sets = sets(cx, &locs)?;
-    let (first, others) = (sets[0], sets[1..].to_vec());
-    let taken: usize = others.iter().map(|set| set.len()).sum();
-    let mut result;
-    if is_worth_cloning(first, first.len().saturating_sub(taken), cx) {
-        result = first.clone();
-        for member in others.iter().flat_map(|set| set.iter()) {
-            result.remove_item(member);
-        }
-    } else {
-        result = Set::new();
-        subtract(first, others, |member| {
-            result.insert_item(seed, member, limits);
-        });
-    }
-    store(cx, to, result, "sdiffstore");
-    Ok(())
+    let key = args.take()?;
+    combine(cx, Operation::Difference, args.rest(), End::Store { key, event: "sdiffstore" })
 }
 
 pub(super) const SINTER: Command = Command {
@@ -195,21 +386,7 @@ pub(super) const SINTER: Command = Command {
 };
 
 fn sinter(cx: &mut Cx<'_>, args: Args<'_>) -> CmdResult {
-    let locs = find_sets(cx, args.rest(), false)?;
-    if locs.contains(&None) {
-        cx.out.set(0);
-        return Ok(());
-    }
-    let (sets, out) = sets_and_out(cx, &locs)?;
-    let likely = sets.iter().map(|set| set.len()).min().unwrap_or_default();
-    let (header, mut count) = (out.deferred(likely), 0);
-    intersect(sets, |member| {
-        reply_item(out, member);
-        count += 1;
-        true
-    });
-    out.fill_set(header, count);
-    Ok(())
+    combine(cx, Operation::Intersection, args.rest(), End::Reply)
 }
 
 pub(super) const SINTERCARD: Command = Command {
@@ -252,16 +429,7 @@ fn sintercard(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
             limit => limit,
         };
     }
-    let locs = find_sets(cx, names, false)?;
-    let mut count = 0;
-    if !locs.contains(&None) {
-        intersect(sets(cx, &locs)?, |_| {
-            count += 1;
-            count < limit
-        });
-    }
-    cx.out.int(count as i64);
-    Ok(())
+    combine(cx, Operation::Intersection, names, End::Count(limit))
 }
 
 pub(super) const SINTERSTORE: Command = Command {
@@ -278,18 +446,8 @@ pub(super) const SINTERSTORE: Command = Command {
 };
 
 fn sinterstore(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
-    let to = args.take()?;
-    let locs = find_sets(cx, args.rest(), true)?;
-    let (seed, limits) = (cx.ks.hash_seed(), cx.env.set_limits);
-    let mut result = Set::new();
-    if !locs.contains(&None) {
-        intersect(sets(cx, &locs)?, |member| {
-            result.insert_item(seed, member, limits);
-            true
-        });
-    }
-    store(cx, to, result, "sinterstore");
-    Ok(())
+    let key = args.take()?;
+    combine(cx, Operation::Intersection, args.rest(), End::Store { key, event: "sinterstore" })
 }
 
 pub(super) const SUNION: Command = Command {
@@ -306,16 +464,7 @@ pub(super) const SUNION: Command = Command {
 };
 
 fn sunion(cx: &mut Cx<'_>, args: Args<'_>) -> CmdResult {
-    let locs = find_sets(cx, args.rest(), false)?;
-    let seed = cx.ks.hash_seed();
-    let (sets, out) = sets_and_out(cx, &locs)?;
-    let (header, mut count) = (out.deferred(sets.iter().map(|set| set.len()).sum()), 0);
-    unite(&sets, seed, |member| {
-        reply_item(out, member);
-        count += 1;
-    });
-    out.fill_set(header, count);
-    Ok(())
+    combine(cx, Operation::Union, args.rest(), End::Reply)
 }
 
 pub(super) const SUNIONSTORE: Command = Command {
@@ -332,18 +481,6 @@ pub(super) const SUNIONSTORE: Command = Command {
 };
 
 fn sunionstore(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
-    let to = args.take()?;
-    let locs = find_sets(cx, args.rest(), true)?;
-    let (seed, limits) = (cx.ks.hash_seed(), cx.env.set_limits);
-    let mut sets = sets(cx, &locs)?;
-    let mut result = Set::new();
-    let largest = (0..sets.len()).max_by_key(|&at| sets[at].len());
-    if let Some(largest) = largest.filter(|&at| is_worth_cloning(sets[at], sets[at].len(), cx)) {
-        result = sets.swap_remove(largest).clone();
-    }
-    for member in sets.iter().flat_map(|set| set.iter()) {
-        result.insert_item(seed, member, limits);
-    }
-    store(cx, to, result, "sunionstore");
-    Ok(())
+    let key = args.take()?;
+    combine(cx, Operation::Union, args.rest(), End::Store { key, event: "sunionstore" })
 }

@@ -3,6 +3,7 @@
 use damselfly_protocol::Proto;
 
 use super::session::Session;
+use crate::Rest;
 
 /// Makes a collection far above what is replied to at once, with elements of several lengths.
 fn fill(session: &mut Session, count: u32) {
@@ -64,7 +65,7 @@ fn pieces_are_the_whole() {
             let mut later = None;
             let mut got = session.send_in(proto, &args, Some(&mut later));
             assert!(got.len() < 64, "{line}: only the head is written at once");
-            let mut rest = later.unwrap_or_else(|| panic!("{line} is long"));
+            let Some(Rest::Reply(mut rest)) = later else { panic!("{line} is long") };
             let mut pieces = 0;
             loop {
                 let before = got.len();

@@ -3,7 +3,7 @@
 use damselfly_keyspace::{Keyspace, Options};
 use damselfly_protocol::{Proto, ReplyWriter, Requests};
 
-use crate::{Args, Cx, Env, Later, lookup};
+use crate::{Args, Cx, Env, Later, Rest, lookup};
 
 /// One keyspace of two databases at a fixed instant, and the client's settings.
 pub(crate) struct Session {
@@ -57,6 +57,18 @@ impl Session {
             self.ks.check();
         }
         out
+    }
+
+    /// Does something with what a handler has; what it replied, and what is left of that.
+    pub(crate) fn with_cx(
+        &mut self,
+        proto: Proto,
+        work: impl FnOnce(&mut Cx<'_>),
+    ) -> (Vec<u8>, Option<Rest>) {
+        let (mut out, mut later) = (Vec::new(), None);
+        let writer = ReplyWriter::new(&mut out, proto);
+        work(&mut Cx { ks: &mut self.ks, db: self.db, out: writer, env: &self.env, later: Some(&mut later) });
+        (out, later)
     }
 
     /// The reply to a line of words, its line ends shown as spaces; `""` is the empty word.

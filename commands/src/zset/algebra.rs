@@ -1,17 +1,20 @@
 //! Union, intersection and difference of sorted sets, replied with, stored or counted.
 //!
 //! Scores are combined in the order in which Redis combines them (the smallest set first, but the first one first in
-//! a difference), because sums of doubles depend on it.
+//! a difference), because sums of doubles depend on it. What takes long is done in steps.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher};
 
+use damselfly_keyspace::values::PackLimits;
 use damselfly_keyspace::values::set::Set;
 use damselfly_keyspace::values::zset::SortedSet;
-use damselfly_keyspace::{Loc, Object, Type, Value};
+use damselfly_keyspace::{Keyspace, Loc, Object, Type, Value};
 use damselfly_protocol::number::{parse_f64, parse_i64};
 
 use super::{Pairs, store};
+use crate::long::{Walk, put_aside};
+use crate::task::{Rest, Task, members_per_step};
 use crate::{Args, Arity, CmdResult, Command, CommandError, Cx, Flags, Group, Keys, Run, Spread};
 
 /// What is done with the members of several sets.
@@ -75,23 +78,66 @@ impl Source<'_> {
         }
     }
 
+    fn heap_bytes(self) -> usize {
+        match self {
+            Source::Missing => 0,
+            Source::Sorted(set) => set.heap_bytes(),
+            Source::Plain(set) => set.heap_bytes(),
+        }
+    }
+
     /// Visits members until `visit` answers false, which is looked at in steps.
     fn visit_while(self, mut visit: impl FnMut(&[u8], f64) -> bool) {
         const STEP: usize = 64;
-        let set = match self {
-            Source::Missing => return,
-            Source::Sorted(set) => set,
-            Source::Plain(set) => {
-                set.iter().all(|member| visit(member.as_bytes(&mut [0; 20]), 1.0));
+        if let Source::Plain(set) = self {
+            set.iter().all(|member| visit(member.as_bytes(&mut [0; 20]), 1.0));
+            return;
+        }
+        let (mut place, mut more) = (0, true);
+        loop {
+            place = self.visit_some(place, STEP, |member, score| more = more && visit(member, score));
+            if place == 0 || !more {
                 return;
             }
-        };
-        let mut more = true;
-        for start in (0..set.len()).step_by(STEP) {
-            set.visit(start..start + STEP, false, |member, score| more = more && visit(member, score));
-            if !more {
-                return;
+        }
+    }
+
+    /// Visits about `count` members from a place on; the next place, 0 at the end.
+    fn visit_some(self, place: u64, count: usize, mut visit: impl FnMut(&[u8], f64)) -> u64 {
+        match self {
+            Source::Missing => 0,
+            Source::Sorted(set) => {
+                let start = place as usize;
+                let end = (start + count).min(set.len());
+                set.visit(start..end, false, visit);
+                if end == set.len() { 0 } else { end as u64 }
             }
+            Source::Plain(set) => set.scan(place, count, |member| visit(member.as_bytes(&mut [0; 20]), 1.0)),
+        }
+    }
+
+    fn cloned(self) -> Owned {
+        match self {
+            Source::Missing => Owned::Missing,
+            Source::Sorted(set) => Owned::Sorted(set.clone()),
+            Source::Plain(set) => Owned::Plain(set.clone()),
+        }
+    }
+}
+
+/// A clone of an input.
+enum Owned {
+    Missing,
+    Sorted(SortedSet),
+    Plain(Set),
+}
+
+impl Owned {
+    fn borrow(&self) -> Source<'_> {
+        match self {
+            Owned::Missing => Source::Missing,
+            Owned::Sorted(set) => Source::Sorted(set),
+            Owned::Plain(set) => Source::Plain(set),
         }
     }
 }
@@ -104,11 +150,11 @@ struct Options {
     limit: usize,
 }
 
-/// Which options a command takes, and what it does with the result.
+/// Which options a command takes, and what it does with the result: `Store` under this key, as its name.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Purpose {
+enum Purpose<K> {
     Reply,
-    Store,
+    Store(K),
     Count,
 }
 
@@ -117,7 +163,7 @@ impl Options {
         mut args: Args<'_>,
         keys: usize,
         operation: Operation,
-        purpose: Purpose,
+        purpose: Purpose<&[u8]>,
     ) -> Result<Options, CommandError> {
         const WEIGHT: CommandError = CommandError::text("ERR weight value is not a float");
         const LIMIT: CommandError = CommandError::text("ERR LIMIT can't be negative");
@@ -161,7 +207,7 @@ fn take_sources(
     cx: &mut Cx<'_>,
     args: &mut Args<'_>,
     name: &str,
-    purpose: Purpose,
+    purpose: Purpose<&[u8]>,
 ) -> Result<Vec<Option<Loc>>, CommandError> {
     let count = args.take_int()?;
     if count < 1 {
@@ -172,7 +218,7 @@ fn take_sources(
     let keys = args.rest().take(count);
     for key in keys.clone() {
         args.take()?;
-        let found = if purpose == Purpose::Store { cx.find(key) } else { cx.read(key) };
+        let found = if matches!(purpose, Purpose::Store(_)) { cx.find(key) } else { cx.read(key) };
         if let Some(loc) = found {
             match cx.ks.table(cx.db).type_at(loc) {
                 Type::ZSet => {}
@@ -187,7 +233,7 @@ fn take_sources(
 
 /// The inputs with their weights, in the order in which they are combined.
 fn sources<'a>(
-    cx: &'a Cx<'_>,
+    (ks, db): (&'a Keyspace, usize),
     locs: &[Option<Loc>],
     weights: &[f64],
     operation: Operation,
@@ -195,7 +241,7 @@ fn sources<'a>(
     let mut sources = Vec::with_capacity(locs.len());
     for (loc, weight) in locs.iter().zip(weights) {
         let source = match loc {
-            Some(loc) => match cx.ks.value(cx.db, *loc) {
+            Some(loc) => match ks.value(db, *loc) {
                 Value::Object(Object::ZSet(set)) => Source::Sorted(set),
                 Value::Object(Object::Set(set)) => Source::Plain(set),
                 _ => return Err(CommandError::WrongType),
@@ -228,70 +274,237 @@ fn union(sources: &[(Source<'_>, f64)], aggregate: Aggregate, seed: u64) -> Memb
     members.into_iter().collect()
 }
 
-/// Visits the members of the intersection until `visit` answers false.
-fn intersect(sources: &[(Source<'_>, f64)], aggregate: Aggregate, mut visit: impl FnMut(&[u8], f64) -> bool) {
-    let Some((&(smallest, weight), others)) = sources.split_first() else { return };
-    smallest.visit_while(|member, score| {
-        let mut total = number_or_zero(weight * score);
-        for (other, weight) in others {
-            let Some(score) = other.score(member) else { return true };
-            total = aggregate.combine(total, score * weight);
+/// The score that a member of the walked source has in the result; None if it is not in it.
+#[inline]
+fn combined(
+    operation: Operation,
+    aggregate: Aggregate,
+    (member, score, weight): (&[u8], f64, f64),
+    others: &[(Source<'_>, f64)],
+) -> Option<f64> {
+    match operation {
+        Operation::Union => Some(number_or_zero(weight * score)),
+        Operation::Intersection => {
+            let mut total = number_or_zero(weight * score);
+            for (other, weight) in others {
+                total = aggregate.combine(total, other.score(member)? * weight);
+            }
+            Some(total)
         }
-        visit(member, total)
-    });
+        Operation::Difference => {
+            others.iter().all(|(other, _)| other.score(member).is_none()).then_some(score)
+        }
+    }
 }
 
-fn difference(sources: &[(Source<'_>, f64)]) -> Members {
-    let mut members = Members::new();
-    let Some((&(first, _), others)) = sources.split_first() else { return members };
+/// Visits the members of an intersection or a difference until `visit` answers false.
+fn visit_first(
+    operation: Operation,
+    aggregate: Aggregate,
+    sources: &[(Source<'_>, f64)],
+    mut visit: impl FnMut(&[u8], f64) -> bool,
+) {
+    let Some((&(first, weight), others)) = sources.split_first() else { return };
     first.visit_while(|member, score| {
-        if others.iter().all(|(other, _)| other.score(member).is_none()) {
-            members.push((member.into(), score));
+        match combined(operation, aggregate, (member, score, weight), others) {
+            Some(total) => visit(member, total),
+            None => true,
         }
-        true
     });
-    members
 }
 
-/// All of these commands but ZINTERCARD: `to` is where the result goes if not into the reply.
+/// How often a member is looked at or for, at most.
+fn look_ups(operation: Operation, sources: &[(Source<'_>, f64)]) -> usize {
+    match operation {
+        Operation::Union => sources.iter().map(|(source, _)| source.len()).sum(),
+        Operation::Intersection | Operation::Difference => {
+            let first = sources.first().map_or(0, |(source, _)| source.len());
+            first.saturating_mul(sources.len() - 1).max(first)
+        }
+    }
+}
+
+/// All of these commands; `name` in lower case.
 fn combine(
     cx: &mut Cx<'_>,
     mut args: Args<'_>,
     operation: Operation,
-    to: Option<&[u8]>,
+    purpose: Purpose<&[u8]>,
     name: &'static str,
 ) -> CmdResult {
-    let purpose = if to.is_some() { Purpose::Store } else { Purpose::Reply };
     let locs = take_sources(cx, &mut args, name, purpose)?;
     let options = Options::parse(args, locs.len(), operation, purpose)?;
-    let seed = cx.ks.hash_seed();
-    let sources = sources(cx, &locs, &options.weights, operation)?;
-    let mut members = match operation {
-        Operation::Union => union(&sources, options.aggregate, seed),
-        Operation::Intersection => {
-            let mut members = Members::new();
-            intersect(&sources, options.aggregate, |member, score| {
-                members.push((member.into(), score));
-                true
-            });
-            members
-        }
-        Operation::Difference => difference(&sources),
+    let (seed, limits, aggregate) = (cx.ks.hash_seed(), cx.env.zset_pack, options.aggregate);
+    let Cx { ks, db, out, env, later } = cx;
+    let sources = sources((ks, *db), &locs, &options.weights, operation)?;
+    if look_ups(operation, &sources) > env.at_once_max
+        && let Some(place) = later
+    {
+        let combining = Combining {
+            operation,
+            options,
+            purpose: purpose.owned(),
+            name,
+            sources: sources.iter().map(|(source, weight)| (source.cloned(), *weight)).collect(),
+            at: 0,
+            place: 0,
+            result: SortedSet::new_big(seed),
+            count: 0,
+            seed,
+            limits,
+        };
+        **place = Some(Rest::Task(Box::new(combining)));
+        return Ok(());
+    }
+    if purpose == Purpose::Count {
+        let mut count = 0;
+        visit_first(operation, aggregate, &sources, |_, _| {
+            count += 1;
+            count < options.limit
+        });
+        out.int(count as i64);
+        return Ok(());
+    }
+    let mut members = if operation == Operation::Union {
+        union(&sources, aggregate, seed)
+    } else {
+        let mut members = Members::new();
+        visit_first(operation, aggregate, &sources, |member, score| {
+            members.push((member.into(), score));
+            true
+        });
+        members
     };
     // Zeros of both signs are equal in this order, and no score is NaN.
     members
         .sort_unstable_by(|a, b| a.1.partial_cmp(&b.1).expect("no score is NaN").then_with(|| a.0.cmp(&b.0)));
-    let Some(to) = to else {
-        let pairs = Pairs::begin(&mut cx.out, members.len(), options.scores);
+    let Purpose::Store(to) = purpose else {
+        let pairs = Pairs::begin(out, members.len(), options.scores);
         for (member, score) in &members {
-            pairs.write(&mut cx.out, member, *score);
+            pairs.write(out, member, *score);
         }
         return Ok(());
     };
     let members = members.iter().map(|(member, score)| (&**member, *score));
-    let result = SortedSet::collect(seed, members, cx.env.zset_pack);
-    store(cx, to, result, name);
+    store(cx, to, SortedSet::collect(seed, members, limits), name);
     Ok(())
+}
+
+impl Purpose<&[u8]> {
+    fn owned(self) -> Purpose<Box<[u8]>> {
+        match self {
+            Purpose::Reply => Purpose::Reply,
+            Purpose::Store(key) => Purpose::Store(key.into()),
+            Purpose::Count => Purpose::Count,
+        }
+    }
+}
+
+/// One of these commands over big sources.
+struct Combining {
+    operation: Operation,
+    options: Options,
+    purpose: Purpose<Box<[u8]>>,
+    name: &'static str,
+    /// In the order in which they are combined.
+    sources: Vec<(Owned, f64)>,
+    /// Number of the source that is walked over, and how far the walk has come in it.
+    at: usize,
+    place: u64,
+    /// Big from the first member on, as [`SortedSet::collect`] makes it.
+    result: SortedSet,
+    count: usize,
+    seed: u64,
+    limits: PackLimits,
+}
+
+impl Task for Combining {
+    fn target(&self) -> Option<&[u8]> {
+        match &self.purpose {
+            Purpose::Store(key) => Some(key),
+            Purpose::Reply | Purpose::Count => None,
+        }
+    }
+
+    fn step(&mut self) -> bool {
+        let Combining { operation, options, purpose, sources, result, count, seed, limits, .. } = self;
+        let (operation, aggregate) = (*operation, options.aggregate);
+        let sources: Vec<(Source<'_>, f64)> =
+            sources.iter().map(|(source, weight)| (source.borrow(), *weight)).collect();
+        let is_union = operation == Operation::Union;
+        let walked_over = if is_union { sources.len() } else { 1 };
+        let others = if is_union { &[] } else { &sources[1..] };
+        let (walked, weight) = sources[self.at];
+        let members = members_per_step(walked.len(), walked.heap_bytes(), others.len());
+        self.place = walked.visit_some(self.place, members, |member, score| {
+            let Some(score) = combined(operation, aggregate, (member, score, weight), others) else { return };
+            match purpose {
+                Purpose::Count => *count += usize::from(*count < options.limit),
+                _ if is_union => add(result, member, score, aggregate, *seed, *limits),
+                _ => drop(result.insert(*seed, member, score, *limits)),
+            }
+        });
+        self.at += usize::from(self.place == 0);
+        self.at == walked_over || *count >= options.limit
+    }
+
+    fn finish(&mut self, cx: &mut Cx<'_>) {
+        let set = &self.result;
+        match &self.purpose {
+            Purpose::Count => cx.out.int(self.count as i64),
+            Purpose::Reply => {
+                let pairs = Pairs::begin(&mut cx.out, set.len(), self.options.scores);
+                let size = (set.len(), set.len(), set.heap_bytes());
+                let walk = || Walk::Ranks { ranks: 0..set.len(), reverse: false, pairs };
+                if !put_aside(&mut cx.later, cx.out.proto(), set, size, walk) {
+                    set.for_each(|member, score| pairs.write(&mut cx.out, member, score));
+                }
+            }
+            Purpose::Store(key) => {
+                let result = if set.len() <= self.limits.entries_max {
+                    let mut members = Members::new();
+                    set.for_each(|member, score| members.push((member.into(), score)));
+                    let members = members.iter().map(|(member, score)| (&**member, *score));
+                    SortedSet::collect(self.seed, members, self.limits)
+                } else {
+                    std::mem::take(&mut self.result)
+                };
+                store(cx, key, result, self.name);
+            }
+        }
+    }
+
+    fn into_held(self: Box<Self>) -> Vec<Object> {
+        let sources = self.sources.into_iter().filter_map(|(source, _)| match source {
+            Owned::Missing => None,
+            Owned::Sorted(set) => Some(Object::ZSet(set)),
+            Owned::Plain(set) => Some(Object::Set(set)),
+        });
+        sources.chain([Object::ZSet(self.result)]).collect()
+    }
+}
+
+/// Gives a member of a union its score, combined with the one that it has.
+fn add(
+    result: &mut SortedSet,
+    member: &[u8],
+    score: f64,
+    aggregate: Aggregate,
+    seed: u64,
+    limits: PackLimits,
+) {
+    let mut other_zero = None;
+    result.insert_with(seed, member, limits, |present| {
+        let total = present.map_or(score, |present| aggregate.combine(present, score));
+        // A set keeps the score that it has if the new one is equal, and zeros of both signs are.
+        let is_kept = present.is_some_and(|present| present == total && present.to_bits() != total.to_bits());
+        other_zero = is_kept.then_some(total);
+        Some(total)
+    });
+    if let Some(total) = other_zero {
+        result.remove(member);
+        result.insert(seed, member, total, limits);
+    }
 }
 
 pub(super) const ZDIFF: Command = Command {
@@ -308,7 +521,7 @@ pub(super) const ZDIFF: Command = Command {
 };
 
 fn zdiff(cx: &mut Cx<'_>, args: Args<'_>) -> CmdResult {
-    combine(cx, args, Operation::Difference, None, "zdiff")
+    combine(cx, args, Operation::Difference, Purpose::Reply, "zdiff")
 }
 
 pub(super) const ZDIFFSTORE: Command = Command {
@@ -326,7 +539,7 @@ pub(super) const ZDIFFSTORE: Command = Command {
 
 fn zdiffstore(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
     let to = args.take()?;
-    combine(cx, args, Operation::Difference, Some(to), "zdiffstore")
+    combine(cx, args, Operation::Difference, Purpose::Store(to), "zdiffstore")
 }
 
 pub(super) const ZINTER: Command = Command {
@@ -343,7 +556,7 @@ pub(super) const ZINTER: Command = Command {
 };
 
 fn zinter(cx: &mut Cx<'_>, args: Args<'_>) -> CmdResult {
-    combine(cx, args, Operation::Intersection, None, "zinter")
+    combine(cx, args, Operation::Intersection, Purpose::Reply, "zinter")
 }
 
 pub(super) const ZINTERCARD: Command = Command {
@@ -359,17 +572,8 @@ pub(super) const ZINTERCARD: Command = Command {
     run: Run::Shard(zintercard),
 };
 
-fn zintercard(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
-    let locs = take_sources(cx, &mut args, "zintercard", Purpose::Count)?;
-    let options = Options::parse(args, locs.len(), Operation::Intersection, Purpose::Count)?;
-    let sources = sources(cx, &locs, &options.weights, Operation::Intersection)?;
-    let mut count = 0;
-    intersect(&sources, Aggregate::Sum, |_, _| {
-        count += 1;
-        count < options.limit
-    });
-    cx.out.int(count as i64);
-    Ok(())
+fn zintercard(cx: &mut Cx<'_>, args: Args<'_>) -> CmdResult {
+    combine(cx, args, Operation::Intersection, Purpose::Count, "zintercard")
 }
 
 pub(super) const ZINTERSTORE: Command = Command {
@@ -387,7 +591,7 @@ pub(super) const ZINTERSTORE: Command = Command {
 
 fn zinterstore(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
     let to = args.take()?;
-    combine(cx, args, Operation::Intersection, Some(to), "zinterstore")
+    combine(cx, args, Operation::Intersection, Purpose::Store(to), "zinterstore")
 }
 
 pub(super) const ZUNION: Command = Command {
@@ -404,7 +608,7 @@ pub(super) const ZUNION: Command = Command {
 };
 
 fn zunion(cx: &mut Cx<'_>, args: Args<'_>) -> CmdResult {
-    combine(cx, args, Operation::Union, None, "zunion")
+    combine(cx, args, Operation::Union, Purpose::Reply, "zunion")
 }
 
 pub(super) const ZUNIONSTORE: Command = Command {
@@ -422,7 +626,7 @@ pub(super) const ZUNIONSTORE: Command = Command {
 
 fn zunionstore(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
     let to = args.take()?;
-    combine(cx, args, Operation::Union, Some(to), "zunionstore")
+    combine(cx, args, Operation::Union, Purpose::Store(to), "zunionstore")
 }
 
 /// XXH3 in the standard library's clothes, with the keyspace's secret.

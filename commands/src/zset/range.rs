@@ -2,12 +2,14 @@
 
 use std::ops::Range;
 
+use damselfly_keyspace::values::PackLimits;
 use damselfly_keyspace::values::zset::SortedSet;
-use damselfly_keyspace::{Class, Collection};
+use damselfly_keyspace::{Class, Collection, Object};
 
 use super::bounds::{By, Span};
 use super::{Pairs, store};
 use crate::long::{Walk, put_aside};
+use crate::task::{Rest, Task, members_per_step};
 use crate::{Args, Arity, CmdResult, Command, CommandError, Cx, Flags, Group, Keys, Run, Spread};
 
 /// What is asked of a range besides its ends.
@@ -230,12 +232,57 @@ fn zrangestore(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
     let (seed, limits) = (cx.ks.hash_seed(), cx.env.zset_pack);
     let mut result = SortedSet::begin(seed);
     if let Some(set) = cx.ks.view::<SortedSet>(cx.db, from)? {
-        set.visit(query.ranks(set), false, |member, score| {
+        let ranks = query.ranks(set);
+        if ranks.len() > cx.env.at_once_max
+            && let Some(place) = &mut cx.later
+        {
+            let (to, source) = (to.into(), set.clone());
+            **place = Some(Rest::Task(Box::new(Copying { to, source, ranks, result, seed, limits })));
+            return Ok(());
+        }
+        set.visit(ranks, false, |member, score| {
             result.insert(seed, member, score, limits);
         });
     }
-    store(cx, to, result, "zrangestore");
+    store(cx, to, result, ZRANGESTORE_EVENT);
     Ok(())
+}
+
+const ZRANGESTORE_EVENT: &str = "zrangestore";
+
+/// ZRANGESTORE of a long range.
+struct Copying {
+    to: Box<[u8]>,
+    source: SortedSet,
+    /// What is still to be copied.
+    ranks: Range<usize>,
+    result: SortedSet,
+    seed: u64,
+    limits: PackLimits,
+}
+
+impl Task for Copying {
+    fn target(&self) -> Option<&[u8]> {
+        Some(&self.to)
+    }
+
+    fn step(&mut self) -> bool {
+        let Copying { source, ranks, result, seed, limits, .. } = self;
+        let start = ranks.start;
+        ranks.start += members_per_step(source.len(), source.heap_bytes(), 1).min(ranks.len());
+        source.visit(start..ranks.start, false, |member, score| {
+            result.insert(*seed, member, score, *limits);
+        });
+        self.ranks.is_empty()
+    }
+
+    fn finish(&mut self, cx: &mut Cx<'_>) {
+        store(cx, &self.to, std::mem::take(&mut self.result), ZRANGESTORE_EVENT);
+    }
+
+    fn into_held(self: Box<Self>) -> Vec<Object> {
+        [self.source, self.result].map(Object::ZSet).into()
+    }
 }
 
 pub(super) const ZREMRANGEBYLEX: Command = Command {

@@ -22,6 +22,12 @@ pub enum SortedSet {
     Big(Box<ZSet>),
 }
 
+impl Default for SortedSet {
+    fn default() -> SortedSet {
+        SortedSet::Small(Zpack::default())
+    }
+}
+
 /// One end of a range of scores or of members.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Bound<T> {
@@ -39,6 +45,11 @@ pub enum Bound<T> {
 const NUMBER: [u8; 20] = [0; 20];
 
 impl SortedSet {
+    /// An empty set that is big already: it tells minus zero from zero from its first member on.
+    pub fn new_big(seed: u64) -> SortedSet {
+        SortedSet::Big(Box::new(ZSet::new(seed)))
+    }
+
     /// Number of members.
     #[inline]
     pub fn len(&self) -> usize {
@@ -106,10 +117,7 @@ impl SortedSet {
     ) -> SortedSet {
         let is_small = members.clone().take(limits.entries_max + 1).count() <= limits.entries_max
             && members.clone().all(|(member, _)| member.len() <= limits.len_max);
-        let mut set = SortedSet::Small(Zpack::default());
-        if !is_small {
-            set.grow(seed);
-        }
+        let mut set = if is_small { SortedSet::default() } else { SortedSet::new_big(seed) };
         for (member, score) in members {
             set.insert(seed, member, score, limits);
         }

@@ -1,0 +1,276 @@
+//! Commands done in steps: what they reply and leave is what they do at once, over what was there when they began.
+
+use damselfly_keyspace::values::set::Set;
+use damselfly_protocol::Proto;
+
+use super::session::Session;
+use crate::random::Random;
+use crate::{Rest, Task};
+
+/// The command and its sources, which all have big, small and missing ones among them.
+const COMMANDS: &[&str] = &[
+    "SUNION s1 s2",
+    "SUNION s1 tiny nosuch s3 s2 ints",
+    "SUNION s3",
+    "SINTER s1 s2",
+    "SINTER s2 s1 s3 s1",
+    "SINTER s1 ints",
+    "SINTER s1 nosuch s2",
+    "SINTER volatile s1",
+    "SDIFF s1 s2",
+    "SDIFF s2 tiny nosuch",
+    "SDIFF s1 s2 s3 ints",
+    "SDIFF s1 s1",
+    "SINTERCARD 2 s1 s2",
+    "SINTERCARD 3 s1 s2 s3 LIMIT 7",
+    "SINTERCARD 2 s1 s2 LIMIT 100000",
+    "SUNIONSTORE to s1 s2",
+    "SUNIONSTORE s1 s1 s2",
+    "SUNIONSTORE to volatile s1 tiny",
+    "SUNIONSTORE to s1 s2 s3 ints tiny nosuch",
+    "SINTERSTORE to s1 s2 s3",
+    "SINTERSTORE to s1 tiny",
+    "SINTERSTORE to s1 nosuch",
+    "SINTERSTORE s2 s1 s2",
+    "SDIFFSTORE to s1 s2",
+    "SDIFFSTORE to s1 tiny ints",
+    "SDIFFSTORE to s1 s1",
+    "SDIFFSTORE to volatile s1",
+    "ZUNION 2 z1 z2 WITHSCORES",
+    "ZUNION 4 z1 z2 nosuch z3",
+    "ZUNION 3 z1 z3 z2 WEIGHTS 2 -0.5 1 AGGREGATE MAX WITHSCORES",
+    "ZUNION 3 z1 s1 z2 WEIGHTS 0 -1 inf AGGREGATE MIN WITHSCORES",
+    "ZINTER 2 z1 z2 WITHSCORES",
+    "ZINTER 3 s1 z2 z1 WEIGHTS 3 2 -0 WITHSCORES",
+    "ZINTER 2 z1 nosuch",
+    "ZDIFF 2 z1 z2 WITHSCORES",
+    "ZDIFF 3 z1 s2 z3",
+    "ZDIFF 2 z1 z1",
+    "ZINTERCARD 2 z1 z2",
+    "ZINTERCARD 2 z1 z2 LIMIT 9",
+    "ZUNIONSTORE to 2 z1 z2",
+    "ZUNIONSTORE to 3 z1 z2 z3 WEIGHTS 0.1 0.2 0.3",
+    "ZUNIONSTORE z1 3 z1 s1 zeros AGGREGATE SUM",
+    "ZUNIONSTORE to 2 zeros s3 WEIGHTS 1 -0 AGGREGATE SUM",
+    "ZINTERSTORE to 3 z1 z2 z3 AGGREGATE MAX",
+    "ZINTERSTORE to 2 z1 tiny",
+    "ZDIFFSTORE to 2 z1 z2",
+    "ZDIFFSTORE to 2 z1 z1",
+    "ZRANGESTORE to z1 0 -1",
+    "ZRANGESTORE to z1 -5 100 BYSCORE LIMIT 3 500",
+    "ZRANGESTORE z2 z2 5 -7 REV",
+    "ZRANGESTORE to nosuch 0 -1",
+];
+
+fn words(line: &str) -> Vec<&[u8]> {
+    line.split(' ').map(str::as_bytes).collect()
+}
+
+/// Random sources. Some members are numbers, some long; scores are few, with zeros of both signs among them.
+fn fill(session: &mut Session, random: &mut Random, count: usize) {
+    let member = |random: &mut Random| match random.below(3) {
+        0 => random.below(2 * count).to_string(),
+        1 => format!("member:{}", random.below(count)),
+        _ => format!("{}:{}", random.below(count), "x".repeat(random.below(90) as usize)),
+    };
+    for (key, len) in [("s1", count), ("s2", count / 2), ("s3", 3 * count), ("tiny", 5), ("to", 3)] {
+        for _ in 0..len {
+            session.run(&format!("SADD {key} {}", member(random)));
+        }
+        session.run(&format!("COPY s1 {key}"));
+    }
+    for at in 0..200 {
+        session.run(&format!("SADD ints {}", 3 * at));
+    }
+    session.run("COPY s2 volatile");
+    for line in ["SADDEX volatile 1000 going", "SADD s1 going", "PEXPIRE to 5000"] {
+        session.run(line);
+    }
+    for (key, len) in [("z1", count), ("z2", count / 2), ("z3", 2 * count), ("zeros", count)] {
+        for _ in 0..len {
+            let score = match random.below(8) {
+                _ if key == "zeros" => "-0".to_owned(),
+                0 => "-0".to_owned(),
+                1 => "inf".to_owned(),
+                2 => "-inf".to_owned(),
+                _ => (random.below(40) as f64 / 10.0 - 2.0).to_string(),
+            };
+            session.run(&format!("ZADD {key} {score} {}", member(random)));
+        }
+    }
+}
+
+/// All that can be seen of a key.
+fn seen(session: &mut Session, key: &str) -> Vec<String> {
+    let mut members = session.run(&format!("SMEMBERS {key}"));
+    if members.starts_with("-WRONGTYPE") {
+        members = session.run(&format!("ZRANGE {key} 0 -1 WITHSCORES"));
+        return vec![members, session.run(&format!("OBJECT ENCODING {key}"))];
+    }
+    let mut members: Vec<String> = members.split(' ').map(str::to_owned).collect();
+    members.sort();
+    members.extend([session.run(&format!("OBJECT ENCODING {key}")), session.run(&format!("PTTL {key}"))]);
+    members
+}
+
+/// The lines of a reply; those of a set sorted, as their order is nobody's business.
+fn lines(line: &str, reply: &[u8]) -> Vec<Vec<u8>> {
+    let mut lines: Vec<Vec<u8>> = reply.split(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect();
+    if line.starts_with('S') {
+        lines[1..].sort();
+    }
+    lines
+}
+
+/// Begins a command that is to be done in steps.
+fn begin(session: &mut Session, proto: Proto, line: &str) -> (Vec<u8>, Option<Box<dyn Task>>) {
+    let mut later = None;
+    let reply = session.send_in(proto, &words(line), Some(&mut later));
+    match later {
+        Some(Rest::Task(task)) => {
+            assert!(reply.is_empty(), "{line}: nothing is replied before the end");
+            (reply, Some(task))
+        }
+        Some(Rest::Reply(_)) => panic!("{line} is done in steps first"),
+        None => (reply, None),
+    }
+}
+
+/// Does the rest of a task; its reply.
+fn end(session: &mut Session, proto: Proto, mut task: Box<dyn Task>) -> Vec<u8> {
+    let (mut reply, mut later) = session.with_cx(proto, |cx| task.finish(cx));
+    if let Some(Rest::Reply(rest)) = &mut later {
+        while !rest.write_some(&mut reply, 1000) {}
+    }
+    task.into_held().into_iter().for_each(|object| session.ks.discard(object));
+    reply
+}
+
+/// Every command of the family at once and in steps over the same random sources, in both protocols. Between the
+/// steps the sources grow, shrink, go and come back as something else.
+#[test]
+fn steps_are_the_whole() {
+    for (seed, count) in [(1, 40), (2, 300), (3, 2_500)] {
+        let mut random = Random::new(seed);
+        let mut original = Session::unchecked();
+        fill(&mut original, &mut random, count);
+        let keys: Vec<String> =
+            "s1 s2 s3 tiny to ints volatile z1 z2 z3 zeros".split(' ').map(str::to_owned).collect();
+        let again = |original: &mut Session| {
+            let mut session = Session::unchecked();
+            for key in &keys {
+                let portable = original.ks.export(0, key.as_bytes());
+                session.ks.import(0, key.as_bytes(), portable);
+            }
+            session
+        };
+        let mut in_steps = 0;
+        for line in COMMANDS {
+            for proto in [Proto::Resp2, Proto::Resp3] {
+                let mut whole = again(&mut original);
+                let expected = whole.send_in(proto, &words(line), None);
+                assert_ne!(expected[0], b'-', "{line}: {}", expected.escape_ascii());
+                let events = whole.events();
+
+                let mut session = again(&mut original);
+                session.env.at_once_max = 0;
+                let (reply, task) = begin(&mut session, proto, line);
+                let Some(mut task) = task else {
+                    assert!(lines(line, &reply) == lines(line, &expected), "{line}");
+                    continue;
+                };
+                in_steps += 1;
+                let target = task.target().map(|key| String::from_utf8_lossy(key).into_owned());
+                let mut steps = 0;
+                while !task.step() {
+                    steps += 1;
+                    for key in keys.iter().filter(|key| Some(*key) != target.as_ref()) {
+                        match random.below(20) {
+                            0 => session.run(&format!("DEL {key}")),
+                            1 => session.run(&format!("SET {key} v")),
+                            2 => session.run(&format!("SREM {key} {}", random.below(count))),
+                            3 => session.run(&format!("SADD {key} new:{steps}")),
+                            4 => session.run(&format!("ZADD {key} 1.25 member:{}", random.below(count))),
+                            5 => session.run(&format!("ZREM {key} member:{}", random.below(count))),
+                            _ => continue,
+                        };
+                    }
+                    assert!(steps < 100_000, "{line} ends");
+                }
+                session.ks.take_events();
+                let reply = end(&mut session, proto, task);
+                assert!(
+                    lines(line, &reply) == lines(line, &expected),
+                    "{line}, {count} members:\n{}\n{}",
+                    expected.escape_ascii(),
+                    reply.escape_ascii()
+                );
+                if let Some(target) = target {
+                    assert_eq!(session.events(), events, "{line}");
+                    assert!(
+                        seen(&mut session, &target) == seen(&mut whole, &target),
+                        "{line}, {count} members"
+                    );
+                }
+                session.ks.check();
+            }
+        }
+        assert!(in_steps > COMMANDS.len(), "{in_steps} were done in steps");
+    }
+}
+
+/// What looks at little is done at once, whatever it has before it, and so is everything where nothing may be left.
+#[test]
+fn short_work_is_done_at_once() {
+    let mut session = Session::unchecked();
+    for at in 0..6_000 {
+        session.run(&format!("SADD a {at}"));
+        session.run(&format!("SADD b {}", 2 * at));
+    }
+    session.run("SADD c 1 2 3");
+    for line in [
+        "SINTER a c",
+        "SDIFF c a b",
+        "SUNIONSTORE to a c",
+        "SDIFFSTORE to a c",
+        "SINTERCARD 3 a b c",
+        "SDIFF c b",
+    ] {
+        assert!(begin(&mut session, Proto::Resp2, line).1.is_none(), "{line}");
+    }
+    session.run("SADD a x");
+    for line in ["SUNION a b", "SINTER a b a", "SDIFFSTORE to a b", "ZUNION 2 a b"] {
+        let task = begin(&mut session, Proto::Resp2, line).1.unwrap_or_else(|| panic!("{line} takes long"));
+        assert_eq!(task.target().is_some(), line.contains("STORE"), "{line}");
+        assert_ne!(session.run(line), "", "{line}: at once where nothing may be left");
+    }
+    session.env.at_once_max = 100;
+    session.run("ZUNIONSTORE z 1 a");
+    assert!(begin(&mut session, Proto::Resp2, "ZRANGESTORE to z 0 99").1.is_none());
+    assert!(begin(&mut session, Proto::Resp2, "ZRANGESTORE to z 0 100").1.is_some());
+}
+
+/// Members that would take long one by one are few to a step, and many sources make it shorter.
+#[test]
+fn steps_are_short() {
+    let mut session = Session::unchecked();
+    session.env.at_once_max = 0;
+    let long = "x".repeat(300_000);
+    for at in 0..30 {
+        session.run(&format!("SADD long {at}{long}"));
+    }
+    let (_, task) = begin(&mut session, Proto::Resp2, "SUNIONSTORE to long nosuch other");
+    assert!(task.is_some_and(|task| task.target() == Some(b"to")));
+    let (_, task) = begin(&mut session, Proto::Resp2, "SINTER long long");
+    let mut task = task.expect("in steps");
+    let mut steps = 1;
+    while !task.step() {
+        steps += 1;
+    }
+    assert!(steps >= 3, "{steps} steps for 9 MB");
+    let held = task.into_held();
+    assert!(
+        held.iter()
+            .all(|object| matches!(object, damselfly_keyspace::Object::Set(Set::Big(_) | Set::Ints(_))))
+    );
+}
