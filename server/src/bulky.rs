@@ -15,7 +15,7 @@ use damselfly_protocol::{Argv, ReplyWriter, Scanner, unfinished};
 
 use crate::connection::{Connection, ConnectionId, Queued, ReplyMode};
 use crate::core::Core;
-use crate::execute::{Flow, Prepared};
+use crate::execute::{Flow, Prepared, Ran};
 use crate::stats::{SLOW_ARG_LEN_MAX, Stopwatch};
 use crate::tracking::Reader;
 
@@ -167,15 +167,15 @@ impl Core {
 
     /// SET of a value that is kept as it is, in the place of its handler; returns the reply's length and what follows.
     #[cold]
-    pub(crate) fn set_long(&mut self, id: ConnectionId, key: &[u8], value: Vec<u8>) -> (usize, Flow) {
-        let Some((connection, ks, env)) = self.split(id) else { return (0, Flow::Pause) };
+    pub(crate) fn set_long(&mut self, id: ConnectionId, key: &[u8], value: Vec<u8>) -> Ran {
+        let Some((connection, ks, env)) = self.split(id) else { return Ran::Over(0, Flow::Pause) };
         let (db, proto) = (usize::from(connection.db), connection.proto);
         let before = connection.output.len();
         let out = ReplyWriter::new(&mut connection.output, proto);
         damselfly_commands::set_long(&mut Cx { ks, db, out, env, later: None }, key, value);
         let answered = connection.output.len() - before;
         self.after_command_of(Reader { core: self.id, id });
-        (answered, Flow::Next)
+        Ran::Over(answered, Flow::Next)
     }
 }
 

@@ -16,15 +16,16 @@ use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::time::Instant;
 
-use damselfly_commands::{Command, CommandError, Cx, Flags, Found, Merge, Spread};
+use damselfly_commands::{Command, CommandError, Cx, Flags, Found, Long, Merge, Rest, Spread};
 use damselfly_keyspace::{Event, Keyspace, Options, Portable};
 use damselfly_protocol::{Argv, Proto, ReplyWriter, Requests};
 
 use crate::connection::ConnectionId;
 use crate::core::Core;
-use crate::execute::{Sender, run_handler, set_running};
+use crate::execute::{Sender, reaches_everywhere, run_handler, run_handler_for, set_running};
 use crate::locks::{Scope, Ticket, lock_number};
 use crate::mailbox::Message;
+use crate::tasks::TaskOf;
 use crate::tracking::Asker;
 
 /// Locks held on several cores. No ticket: the lock is that of the transaction or script around the operation, which
@@ -169,19 +170,14 @@ impl Core {
             }
             Spread::Single | Spread::Split { .. } | Spread::Together => {}
         }
-        let together = matches!(command.spread, Spread::Together);
+        let dbs =
+            if reaches_everywhere(command) { 0..databases } else { usize::from(db)..usize::from(db) + 1 };
         let scopes = parts
             .iter()
             .map(|(core, positions)| {
                 let hashes = positions.iter().map(|&at| self.ks.hash(&argv[at]));
-                // Commands that bring keys together may name another database in an option, so the key is locked in
-                // all of them.
-                let numbers = if together {
-                    hashes.flat_map(|hash| (0..databases).map(move |db| lock_number(db, hash))).collect()
-                } else {
-                    hashes.map(|hash| lock_number(usize::from(db), hash)).collect()
-                };
-                (*core, Scope::Keys(numbers))
+                let numbers = hashes.flat_map(|hash| dbs.clone().map(move |db| lock_number(db, hash)));
+                (*core, Scope::Keys(numbers.collect()))
             })
             .collect();
         self.lock_for(id, scopes, move |core, held| match command.spread {
@@ -370,9 +366,11 @@ impl Core {
         }
         meeting.observed = true;
         meeting.notes_misses = self.ks.notes_misses;
-        let mut out = Vec::new();
+        let (mut out, mut rest) = (Vec::new(), None);
         let (db, shard) = (usize::from(db), self.id);
-        let failed = run_handler(
+        // Within a transaction it is over when the next command comes.
+        let later = held.iter().all(|(_, ticket)| ticket.is_some()).then_some(&mut rest);
+        let failed = run_handler_for(
             command.name,
             shard,
             handler,
@@ -382,8 +380,24 @@ impl Core {
             proto,
             &owned.argv(),
             &mut out,
+            later,
         );
-        self.book_spread(id, command, index, started.elapsed().as_nanos() as u64, failed.as_deref(), owned);
+        let nanos = started.elapsed().as_nanos() as u64;
+        let (long, task) = match rest {
+            None => (None, None),
+            Some(Rest::Reply(long)) => (Some(long), None),
+            Some(Rest::Task(task)) => (None, Some(task)),
+        };
+        if task.is_none() {
+            self.book_spread(id, command, index, nanos, failed.as_deref(), owned);
+        }
+        // What a task is still going to change: its core, ticket and lock number.
+        let target = task.as_ref().and_then(|task| task.target()).map(|key| {
+            let hash = self.ks.hash(key);
+            let owner = self.shared.owner(hash);
+            let ticket = held.iter().find(|(to, _)| *to == owner).and_then(|(_, ticket)| *ticket);
+            (owner, ticket.expect("the target is one of the keys"), lock_number(db, hash))
+        });
         for (stats, more) in self.ks.db_stats.iter_mut().zip(&meeting.db_stats) {
             stats.add(more);
         }
@@ -397,10 +411,12 @@ impl Core {
         // its nodes shared for longer than it must.
         drop(meeting);
         let missing = Rc::new(Cell::new(held.len()));
-        let out = Rc::new(out);
+        let in_steps = task.is_some();
+        let reply = Rc::new(Cell::new(Some((out, long))));
         for (to, ticket) in held.iter().copied() {
             let mine = changes.remove(&to).unwrap_or_default();
-            let (missing, out) = (missing.clone(), out.clone());
+            let (missing, reply) = (missing.clone(), reply.clone());
+            let kept = target.filter(|(owner, ..)| *owner == to).map(|(.., number)| number);
             self.ask(
                 to,
                 move |core| {
@@ -413,17 +429,48 @@ impl Core {
                         core.ks.changed(event.db, &event.key, event.class, event.name);
                     }
                     core.after_command_of(asker.client);
-                    core.unlock(ticket);
+                    match (ticket, kept) {
+                        (Some(ticket), Some(number)) => core.narrow(ticket, &[number]),
+                        (ticket, _) => core.unlock(ticket),
+                    }
                 },
                 move |core, ()| {
                     missing.set(missing.get() - 1);
-                    if missing.get() == 0 {
-                        core.answer(id, &out);
+                    if missing.get() == 0
+                        && !in_steps
+                        && let Some((out, long)) = reply.take()
+                    {
+                        core.answer_long(id, &out, long);
                     }
                 },
             );
         }
         assert!(changes.is_empty(), "{} changed a key that it did not name", command.name);
+        let Some(task) = task else { return };
+        let of = TaskOf { name: command.name, db, proto, client: asker.client };
+        let owned = owned.clone();
+        let reader = target.is_none().then_some(id);
+        self.begin_task(task, command.name, reader, nanos, move |core, task, nanos| {
+            let Some((owner, ticket, _)) = target else {
+                let mut reply = Vec::new();
+                let long = core.end_task(task, of, &mut reply);
+                core.book_spread(id, command, index, nanos, None, &owned);
+                return core.answer_long(id, &reply, long);
+            };
+            core.ask(
+                owner,
+                move |core| {
+                    let mut reply = Vec::new();
+                    let long = core.end_task(task, of, &mut reply);
+                    core.unlock(ticket);
+                    (reply, long)
+                },
+                move |core, (reply, long)| {
+                    core.book_spread(id, command, index, nanos, None, &owned);
+                    core.answer_long(id, &reply, long);
+                },
+            );
+        });
     }
 
     /// Counts a command over several shards once, with the time that all parts took.
@@ -454,6 +501,22 @@ impl Core {
             }
             self.resume(id);
         }
+    }
+
+    /// As [`Core::answer`], with a reply of which `long` is the rest.
+    pub(crate) fn answer_long(&mut self, id: ConnectionId, reply: &[u8], long: Option<Box<Long>>) {
+        let Some(long) = long else { return self.answer(id, reply) };
+        match self.connection(id) {
+            Some(connection) if !connection.muted => {
+                connection.output.extend_from_slice(reply);
+                connection.begin_long(long);
+            }
+            unwanted => {
+                unwanted.into_iter().for_each(|connection| connection.muted = false);
+                self.ks.discard(long.into_held());
+            }
+        }
+        self.resume(id);
     }
 
     /// As [`Core::answer`], with a writer for the client's protocol.

@@ -48,6 +48,7 @@ use crate::shared::Shared;
 use crate::slow_peers::{PeerLimits, Slowness};
 use crate::snapshots::ShardSave;
 use crate::stats::CoreStats;
+use crate::tasks::Tasks;
 use crate::tracking::Tracking;
 use crate::transaction::Watches;
 
@@ -188,6 +189,8 @@ pub struct Core {
     pub(crate) busy: Option<&'static str>,
     /// Messages that came while a script took long here.
     put_off: VecDeque<Message>,
+    /// Commands that are done in steps.
+    pub(crate) tasks: Tasks,
     /// CLIENT PAUSE.
     pub pause: Option<Pause>,
     /// Connections that wait for its end.
@@ -262,6 +265,7 @@ impl Core {
             scripts: scripts::Local::default(),
             busy: None,
             put_off: VecDeque::new(),
+            tasks: Tasks::default(),
             pause: None,
             held: Vec::new(),
             save: None,
@@ -381,6 +385,9 @@ impl Core {
         }
         if self.save.is_some() {
             more |= self.save_for_a_while();
+        }
+        if !self.tasks.is_empty() {
+            more |= self.work_on_tasks();
         }
         if self.ks.has_doomed() {
             more |= self.free_for_a_while();
@@ -1080,6 +1087,16 @@ impl Core {
             self.settle(None, Some(ticket));
         }
         for (ticket, on_grant) in self.locks.release(ticket) {
+            self.defer(move |core| on_grant(core, ticket));
+        }
+    }
+
+    /// Gives back what a ticket has locked but for these keys, and goes on with those that waited for it.
+    pub(crate) fn narrow(&mut self, ticket: crate::locks::Ticket, kept: &[u64]) {
+        if self.blocked.has_ready() {
+            self.settle(None, Some(ticket));
+        }
+        for (ticket, on_grant) in self.locks.narrow(ticket, kept) {
             self.defer(move |core| on_grant(core, ticket));
         }
     }

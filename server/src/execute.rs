@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 
 use damselfly_commands::sort::Sort;
 use damselfly_commands::{
-    Args, Command, Cx, Env, Flags, Found, Group, Handler, Keys, Later, Long, Run, Spread, lookup,
+    Args, Command, Cx, Env, Flags, Found, Group, Handler, Keys, Later, Rest, Run, Spread, lookup,
 };
 use damselfly_keyspace::{Db, Keyspace};
 use damselfly_protocol::{Argv, Proto, ProtocolError, ReplyWriter, Requests};
@@ -19,7 +19,7 @@ use damselfly_protocol::{Argv, Proto, ProtocolError, ReplyWriter, Requests};
 use crate::batch::{Batch, Entry};
 use crate::connection::{ConnectionId, Listener, Queued, ReplyMode};
 use crate::core::{Core, OUTPUT_RUN_MAX};
-use crate::locks::{Scope, lock_number};
+use crate::locks::{Scope, Ticket, lock_number};
 use crate::mailbox::Message;
 use crate::modes::Modes;
 use crate::scripts::{Claim, Parked, allowed_while_busy, exec_refused};
@@ -97,6 +97,15 @@ pub enum Flow {
     Pause,
     /// They wait, and this one too, which has not begun.
     Hold,
+}
+
+/// What became of a request that was run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ran {
+    /// So many bytes were answered, and this happens to the requests behind it.
+    Over(usize, Flow),
+    /// It goes on in steps, and those behind it wait.
+    InSteps,
 }
 
 impl Core {
@@ -533,10 +542,11 @@ impl Core {
                         self.answer_error(id, OUT_OF_MEMORY);
                         return Flow::Next;
                     }
-                    let (answered, flow) = match self.long_value.take() {
-                        None => self.run_here(id, command.name, index, handler, argv),
+                    let ran = match self.long_value.take() {
+                        None => self.run_here(id, Found { command, index }, handler, argv, None, watch),
                         Some(value) => self.set_long(id, &argv[1], value),
                     };
+                    let Ran::Over(answered, flow) = ran else { return Flow::Pause };
                     if alone || answered > LONG {
                         self.close_watch(Sender::Here(id), command, watch, argv);
                     }
@@ -620,37 +630,47 @@ impl Core {
         self.stats.push_slow(slow);
     }
 
-    /// Runs a handler over this core's shard, the reply going to the connection; returns the reply's length, and
-    /// whether the requests behind it must wait for its rest.
+    /// Runs a handler over this core's shard, the reply going to the connection. `ticket` is the lock that it waited
+    /// for: of a command that goes on in steps it is taken, else it is the caller's to give back.
     #[inline]
     fn run_here(
         &mut self,
         id: ConnectionId,
-        name: &'static str,
-        index: usize,
+        found: Found,
         handler: Handler,
         argv: &Argv<'_>,
-    ) -> (usize, Flow) {
-        let shard = self.id;
-        let Some((connection, ks, env)) = self.split(id) else { return (0, Flow::Pause) };
+        ticket: Option<Ticket>,
+        watch: &mut Stopwatch,
+    ) -> Ran {
+        let (name, shard) = (found.command.name, self.id);
+        let Some((connection, ks, env)) = self.split(id) else { return Ran::Over(0, Flow::Pause) };
         let (db, proto) = (usize::from(connection.db), connection.proto);
         let before = connection.output.len();
-        let mut long = None;
-        let later = (!connection.muted).then_some(&mut long);
-        let output = &mut connection.output;
-        let failed = run_handler_for(name, shard, handler, ks, env, db, proto, argv, output, later);
+        let (mut rest, output) = (None, &mut connection.output);
+        let failed = run_handler_for(name, shard, handler, ks, env, db, proto, argv, output, Some(&mut rest));
         let answered = connection.output.len() - before;
         let mut flow = Flow::Next;
-        if let Some(long) = long {
-            connection.begin_long(long);
-            flow = Flow::Pause;
-        }
+        let task = match rest {
+            None => None,
+            Some(Rest::Task(task)) => Some(task),
+            Some(Rest::Reply(long)) if connection.muted => {
+                ks.discard(long.into_held());
+                None
+            }
+            Some(Rest::Reply(long)) => {
+                connection.begin_long(long);
+                flow = Flow::Pause;
+                None
+            }
+        };
         if let Some(error) = failed {
             self.stats.count_error(&error);
-            self.stats.count_failed(Some(index));
+            self.stats.count_failed(Some(found.index));
         }
         self.after_command_of(Reader { core: self.id, id });
-        (answered, flow)
+        let Some(task) = task else { return Ran::Over(answered, flow) };
+        self.begin_task_here(id, found, argv, task, ticket, watch.give_up());
+        Ran::InSteps
     }
 
     /// Answers a command that does not exist, or closes if the peer is a browser that somebody made connect here: a
@@ -763,8 +783,15 @@ impl Core {
                 }
                 continue;
             }
-            let long = self.run_entry(from, entry, &batch.argv(i), &mut replies, &mut watch);
-            batch.longs.extend(long.map(|long| (i, long)));
+            match self.run_entry(from, entry, &batch.argv(i), &mut replies, &mut watch) {
+                None => {}
+                Some(Rest::Reply(long)) => batch.longs.push_back((i, long)),
+                Some(Rest::Task(task)) => {
+                    // Those behind it need not wait: it has happened, and what it has not changed yet is locked.
+                    let alone = batch.take_out(i);
+                    self.begin_task_for(from, alone, task, None, watch.give_up());
+                }
+            }
             batch.ends.push(replies.len() as u32);
         }
         watch.stop(&mut self.stats);
@@ -776,7 +803,7 @@ impl Core {
         self.post(from, Message::Replies(batch));
     }
 
-    /// Runs a request of another core; the rest of its reply, if that is long.
+    /// Runs a request of another core; what is left of it, if it takes long.
     fn run_entry(
         &mut self,
         from: usize,
@@ -784,7 +811,7 @@ impl Core {
         argv: &Argv<'_>,
         replies: &mut Vec<u8>,
         watch: &mut Stopwatch,
-    ) -> Option<Box<Long>> {
+    ) -> Option<Rest> {
         let Some(handler) = entry.command.run.handler() else {
             unreachable!("only commands over one shard are forwarded")
         };
@@ -802,9 +829,9 @@ impl Core {
             ReplyWriter::new(replies, entry.proto).error(OUT_OF_MEMORY);
             return None;
         }
-        let (ks, env, mut long) = (&mut self.ks, &self.env, None);
+        let (ks, env, mut rest) = (&mut self.ks, &self.env, None);
         let failed =
-            run_handler_for(name, shard, handler, ks, env, db, entry.proto, argv, replies, Some(&mut long));
+            run_handler_for(name, shard, handler, ks, env, db, entry.proto, argv, replies, Some(&mut rest));
         if let Some(error) = failed {
             self.stats.count_error(&error);
             self.stats.count_failed(Some(usize::from(entry.index)));
@@ -814,10 +841,11 @@ impl Core {
         if entry.remembers {
             self.remember(reader, entry.command, argv);
         }
-        if alone || replies.len() - before > LONG {
+        let in_steps = matches!(rest, Some(Rest::Task(_)));
+        if (alone || replies.len() - before > LONG) && !in_steps {
             self.close_watch(Sender::There(from, entry.connection), entry.command, watch, argv);
         }
-        long
+        rest
     }
 
     /// Lets a forwarded request wait for the lock on its key, and those of the same connection behind it.
@@ -846,6 +874,7 @@ impl Core {
             let mut replies = std::mem::take(&mut alone.replies);
             let mut watch = Stopwatch::start();
             let entry = alone.entries[0];
+            let mut task = None;
             if matches!(entry.command.run, Run::Script(_)) {
                 let ran =
                     core.script_entry(key.0, entry, &alone.argv(0), Some(ticket), &mut replies, &mut watch);
@@ -857,14 +886,21 @@ impl Core {
                     return core.script_entry_widely(key);
                 }
             } else {
-                let long = core.run_entry(key.0, entry, &alone.argv(0), &mut replies, &mut watch);
-                alone.longs.extend(long.map(|long| (0, long)));
+                match core.run_entry(key.0, entry, &alone.argv(0), &mut replies, &mut watch) {
+                    None => {}
+                    Some(Rest::Reply(long)) => alone.longs.push_back((0, long)),
+                    Some(Rest::Task(left)) => task = Some(left),
+                }
             }
-            watch.stop(&mut core.stats);
-            alone.ends.push(replies.len() as u32);
-            alone.replies = replies;
-            core.post(key.0, Message::Replies(alone));
-            core.unlock(ticket);
+            if let Some(task) = task {
+                core.begin_task_for(key.0, alone, task, Some(ticket), watch.give_up());
+            } else {
+                watch.stop(&mut core.stats);
+                alone.ends.push(replies.len() as u32);
+                alone.replies = replies;
+                core.post(key.0, Message::Replies(alone));
+                core.unlock(ticket);
+            }
             if core.parked[&key].queue.is_empty() {
                 core.parked.remove(&key);
             } else {
@@ -902,6 +938,12 @@ impl Core {
                 self.ks.discard(long.into_held());
             }
             if whole {
+                if self
+                    .connection(entry.connection)
+                    .is_some_and(|connection| connection.modes.has(Modes::HELD))
+                {
+                    self.release_held(entry.connection);
+                }
                 self.pump(entry.connection);
             }
         }
@@ -917,7 +959,12 @@ impl Core {
     ) -> Vec<u64> {
         let mut positions = std::mem::take(&mut self.positions);
         command.key_positions(argv, &mut positions);
-        let numbers = positions.iter().map(|&at| lock_number(db, self.ks.hash(&argv[at]))).collect();
+        let mut numbers = Vec::with_capacity(positions.len());
+        let dbs = if reaches_everywhere(command) { 0..self.ks.databases() } else { db..db + 1 };
+        for &at in &positions {
+            let hash = self.ks.hash(&argv[at]);
+            numbers.extend(dbs.clone().map(|db| lock_number(db, hash)));
+        }
         self.positions = positions;
         numbers
     }
@@ -957,11 +1004,18 @@ impl Core {
             if let (Some(argv), Some(handler)) = (kept.peek(), command.run.handler()) {
                 let mut watch = Stopwatch::start();
                 watch.count(&mut core.stats, index);
-                core.run_here(id, command.name, index, handler, &argv);
+                let found = Found { command, index };
+                let ran = core.run_here(id, found, handler, &argv, Some(ticket), &mut watch);
+                let Ran::Over(answered, _) = ran else { return };
                 if remembers {
                     core.remember(Reader { core: core.id, id }, command, &argv);
                 }
                 core.close_watch(Sender::Here(id), command, &mut watch, &argv);
+                if let Some(connection) = core.connection(id)
+                    && std::mem::take(&mut connection.muted)
+                {
+                    connection.output.truncate(connection.output.len() - answered);
+                }
             }
             core.unlock(ticket);
             core.resume(id);
@@ -994,6 +1048,11 @@ pub(crate) fn place_of(
     }
 }
 
+/// Whether a command may touch the keys that it names in other databases than the client's.
+pub(crate) fn reaches_everywhere(command: &Command) -> bool {
+    matches!(command.spread, Spread::Together) || command.name == "MOVE"
+}
+
 /// Whether a SORT looks at keys that are not among its arguments. One with a mistake looks at none.
 pub(crate) fn looks_further(command: &Command, argv: &Argv<'_>) -> bool {
     Sort::parse(Args::behind_name(argv), command.flags.has(Flags::WRITE))
@@ -1017,10 +1076,10 @@ pub fn run_handler(
     run_handler_for(name, shard, handler, ks, env, db, proto, argv, out, None)
 }
 
-/// As [`run_handler`], for a client to whom a long reply can be sent in pieces: `later` takes the rest of it.
+/// As [`run_handler`], for a command that may go on when its handler has returned: `later` takes the rest of it.
 #[inline]
 #[expect(clippy::too_many_arguments, reason = "the borrows of one core, taken apart")]
-fn run_handler_for(
+pub(crate) fn run_handler_for(
     name: &'static str,
     shard: usize,
     handler: Handler,

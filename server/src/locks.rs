@@ -144,35 +144,56 @@ impl Locks {
         Some((ticket, on_grant))
     }
 
+    /// Gives a granted ticket's keys back but for these, of which it has at least one; returns those that are granted
+    /// by this, for the caller to run.
+    pub fn narrow(&mut self, ticket: Ticket, kept: &[u64]) -> Vec<(Ticket, OnGrant)> {
+        let waiting = self.tickets.get_mut(&ticket).expect("a ticket that is held");
+        assert!(waiting.on_grant.is_none(), "only granted tickets are narrowed");
+        let Scope::Keys(keys) = &mut waiting.scope else {
+            panic!("a ticket for the whole shard has no keys")
+        };
+        let given_back: Vec<u64> = keys.extract_if(.., |key| !kept.contains(key)).collect();
+        assert!(!keys.is_empty(), "a ticket is for something");
+        let candidates = self.leave_queues(ticket, given_back);
+        self.grant_first(candidates)
+    }
+
+    /// Takes the holder of a ticket out of the queues of keys; those who are next there.
+    fn leave_queues(&mut self, ticket: Ticket, keys: Vec<u64>) -> Vec<Ticket> {
+        let mut next = Vec::new();
+        for key in keys {
+            let queue = self.queues.get_mut(&key).expect("a ticket is in its queues");
+            assert_eq!(queue.pop_front(), Some(ticket), "the holder is first");
+            next.extend(queue.front());
+            if queue.is_empty() {
+                self.queues.remove(&key);
+            }
+        }
+        next
+    }
+
+    /// Grants those of the candidates that are first everywhere.
+    fn grant_first(&mut self, mut candidates: Vec<Ticket>) -> Vec<(Ticket, OnGrant)> {
+        candidates.sort_unstable();
+        candidates.dedup();
+        candidates.retain(|ticket| self.is_first(*ticket));
+        candidates.into_iter().filter_map(|ticket| self.grant(ticket)).collect()
+    }
+
     /// Gives a granted ticket back; returns those that are granted by this, for the caller to run.
     pub fn release(&mut self, ticket: Ticket) -> Vec<(Ticket, OnGrant)> {
         let waiting = self.tickets.remove(&ticket).expect("a ticket is released once");
         assert!(waiting.on_grant.is_none(), "only granted tickets are released");
-        let mut candidates = Vec::new();
-        match waiting.scope {
-            Scope::Keys(keys) => {
-                for key in keys {
-                    let queue = self.queues.get_mut(&key).expect("a ticket is in its queues");
-                    assert_eq!(queue.pop_front(), Some(ticket), "the holder is first");
-                    match queue.front() {
-                        Some(next) => candidates.push(*next),
-                        None => {
-                            self.queues.remove(&key);
-                        }
-                    }
-                }
-            }
+        let mut candidates = match waiting.scope {
+            Scope::Keys(keys) => self.leave_queues(ticket, keys),
             Scope::Shard => {
                 assert_eq!(self.whole.pop_front(), Some(ticket), "the holder is first");
                 // Everybody may have waited for this one.
-                candidates.extend(self.tickets.keys().copied());
+                self.tickets.keys().copied().collect()
             }
-        }
+        };
         candidates.extend(self.whole.front().copied());
-        candidates.sort_unstable();
-        candidates.dedup();
-        let first: Vec<Ticket> = candidates.into_iter().filter(|ticket| self.is_first(*ticket)).collect();
-        first.into_iter().filter_map(|ticket| self.grant(ticket)).collect()
+        self.grant_first(candidates)
     }
 }
 
@@ -204,6 +225,28 @@ mod tests {
         assert_eq!(granted.len(), 1);
         assert!(locks.release(granted[0].0).is_empty());
         assert!(locks.release(d).is_empty());
+        assert!(locks.is_idle() && locks.queues.is_empty());
+    }
+
+    /// Who needs a key no longer gives it to those who wait for it, and keeps the others; the shard waits for all.
+    #[test]
+    fn narrowed() {
+        let mut locks = Locks::default();
+        let (a, _) = locks.acquire(keys(&[1, 2, 3]), nothing()).expect("free");
+        assert!(locks.acquire(keys(&[2]), nothing()).is_none());
+        assert!(locks.acquire(keys(&[1, 3]), nothing()).is_none());
+        let granted = locks.narrow(a, &[1, 7]);
+        assert_eq!(granted.len(), 1, "2 is free, and 3 is wanted together with 1");
+        assert!(locks.release(granted[0].0).is_empty());
+        assert!(!locks.is_locked(2) && locks.is_locked(1) && locks.is_locked(3));
+        let (b, _) = locks.acquire(keys(&[2]), nothing()).expect("free again");
+        assert!(locks.acquire(Scope::Shard, nothing()).is_none());
+        assert!(locks.release(b).is_empty(), "the shard waits for 1");
+        let granted = locks.release(a);
+        assert_eq!(granted.len(), 1, "1 and 3 were there before the shard");
+        let granted = locks.release(granted[0].0);
+        assert_eq!(granted.len(), 1, "the shard");
+        assert!(locks.release(granted[0].0).is_empty());
         assert!(locks.is_idle() && locks.queues.is_empty());
     }
 

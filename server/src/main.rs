@@ -35,6 +35,7 @@ mod slot;
 mod slow_peers;
 mod snapshots;
 mod stats;
+mod tasks;
 mod tools;
 mod tracking;
 mod transaction;

@@ -70,9 +70,9 @@ impl Core {
                 to,
                 move |core, replier| {
                     core.pause = Some(pause.merged(core.pause.filter(|old| old.until_ms > core.ks.now)));
-                    // Messages between two cores keep their order, so when all have answered this, they have run
-                    // what this core had sent them.
-                    core.ask_all(|_| (), move |core, _| replier.reply(core, ()));
+                    // What had begun before ends. Messages between two cores keep their order, so when all have
+                    // answered this, they have run what this core had sent them.
+                    core.behind_tasks(|core| core.ask_all(|_| (), move |core, _| replier.reply(core, ())));
                 },
                 move |core, ()| {
                     missing.set(missing.get() - 1);

@@ -276,6 +276,14 @@ impl Stopwatch {
         }
     }
 
+    /// Gives up what was counted since the command changed, which is booked elsewhere; returns how long that took.
+    pub fn give_up(&mut self) -> u64 {
+        let now = Instant::now();
+        let nanos = (now - self.started).as_nanos() as u64;
+        (self.started, self.command) = (now, None);
+        nanos
+    }
+
     /// Books what was counted since the command changed; returns how long that took and how many calls it was.
     pub fn stop(&mut self, stats: &mut CoreStats) -> (u64, u64) {
         let Some((index, calls)) = self.command.take() else { return (0, 0) };

@@ -7,8 +7,8 @@
 //!
 //! What a client must never see: the old value behind the invalidation of it. A shard sends invalidations at the end
 //! of its turn, behind the replies of that turn, and mailboxes keep their order; and a connection whose command is
-//! put together from several shards gets pushes only behind its reply ([`Modes::HELD`]). So an invalidation may come
-//! once too often, but never too early.
+//! put together from several shards, or done in steps, gets pushes only behind its reply ([`Modes::HELD`]). So an
+//! invalidation may come once too often, but never too early.
 //!
 //! Bounds: `tracking_table_max_keys` over all shards, above which random keys are dropped and their readers told;
 //! pushes that nobody reads count like messages of subscribers (`pubsub/backlog.rs`).
@@ -309,6 +309,7 @@ impl Core {
         // A reply that is being put together may hold what was read before the change. Who blocks has read nothing.
         let reads = connection.waiting
             && connection.last_command.is_some_and(|command| !command.flags.has(Flags::BLOCKING));
+        let reads = reads || connection.has_holes();
         if reads && connection.modes.has(Modes::TRACKING) {
             self.hold(id, bytes);
         } else {

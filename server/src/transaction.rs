@@ -27,7 +27,7 @@ use damselfly_protocol::{Argv, Proto, ReplyWriter, Requests};
 use crate::connection::ConnectionId;
 use crate::coordinate::Held;
 use crate::core::Core;
-use crate::execute::{Flow, Route, looks_further, run_handler};
+use crate::execute::{Flow, Route, looks_further, reaches_everywhere, run_handler};
 use crate::locks::{Scope, lock_number};
 use crate::mailbox::Message;
 use crate::scripts::Claim;
@@ -670,8 +670,7 @@ impl Core {
                 continue;
             }
             let argv = transaction.argv(i);
-            // These may name another database in an option.
-            let everywhere = matches!(found.command.spread, Spread::Together) || found.command.name == "MOVE";
+            let everywhere = reaches_everywhere(found.command);
             let db = plan.steps[i].1;
             found.command.key_positions(&argv, &mut positions);
             for &at in &positions {

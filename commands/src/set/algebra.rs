@@ -98,9 +98,10 @@ impl<'a> Plan<&'a Set> {
         Plan { base, walked: sets, others, rule }
     }
 
-    /// How often a member is looked at or for, at most.
-    fn look_ups(&self) -> usize {
-        let members: usize = self.walked.iter().map(|set| set.len()).sum();
+    /// How often a member is looked at or for, at most. What the result begins as costs nothing if it is stored.
+    fn look_ups(&self, stores: bool) -> usize {
+        let base = self.base.filter(|_| !stores);
+        let members: usize = base.iter().chain(&self.walked).map(|set| set.len()).sum();
         members.saturating_mul(self.others.len().max(1))
     }
 
@@ -220,7 +221,7 @@ fn combine<'a>(
     let there = locs.iter().flatten().filter(|_| !is_empty);
     let sets = there.map(|loc| ks.collection::<Set>(*db, *loc)).collect::<Result<Vec<_>, _>>()?;
     let plan = Plan::new(operation, sets, stores, limits);
-    if plan.look_ups() > env.at_once_max
+    if plan.look_ups(stores) > env.at_once_max
         && let Some(place) = later
     {
         **place = Some(Rest::Task(Box::new(Combining::new(&plan, end, seed, limits))));

@@ -71,7 +71,7 @@ fn fill(session: &mut Session, random: &mut Random, count: usize) {
     let member = |random: &mut Random| match random.below(3) {
         0 => random.below(2 * count).to_string(),
         1 => format!("member:{}", random.below(count)),
-        _ => format!("{}:{}", random.below(count), "x".repeat(random.below(90) as usize)),
+        _ => format!("{}:{}", random.below(count), "x".repeat(random.below(90))),
     };
     for (key, len) in [("s1", count), ("s2", count / 2), ("s3", 3 * count), ("tiny", 5), ("to", 3)] {
         for _ in 0..len {
@@ -239,7 +239,7 @@ fn short_work_is_done_at_once() {
         assert!(begin(&mut session, Proto::Resp2, line).1.is_none(), "{line}");
     }
     session.run("SADD a x");
-    for line in ["SUNION a b", "SINTER a b a", "SDIFFSTORE to a b", "ZUNION 2 a b"] {
+    for line in ["SUNION a b", "SINTER a b a", "SDIFFSTORE to a b b", "ZUNION 2 a b"] {
         let task = begin(&mut session, Proto::Resp2, line).1.unwrap_or_else(|| panic!("{line} takes long"));
         assert_eq!(task.target().is_some(), line.contains("STORE"), "{line}");
         assert_ne!(session.run(line), "", "{line}: at once where nothing may be left");

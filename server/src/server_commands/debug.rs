@@ -25,6 +25,8 @@ const SLEEP_MAX: Duration = Duration::from_secs(3600);
 const STRINGMATCH_PATTERN_MAX: usize = 4096;
 
 const HELP: &[&str] = &[
+    "AT-ONCE-MAX <members>",
+    "    Most members that a command over sets or sorted sets looks at before it is done in steps.",
     "CHANGE-REPL-ID",
     "    Give the history of the data a new name, so that replicas must synchronize from the start.",
     "DIGEST",
@@ -57,6 +59,14 @@ const HELP: &[&str] = &[
 pub fn debug(core: &mut Core, id: ConnectionId, mut args: Args<'_>) -> Outcome {
     let word = args.take()?;
     match (word.to_ascii_uppercase().as_slice(), args.len()) {
+        (b"AT-ONCE-MAX", 1) => {
+            let max = usize::try_from(args.take_int()?).map_err(|_| CommandError::OutOfRange)?;
+            core.ask_all(
+                move |core| core.env.at_once_max = max,
+                move |core, _| core.answer_with(id, |out| out.ok()),
+            );
+            wait(core, id)
+        }
         (b"CHANGE-REPL-ID", 0) => {
             let mut name = core.shared.replication_id.lock().unwrap_or_else(PoisonError::into_inner);
             *name = crate::random_id();

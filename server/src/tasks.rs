@@ -1,0 +1,241 @@
+//! Commands over big collections, in slices between turns: see `damselfly_commands::Task`.
+//!
+//! What a handler leaves is done here, a slice per turn for all of them together, one after the other in a circle.
+//! Where the target of a command is, its key is locked from the handler's return until the result is there, so commands
+//! that name it wait as they do for an operation over several shards; so does whatever wants the whole shard (FLUSHALL,
+//! the cut of a snapshot, scripts over all shards), and what is behind that. Nothing else waits: the sources are
+//! clones.
+//!
+//! A task over keys of several shards is done by the core of the connection, and its end on the shard of its target
+//! (`coordinate.rs`). Whatever becomes of its connection, a command that stores ends, as everywhere; one that only
+//! replies is given up when the connection is known to be gone.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use damselfly_commands::{Cx, Found, Long, Rest, Task};
+use damselfly_protocol::{Argv, Proto, ReplyWriter};
+
+use crate::batch::Batch;
+use crate::connection::{ConnectionId, Queued};
+use crate::core::{Core, Work};
+use crate::execute::{Sender, set_running};
+use crate::locks::{Scope, Ticket, lock_number};
+use crate::mailbox::Message;
+use crate::tracking::Reader;
+
+/// Time for tasks in one turn. Other clients wait as long for it; less would make tasks slower for nothing, as a turn
+/// has costs of its own.
+const SLICE: Duration = Duration::from_micros(500);
+
+/// What goes on when no step is left, with the time that the command took so far.
+type OnSteps = Box<dyn FnOnce(&mut Core, Box<dyn Task>, u64)>;
+
+struct Running {
+    task: Box<dyn Task>,
+    name: &'static str,
+    /// The connection of this core that alone wants the outcome.
+    reader: Option<ConnectionId>,
+    nanos: u64,
+    then: OnSteps,
+}
+
+/// The tasks of one core.
+#[derive(Default)]
+pub struct Tasks {
+    running: VecDeque<Running>,
+    /// What waits until all that store have ended.
+    behind: Vec<Work>,
+}
+
+impl Tasks {
+    /// Whether there is none.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.running.is_empty()
+    }
+
+    fn is_storing(&self) -> bool {
+        self.running.iter().any(|running| running.task.target().is_some())
+    }
+}
+
+/// For whom the end of a task is done.
+#[derive(Clone, Copy)]
+pub(crate) struct TaskOf {
+    pub name: &'static str,
+    pub db: usize,
+    pub proto: Proto,
+    pub client: Reader,
+}
+
+impl Core {
+    /// Locks the target of a task that a handler over this shard has just left, and nothing else. Nobody else has a lock
+    /// on it: the command would have waited. `ticket` is the one that it waited for.
+    fn lock_target(&mut self, task: &dyn Task, db: usize, ticket: Option<Ticket>) -> Option<Ticket> {
+        let Some(target) = task.target() else {
+            self.unlock(ticket);
+            return None;
+        };
+        let numbers = vec![lock_number(db, self.ks.hash(target))];
+        match ticket {
+            Some(ticket) => {
+                self.narrow(ticket, &numbers);
+                Some(ticket)
+            }
+            None => {
+                let granted = self.locks.acquire(Scope::Keys(numbers), Box::new(|_, _| ()));
+                let (ticket, _) = granted.expect("a command runs when nobody else has locked its keys");
+                Some(ticket)
+            }
+        }
+    }
+
+    /// Does a task from the next slice on, then `then`, which must call [`Core::end_task`]. `nanos` is what its command
+    /// took so far; `reader` is the connection that alone wants the outcome, if it is of this core.
+    pub(crate) fn begin_task(
+        &mut self,
+        task: Box<dyn Task>,
+        name: &'static str,
+        reader: Option<ConnectionId>,
+        nanos: u64,
+        then: impl FnOnce(&mut Core, Box<dyn Task>, u64) + 'static,
+    ) {
+        self.tasks.running.push_back(Running { task, name, reader, nanos, then: Box::new(then) });
+    }
+
+    /// The end of a task, on the shard of its target: what is to be replied. The lock is the caller's to give back.
+    pub(crate) fn end_task(
+        &mut self,
+        mut task: Box<dyn Task>,
+        of: TaskOf,
+        reply: &mut Vec<u8>,
+    ) -> Option<Box<Long>> {
+        set_running(of.name, self.id);
+        let mut rest = None;
+        let out = ReplyWriter::new(reply, of.proto);
+        task.finish(&mut Cx { ks: &mut self.ks, db: of.db, out, env: &self.env, later: Some(&mut rest) });
+        self.after_command_of(of.client);
+        task.into_held().into_iter().for_each(|held| self.ks.discard(held));
+        match rest {
+            None => None,
+            Some(Rest::Reply(long)) => Some(long),
+            Some(Rest::Task(_)) => unreachable!("a task ends with its end"),
+        }
+    }
+
+    /// A request of this core's connection goes on in steps. `ticket` is the lock that it waited for.
+    pub(crate) fn begin_task_here(
+        &mut self,
+        id: ConnectionId,
+        found: Found,
+        argv: &Argv<'_>,
+        task: Box<dyn Task>,
+        ticket: Option<Ticket>,
+        nanos: u64,
+    ) {
+        let Some(connection) = self.connection(id) else { return self.unlock(ticket) };
+        connection.waiting = true;
+        let (db, proto) = (usize::from(connection.db), connection.proto);
+        let asker = self.asker(id);
+        if asker.remembers {
+            self.remember(asker.client, found.command, argv);
+        }
+        let ticket = self.lock_target(&*task, db, ticket);
+        let mut kept = Queued::default();
+        kept.push(argv);
+        let reader = task.target().is_none().then_some(id);
+        let of = TaskOf { name: found.command.name, db, proto, client: asker.client };
+        self.begin_task(task, of.name, reader, nanos, move |core, task, nanos| {
+            let mut reply = Vec::new();
+            let long = core.end_task(task, of, &mut reply);
+            core.unlock(ticket);
+            if let Some(argv) = kept.peek() {
+                core.book_task(Sender::Here(id), found, nanos, &argv);
+            }
+            core.answer_long(id, &reply, long);
+        });
+    }
+
+    /// A request of core `from`, alone in its batch, goes on in steps. `ticket` is the lock that it waited for.
+    pub(crate) fn begin_task_for(
+        &mut self,
+        from: usize,
+        mut alone: Box<Batch>,
+        task: Box<dyn Task>,
+        ticket: Option<Ticket>,
+        nanos: u64,
+    ) {
+        let entry = alone.entries[0];
+        let (command, db) = (entry.command, usize::from(entry.db));
+        let ticket = self.lock_target(&*task, db, ticket);
+        let client = Reader { core: from, id: entry.connection };
+        let of = TaskOf { name: command.name, db, proto: entry.proto, client };
+        self.begin_task(task, of.name, None, nanos, move |core, task, nanos| {
+            let mut replies = std::mem::take(&mut alone.replies);
+            let long = core.end_task(task, of, &mut replies);
+            core.unlock(ticket);
+            let found = Found { command, index: usize::from(entry.index) };
+            core.book_task(Sender::There(from, entry.connection), found, nanos, &alone.argv(0));
+            alone.longs.extend(long.map(|long| (0, long)));
+            alone.ends.push(replies.len() as u32);
+            alone.replies = replies;
+            core.send_published();
+            core.post(from, Message::Replies(alone));
+        });
+    }
+
+    /// Counts a command that was done in steps once, with the time that all of them took.
+    fn book_task(&mut self, sender: Sender, found: Found, nanos: u64, argv: &Argv<'_>) {
+        self.stats.book(found.index, nanos, 1);
+        if self.stats.is_notable(nanos) {
+            self.note_slow(sender, found.command, nanos, argv);
+        }
+    }
+
+    /// Does `work` when all commands that are to store something have done so: now, if there is none.
+    pub(crate) fn behind_tasks(&mut self, work: impl FnOnce(&mut Core) + 'static) {
+        if self.tasks.is_storing() {
+            self.tasks.behind.push(Box::new(work));
+        } else {
+            work(self);
+        }
+    }
+
+    /// Does a slice of the tasks; true if there is more.
+    pub(crate) fn work_on_tasks(&mut self) -> bool {
+        let slice = Instant::now();
+        while let Some(mut running) = self.tasks.running.pop_front() {
+            if running.reader.is_some_and(|id| self.connection(id).is_none()) {
+                running.task.into_held().into_iter().for_each(|held| self.ks.discard(held));
+                continue;
+            }
+            set_running(running.name, self.id);
+            let started = Instant::now();
+            let is_over = loop {
+                if running.task.step() {
+                    break true;
+                }
+                if slice.elapsed() > SLICE {
+                    break false;
+                }
+            };
+            running.nanos += started.elapsed().as_nanos() as u64;
+            if !is_over {
+                self.tasks.running.push_back(running);
+                return true;
+            }
+            let Running { task, nanos, then, .. } = running;
+            then(self, task, nanos);
+            if !self.tasks.behind.is_empty() && !self.tasks.is_storing() {
+                for work in std::mem::take(&mut self.tasks.behind) {
+                    work(self);
+                }
+            }
+            if slice.elapsed() > SLICE {
+                break;
+            }
+        }
+        !self.tasks.is_empty()
+    }
+}
