@@ -299,10 +299,22 @@ fn play(number: usize, client: &mut Client, plan: &[Vec<(Way, Step)>], clock: In
 
 #[test]
 fn histories_are_linearisable() {
+    search_histories(setting("DAMSELFLY_HISTORIES", HISTORIES), &[]);
+}
+
+/// The same with all set algebra done in steps, as if the sets were big.
+#[test]
+fn histories_in_steps_are_linearisable() {
+    search_histories(setting("DAMSELFLY_HISTORIES", HISTORIES) / 2, &["DEBUG", "AT-ONCE-MAX", "0"]);
+}
+
+fn search_histories(histories: u64, preparation: &[&str]) {
     let server = Server::start(Kind::Damselfly { threads: 4 }, &[]).unwrap_or_else(|error| panic!("{error}"));
     let address = server.address();
+    if !preparation.is_empty() {
+        assert_eq!(Client::open(address).call(preparation), Reply::Simple(b"OK".to_vec()));
+    }
     let seed = setting("DAMSELFLY_SEED", 1);
-    let histories = setting("DAMSELFLY_HISTORIES", HISTORIES);
     println!("seed {seed}, {histories} histories");
     let (start, clock) = (Gate::default(), Instant::now());
     let played: Vec<Vec<Vec<Operation>>> = thread::scope(|scope| {

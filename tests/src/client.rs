@@ -10,6 +10,9 @@ use crate::reply::{self, Reply};
 /// How long a reply may take.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// Bytes read at once: long replies are looked at anew with each.
+const CHUNK_LEN: usize = 256 * 1024;
+
 /// A connection in RESP2.
 pub struct Client {
     stream: TcpStream,
@@ -43,13 +46,42 @@ impl Client {
         self.stream.write_all(&bytes).expect("the server reads");
     }
 
+    /// Whether a reply, or a part of one, is there already.
+    ///
+    /// # Panics
+    ///
+    /// If the server has closed.
+    pub fn has_reply(&mut self) -> bool {
+        if !self.unread.is_empty() {
+            return true;
+        }
+        self.stream.set_nonblocking(true).expect("a socket");
+        let seen = self.stream.peek(&mut [0]);
+        self.stream.set_nonblocking(false).expect("a socket");
+        match seen {
+            Ok(len) => {
+                assert!(len > 0, "the server closes");
+                true
+            }
+            Err(error) => {
+                assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock, "{error}");
+                false
+            }
+        }
+    }
+
+    /// Waits for the end of the connection; false if a reply comes instead.
+    pub fn is_closed(&mut self) -> bool {
+        self.unread.is_empty() && self.stream.peek(&mut [0]).is_ok_and(|len| len == 0)
+    }
+
     /// The next reply.
     ///
     /// # Panics
     ///
     /// If it does not come in time, or is none.
     pub fn reply(&mut self) -> Reply {
-        let mut chunk = [0; 4096];
+        let mut chunk = vec![0; CHUNK_LEN];
         loop {
             if let Some((reply, len)) = reply::parse(&self.unread).expect("a reply") {
                 self.unread.drain(..len);

@@ -1,0 +1,333 @@
+//! Commands over big sets and sorted sets: done in steps, and to everybody as if done at once.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use damselfly_tests::client::Client;
+use damselfly_tests::reply::Reply;
+use damselfly_tests::servers::{Kind, Server};
+
+/// Members of each source; half of them are those of the other, too.
+const COUNT: usize = 20_000;
+
+fn start(threads: usize) -> (Server, Client) {
+    let server = Server::start(Kind::Damselfly { threads }, &[]).unwrap_or_else(|error| panic!("{error}"));
+    let client = Client::open(server.address());
+    (server, client)
+}
+
+fn words(line: &str) -> Vec<&str> {
+    line.split(' ').collect()
+}
+
+fn call(client: &mut Client, line: &str) -> Reply {
+    let reply = client.call(&words(line));
+    assert!(!matches!(reply, Reply::Error(_)), "{line}: {reply}");
+    reply
+}
+
+fn send(client: &mut Client, lines: &[&str]) {
+    client.send(&lines.iter().map(|line| words(line)).collect::<Vec<_>>());
+}
+
+fn simple(text: &str) -> Reply {
+    Reply::Simple(text.into())
+}
+
+/// Makes the sources set1 and set2, zset1 and zset2.
+fn fill(client: &mut Client, count: usize) {
+    for (number, from) in [(1, 0), (2, count / 2)] {
+        for batch in (from..from + count).collect::<Vec<_>>().chunks(5000) {
+            let plain: String = batch.iter().map(|at| format!(" member:{at}")).collect();
+            let scored: String = batch.iter().map(|at| format!(" {} member:{at}", at % 1000)).collect();
+            call(client, &format!("SADD set{number}{plain}"));
+            call(client, &format!("ZADD zset{number}{scored}"));
+        }
+    }
+}
+
+/// Commands over both sources, the type that they leave under `to` (none if they only reply), and how many members
+/// that has or the reply.
+fn commands() -> Vec<(&'static str, Option<&'static str>, usize)> {
+    let (all, both, one) = (COUNT + COUNT / 2, COUNT / 2, COUNT / 2);
+    vec![
+        ("SUNIONSTORE to set1 set2", Some("set"), all),
+        ("SINTERSTORE to set1 set2", Some("set"), both),
+        ("SDIFFSTORE to set1 set2", Some("set"), one),
+        ("ZUNIONSTORE to 2 zset1 zset2", Some("zset"), all),
+        ("ZINTERSTORE to 2 zset1 zset2", Some("zset"), both),
+        ("ZDIFFSTORE to 2 zset1 zset2", Some("zset"), one),
+        ("ZRANGESTORE to zset1 0 -1", Some("zset"), COUNT),
+        ("SUNION set1 set2", None, all),
+        ("SINTER set1 set2", None, both),
+        ("SDIFF set1 set2", None, one),
+        ("ZUNION 2 zset1 zset2", None, all),
+        ("ZINTER 2 zset1 zset2", None, both),
+        ("ZDIFF 2 zset1 zset2", None, one),
+        ("SINTERCARD 2 set1 set2", None, both),
+        ("ZINTERCARD 2 zset1 zset2", None, both),
+    ]
+}
+
+/// The number that such a command gives.
+fn size_of(reply: &Reply) -> usize {
+    match reply {
+        Reply::Int(number) => *number as usize,
+        Reply::Array(elements) => elements.len(),
+        other => panic!("{other}"),
+    }
+}
+
+/// Sends a command in a pipeline and waits until it was begun, on one thread, or is about to, on several. Returns
+/// whether it goes on now.
+fn begin(big: &mut Client, other: &mut Client, lines: &[&str]) -> bool {
+    call(other, "DEL begun");
+    send(big, &[&["CLIENT REPLY SKIP", "SET begun 1"], lines].concat());
+    while call(other, "EXISTS begun") == Reply::Int(0) {}
+    !big.has_reply()
+}
+
+/// As [`begin`], until a try finds the command under way: the machine may be busy with other things.
+fn catch(big: &mut Client, other: &mut Client, line: &str) {
+    for _ in 0..200 {
+        if begin(big, other, &[line]) {
+            return;
+        }
+        big.reply();
+    }
+    panic!("{line} is always over before anybody else has a reply");
+}
+
+/// While the command of one client goes on, others are answered, even those who write to its sources, and it shows
+/// what was there when it began. Those who come to its target wait, and find the result.
+#[test]
+fn others_go_on() {
+    for threads in [1, 4] {
+        let (server, mut other) = start(threads);
+        fill(&mut other, COUNT);
+        for (line, kind, size) in commands() {
+            let (mut big, mut next) = (Client::open(server.address()), Client::open(server.address()));
+            let mut met = false;
+            for _ in 0..200 {
+                call(&mut other, "SET to old");
+                met = begin(&mut big, &mut other, &[line, "TYPE to"]);
+                if threads == 1 {
+                    call(&mut other, "SADD set1 new");
+                    call(&mut other, "SREM set2 member:15000");
+                    call(&mut other, "ZADD zset2 1 new");
+                    send(&mut next, &["TYPE to", "SADD to extra", "ZADD to 1 extra"]);
+                    call(&mut other, "DEL zset1");
+                }
+                assert_eq!(size_of(&big.reply()), size, "{line}, {threads} threads");
+                assert_eq!(big.reply(), simple(kind.unwrap_or("string")), "{line}, {threads} threads");
+                if threads == 1 {
+                    assert_eq!(next.reply(), simple(kind.unwrap_or("string")), "{line}");
+                    let added = [next.reply(), next.reply()].map(|reply| reply == Reply::Int(1));
+                    assert_eq!(added, [kind == Some("set"), kind == Some("zset")], "{line}");
+                    call(&mut other, "DEL set1 set2 zset1 zset2");
+                    fill(&mut other, COUNT);
+                }
+                if met {
+                    break;
+                }
+            }
+            assert!(met, "{line}, {threads} threads: always over before anybody else has a reply");
+        }
+    }
+}
+
+/// Inside of transactions and scripts the same happens at once.
+#[test]
+fn transactions_are_not_cut() {
+    for threads in [1, 4] {
+        let (_server, mut client) = start(threads);
+        fill(&mut client, COUNT);
+        for (line, kind, size) in commands() {
+            call(&mut client, "SET to old");
+            send(&mut client, &["MULTI", line, "TYPE to", "EXEC"]);
+            for _ in 0..3 {
+                client.reply();
+            }
+            let Reply::Array(replies) = client.reply() else { panic!("{line}: EXEC replies to each") };
+            assert_eq!(size_of(&replies[0]), size, "{line}");
+            assert_eq!(replies[1], simple(kind.unwrap_or("string")), "{line}");
+            call(&mut client, "SET to old");
+            let script = "local r = redis.call(unpack(ARGV)) if type(r) == 'table' then r = #r end \
+                return {r, redis.call('TYPE', 'to').ok}";
+            let reply = client.call(&[&["EVAL", script, "0"], &*words(line)].concat());
+            let Reply::Array(replies) = reply else { panic!("{line}: {reply}") };
+            assert_eq!(size_of(&replies[0]), size, "{line}");
+            assert_eq!(replies[1].text(), Some(kind.unwrap_or("string").as_bytes()), "{line}");
+        }
+    }
+}
+
+/// Who goes leaves no lock: what was to be stored is, and what was to be read costs nothing any more.
+#[test]
+fn a_client_may_go() {
+    for threads in [1, 4] {
+        let (server, mut other) = start(threads);
+        fill(&mut other, COUNT);
+        for (line, kind, size) in commands() {
+            call(&mut other, "DEL to");
+            let mut big = Client::open(server.address());
+            begin(&mut big, &mut other, &[line]);
+            drop(big);
+            let Some(kind) = kind else { continue };
+            // On several threads it may not have begun.
+            while call(&mut other, "TYPE to") != simple(kind) {
+                assert_eq!(call(&mut other, "TYPE to"), simple("none"), "{line}");
+            }
+            let count = if kind == "set" { "SCARD to" } else { "ZCARD to" };
+            assert_eq!(size_of(&call(&mut other, count)), size, "{line}");
+        }
+        call(&mut other, "MSET to free set1 free set2 free zset1 free zset2 free");
+    }
+}
+
+/// Whatever concerns all keys comes behind what was begun before, and nothing is lost in between.
+#[test]
+fn whole_databases_wait() {
+    let (server, mut other) = start(1);
+    fill(&mut other, COUNT);
+    let line = "SUNIONSTORE to set1 set2";
+    let all = COUNT + COUNT / 2;
+    let mut big = Client::open(server.address());
+
+    // A snapshot, and the loading of it, have the result.
+    catch(&mut big, &mut other, line);
+    call(&mut other, "DEBUG RELOAD");
+    assert_eq!(size_of(&big.reply()), all);
+    assert_eq!(size_of(&call(&mut other, "SCARD to")), all);
+
+    // SWAPDB takes it away.
+    catch(&mut big, &mut other, line);
+    call(&mut other, "SWAPDB 0 1");
+    assert_eq!(call(&mut other, "EXISTS to"), Reply::Int(0));
+    assert_eq!(size_of(&big.reply()), all);
+    call(&mut other, "SWAPDB 0 1");
+    assert_eq!(size_of(&call(&mut other, "SCARD to")), all);
+
+    // What moves a key or a copy of it into the database of the target waits too, wherever it comes from.
+    let mut mover = Client::open(server.address());
+    call(&mut mover, "SELECT 3");
+    for (moves, reply) in [("MOVE to 0", 0), ("COPY from to DB 0", 0), ("COPY from to DB 0 REPLACE", 1)] {
+        call(&mut mover, "MSET to moved from copied");
+        call(&mut other, "DEL to");
+        catch(&mut big, &mut other, line);
+        assert_eq!(call(&mut mover, moves), Reply::Int(reply), "{moves}");
+        assert!(big.has_reply(), "{moves}");
+        assert_eq!(size_of(&big.reply()), all);
+        let left = if reply == 0 { "set" } else { "string" };
+        assert_eq!(call(&mut other, "TYPE to"), simple(left), "{moves}");
+    }
+    call(&mut mover, "FLUSHDB");
+
+    // No change comes behind the beginning of a pause.
+    call(&mut other, "DEL to");
+    catch(&mut big, &mut other, line);
+    call(&mut other, "CLIENT PAUSE 100000 WRITE");
+    assert!(big.has_reply());
+    assert_eq!(call(&mut other, "TYPE to"), simple("set"));
+    call(&mut other, "CLIENT UNPAUSE");
+    assert_eq!(size_of(&big.reply()), all);
+
+    // Who watches the target learns of it.
+    call(&mut other, "WATCH to");
+    catch(&mut big, &mut other, line);
+    send(&mut other, &["MULTI", "SCARD to", "EXEC"]);
+    for _ in 0..2 {
+        other.reply();
+    }
+    assert!(other.reply().is_null());
+    assert_eq!(size_of(&big.reply()), all);
+
+    // Scripts over all keys, and then none is left.
+    catch(&mut big, &mut other, line);
+    let script = "return redis.call('SCARD', 'to')";
+    assert_eq!(size_of(&other.call(&["EVAL", script, "0"])), all);
+    assert_eq!(size_of(&big.reply()), all);
+    catch(&mut big, &mut other, line);
+    call(&mut other, "FLUSHALL");
+    assert_eq!(call(&mut other, "DBSIZE"), Reply::Int(0));
+    assert_eq!(size_of(&big.reply()), all);
+    assert_eq!(call(&mut other, "DBSIZE"), Reply::Int(0));
+
+    // The end does not wait for it.
+    fill(&mut other, COUNT);
+    catch(&mut big, &mut other, line);
+    send(&mut other, &["SHUTDOWN NOSAVE"]);
+    assert!(other.is_closed());
+}
+
+/// Neither what expires among the sources nor the target's own end changes the result.
+#[test]
+fn what_expires() {
+    for threads in [1, 4] {
+        let (server, mut other) = start(threads);
+        let mut big = Client::open(server.address());
+        let all = COUNT + COUNT / 2;
+        for millis in [1, 5, 20] {
+            fill(&mut other, COUNT);
+            let soon = format!("PEXPIRE set1 {millis}");
+            let target = format!("SET to old PX {millis}");
+            send(&mut big, &[&soon, &target, "SUNIONSTORE to set1 set2", "PTTL to"]);
+            assert_eq!(big.reply(), Reply::Int(1));
+            assert_eq!(big.reply(), simple("OK"));
+            let size = size_of(&big.reply());
+            // Its sources were there or not when it began.
+            assert!(size == all || size == COUNT, "{size}");
+            assert_eq!(big.reply(), Reply::Int(-1), "a result does not expire");
+            call(&mut other, "FLUSHALL");
+        }
+    }
+}
+
+/// A client that keeps what it read is told of a change behind the reply that does not show it.
+#[test]
+fn invalidations_come_behind() {
+    for threads in [1, 4] {
+        let (server, mut other) = start(threads);
+        fill(&mut other, COUNT);
+        for (at, line) in ["SUNION set1 set2", "SINTER set1 set2", "ZUNION 2 zset2 zset1"].iter().enumerate()
+        {
+            let mut reader = Client::open(server.address());
+            assert!(matches!(reader.call(&["HELLO", "3"]), Reply::Map(_)));
+            call(&mut reader, "CLIENT TRACKING ON");
+            begin(&mut reader, &mut other, &[line]);
+            call(&mut other, &format!("SADD set1 more:{at}"));
+            call(&mut other, &format!("ZADD zset2 1 more:{at}"));
+            let (first, second) = (reader.reply(), reader.reply());
+            assert!(!matches!(first, Reply::Push(_)), "{line}, {threads} threads: {first}");
+            assert!(matches!(second, Reply::Push(_)), "{line}, {threads} threads: {second}");
+        }
+    }
+}
+
+/// How long others wait, in a release build on an idle machine:
+/// `DAMSELFLY_BIN=target/release/damselfly cargo test --test steps -- --ignored --nocapture`.
+#[test]
+#[ignore = "measures time, and takes a minute"]
+fn others_do_not_wait() {
+    const WORST: Duration = Duration::from_millis(10);
+    let (server, mut other) = start(1);
+    let mut worst_of_all = Duration::ZERO;
+    fill(&mut other, 1_000_000);
+    for line in ["PING"].into_iter().chain(commands().into_iter().map(|(line, ..)| line)) {
+        let mut big = Client::open(server.address());
+        let began = Instant::now();
+        send(&mut big, &[line]);
+        let (mut worst, mut pings) = (Duration::ZERO, 0);
+        while pings < 100 || !big.has_reply() {
+            let began = Instant::now();
+            call(&mut other, "PING");
+            worst = worst.max(began.elapsed());
+            pings += 1;
+        }
+        println!("{line}: {:?}, others waited {worst:?} at most, {pings} pings", began.elapsed());
+        worst_of_all = worst_of_all.max(worst);
+        drop(big);
+        thread::sleep(Duration::from_millis(500));
+    }
+    assert!(worst_of_all < WORST);
+}
