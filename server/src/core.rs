@@ -69,8 +69,8 @@ const MESSAGES_PER_TURN: usize = 256;
 /// Output buffers kept to lend to connections, and their greatest size.
 const SPARE_OUTPUTS_MAX: usize = 64;
 const SPARE_OUTPUT_LEN_MAX: usize = 64 * 1024;
-/// Turns after which tokio's other tasks on this thread get their chance.
-const TURNS_PER_YIELD: u32 = 32;
+/// Longest wait for the next event outside of tokio.
+const LINGER_MAX_MS: u64 = 100;
 
 const TOKEN_BELL: Token = Token(u64::MAX);
 const TOKEN_LISTENER: u64 = u64::MAX - 1024;
@@ -152,6 +152,10 @@ pub struct Core {
     ready: VecDeque<Ready>,
     /// Reused for finding them.
     ready_batch: Vec<Ready>,
+    /// Something came from a socket or another core since the core last asked itself whether to go to sleep.
+    met: bool,
+    /// The sockets were looked at just before this turn.
+    looked: bool,
     /// Connections to look at again in the next turn.
     again: VecDeque<ConnectionId>,
     /// Listeners that may have more connections, to be asked in the next turn, or at the next tick after an error.
@@ -243,6 +247,8 @@ impl Core {
             later: VecDeque::new(),
             next_turn: VecDeque::new(),
             ready: VecDeque::new(),
+            met: false,
+            looked: false,
             ready_batch: Vec::new(),
             again: VecDeque::new(),
             accept_again: Vec::new(),
@@ -283,8 +289,8 @@ impl Core {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut alarm = pin!(tokio::time::sleep(Duration::MAX));
         let mut alarm_at = None;
-        let mut turns = 0u32;
         let mut ticked = false;
+        let mut visited_ms = 0;
         while !self.stopped {
             let more = self.turn(ticked)?;
             ticked = false;
@@ -292,11 +298,17 @@ impl Core {
                 tick = tokio::time::interval(self.tick_period);
                 tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
             }
-            turns = turns.wrapping_add(1);
+            // tokio's clock moves only when it is asked.
+            let visit_ms = visited_ms + self.tick_period.as_millis() as u64;
+            // The wall clock may have been set back.
+            let early = (visited_ms..visit_ms).contains(&self.ks.now);
+            if early && (more || self.linger(visit_ms)?) {
+                continue;
+            }
+            visited_ms = self.ks.now;
             if more {
-                if turns.is_multiple_of(TURNS_PER_YIELD) {
-                    tokio::task::yield_now().await;
-                }
+                tokio::task::yield_now().await;
+                ticked = poll_fn(|cx| TaskPoll::Ready(tick.poll_tick(cx).is_ready())).await;
                 continue;
             }
             let shared = self.shared.clone();
@@ -342,6 +354,26 @@ impl Core {
         Ok(())
     }
 
+    /// Waits for the next event until `until_ms`, where the last turn has met some; true if there is one. Going to
+    /// sleep in tokio and back costs two more system calls and its clock, which clients that answer at once would pay
+    /// with every request.
+    fn linger(&mut self, until_ms: u64) -> io::Result<bool> {
+        let until_ms = self.blocked.next_deadline().map_or(until_ms, |at| at.min(until_ms));
+        let wait_ms = until_ms.saturating_sub(self.ks.now).min(LINGER_MAX_MS);
+        if !std::mem::take(&mut self.met) || wait_ms == 0 {
+            return Ok(false);
+        }
+        let shared = self.shared.clone();
+        let mailbox = &shared.peers[self.id].mailbox;
+        if !mailbox.fall_asleep() {
+            return Ok(true);
+        }
+        let looked = self.collect_ready(wait_ms);
+        mailbox.wake_up();
+        self.looked = !looked?;
+        Ok(self.met)
+    }
+
     /// One turn; true if there is certainly more to do.
     fn turn(&mut self, ticked: bool) -> io::Result<bool> {
         self.ks.now = Shared::now_ms();
@@ -356,7 +388,9 @@ impl Core {
         self.end_due_waits();
         self.settle_account(ticked);
         let mut more = self.take_messages();
-        more |= self.collect_ready()?;
+        if !std::mem::take(&mut self.looked) {
+            more |= self.collect_ready(0)?;
+        }
         // Behind the look at the sockets, so that a request that follows a changed setting meets it.
         self.read_settings();
         while let Some(event) = self.ready.pop_front() {
@@ -407,10 +441,11 @@ impl Core {
         Ok(more)
     }
 
-    /// Takes note of what sockets are ready; true if there may be more.
-    fn collect_ready(&mut self) -> io::Result<bool> {
+    /// Takes note of what sockets are ready, waiting for the first of them; true if there may be more.
+    fn collect_ready(&mut self, wait_ms: u64) -> io::Result<bool> {
         let mut batch = std::mem::take(&mut self.ready_batch);
-        let more = self.poll.collect(&mut batch);
+        let more = self.poll.collect(&mut batch, wait_ms);
+        self.met |= !batch.is_empty();
         self.ready.extend(batch.drain(..));
         self.ready_batch = batch;
         more
@@ -419,6 +454,7 @@ impl Core {
     fn take_messages(&mut self) -> bool {
         let shared = self.shared.clone();
         let mailbox = &shared.peers[self.id].mailbox;
+        self.met |= mailbox.waiting() > 0;
         for _ in 0..MESSAGES_PER_TURN {
             match self.put_off.pop_front().or_else(|| mailbox.pop()) {
                 None => return false,
@@ -462,7 +498,7 @@ impl Core {
                 Some(job @ Message::Job(_)) => self.put_off.push_back(job),
             }
         }
-        if let Err(error) = self.collect_ready() {
+        if let Err(error) = self.collect_ready(0) {
             tracing::warn!(%error, "sockets cannot be looked at");
         }
         // Also those that were ready when the script began: nobody tells of them again.

@@ -68,12 +68,13 @@ impl Poll {
         Ok(epoll::add(&self.epoll, fd, epoll::EventData::new_u64(token.0), flags)?)
     }
 
-    /// Collects what is ready now into `ready`, without waiting. True if there may be more.
-    pub fn collect(&mut self, ready: &mut Vec<Ready>) -> io::Result<bool> {
-        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    /// Collects what is ready into `ready`; if nothing is, what comes first within some milliseconds (less than a
+    /// second). True if there may be more.
+    pub fn collect(&mut self, ready: &mut Vec<Ready>, wait_ms: u64) -> io::Result<bool> {
+        let wait = Timespec { tv_sec: 0, tv_nsec: (wait_ms * 1_000_000).cast_signed() };
         self.events.clear();
         let spare = rustix::buffer::spare_capacity(&mut self.events);
-        match epoll::wait(&self.epoll, spare, Some(&now)) {
+        match epoll::wait(&self.epoll, spare, Some(&wait)) {
             Ok(_) => {}
             Err(rustix::io::Errno::INTR) => return Ok(true),
             Err(error) => return Err(error.into()),
