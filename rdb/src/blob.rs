@@ -1,11 +1,15 @@
 //! Compressed runs of opcodes: zstd frames and LZ4 frames.
 //!
-//! Expanding believes no size: output grows as it is produced and stops at the limit. One frame per blob, and all
-//! of the blob, because anything else was not written by a server.
+//! Expanding believes no size: output grows as it is produced, or a stated size is one that so many bytes can amount
+//! to; and it stops at the limit. One frame per blob, and all of the blob, because anything else was not written by a
+//! server.
 
-use std::io::{Read, Write};
+use std::hash::Hasher;
+use std::io::Read;
 
-use lz4_flex::frame::{FrameDecoder, FrameEncoder, FrameInfo};
+use lz4_flex::block::{CompressTable, compress_into_with_table, decompress_into, get_maximum_output_size};
+use lz4_flex::frame::FrameDecoder;
+use twox_hash::XxHash32;
 
 use crate::error::ErrorKind;
 
@@ -37,8 +41,82 @@ pub(crate) fn expand_zstd(frame: &[u8], len_max: u64, out: &mut Vec<u8>) -> Resu
     check(out, len_max, decoder.finish())
 }
 
+/// What an LZ4 frame begins with.
+const LZ4_MAGIC: [u8; 4] = 0x184d_2204_u32.to_le_bytes();
+/// Format version 1, independent blocks, the size of the content, no checksums: what most writers choose.
+const LZ4_PLAIN: u8 = 0b0110_1000;
+/// Largest blocks of a frame, by the number that stands for them in the header.
+const LZ4_BLOCK_LENS: [(u8, usize); 4] = [(4, 64 << 10), (5, 256 << 10), (6, 1 << 20), (7, 4 << 20)];
+/// In a block's length: its bytes are not compressed.
+const LZ4_AS_IT_IS: u32 = 1 << 31;
+/// No block of LZ4 expands to more than this times its length.
+const LZ4_RATIO_MAX: u64 = 255;
+
+/// Magic number, flags, largest block, size of the content, checksum of the three before it.
+const LZ4_HEAD_LEN: usize = 15;
+
+fn lz4_head(block_len: u8, content_len: u64) -> [u8; LZ4_HEAD_LEN] {
+    let mut head = [0; LZ4_HEAD_LEN];
+    head[..4].copy_from_slice(&LZ4_MAGIC);
+    (head[4], head[5]) = (LZ4_PLAIN, block_len << 4);
+    head[6..14].copy_from_slice(&content_len.to_le_bytes());
+    let mut checksum = XxHash32::with_seed(0);
+    checksum.write(&head[4..14]);
+    head[14] = (checksum.finish() >> 8) as u8;
+    head
+}
+
 /// Expands an LZ4 frame into `out`, at most to `len_max` bytes.
+///
+/// The library's reader of frames takes and clears several megabytes for each, which costs more than the decoding; so
+/// plain frames are taken apart here, and the library has the rest.
 pub(crate) fn expand_lz4(frame: &[u8], len_max: u64, out: &mut Vec<u8>) -> Result<(), ErrorKind> {
+    if let Some((head, blocks)) = frame.split_first_chunk::<LZ4_HEAD_LEN>() {
+        let content_len = u64::from_le_bytes(head[6..14].try_into().expect("eight bytes"));
+        if *head == lz4_head(head[5] >> 4, content_len) {
+            return expand_plain_lz4(blocks, content_len, len_max, out);
+        }
+    }
+    expand_any_lz4(frame, len_max, out)
+}
+
+fn expand_plain_lz4(blocks: &[u8], len: u64, len_max: u64, out: &mut Vec<u8>) -> Result<(), ErrorKind> {
+    const BAD: ErrorKind = ErrorKind::Blob("LZ4 frame");
+    if len > len_max {
+        return Err(ErrorKind::TooLarge("content of a blob"));
+    }
+    if len > LZ4_RATIO_MAX * blocks.len() as u64 {
+        return Err(BAD);
+    }
+    // What is in it is overwritten, and need not be cleared.
+    out.resize(len as usize, 0);
+    let (mut rest, mut filled) = (blocks, 0);
+    loop {
+        let (head, behind) = rest.split_first_chunk().ok_or(BAD)?;
+        let head = u32::from_le_bytes(*head);
+        if head == 0 {
+            rest = behind;
+            break;
+        }
+        let (block, behind) = behind.split_at_checked((head & !LZ4_AS_IT_IS) as usize).ok_or(BAD)?;
+        let room = &mut out[filled..];
+        filled += if head & LZ4_AS_IT_IS == 0 {
+            decompress_into(block, room).map_err(|_| BAD)?
+        } else {
+            room.get_mut(..block.len()).ok_or(BAD)?.copy_from_slice(block);
+            block.len()
+        };
+        rest = behind;
+    }
+    match (filled == out.len(), rest) {
+        (true, []) => Ok(()),
+        (true, _) => Err(ErrorKind::Blob("bytes after the frame")),
+        (false, _) => Err(BAD),
+    }
+}
+
+/// As [`expand_lz4`], whatever the frame makes use of.
+fn expand_any_lz4(frame: &[u8], len_max: u64, out: &mut Vec<u8>) -> Result<(), ErrorKind> {
     let mut decoder = FrameDecoder::new(frame);
     out.clear();
     decoder.by_ref().take(len_max + 1).read_to_end(out).map_err(|_| ErrorKind::Blob("LZ4 frame"))?;
@@ -72,7 +150,8 @@ fn check(out: &[u8], len_max: u64, unread: &[u8]) -> Result<(), ErrorKind> {
 pub(crate) enum Compressor {
     None,
     Zstd(Box<zstd::bulk::Compressor<'static>>),
-    Lz4,
+    /// With what it remembers between two runs: memory, nothing of their contents.
+    Lz4(Box<CompressTable>),
 }
 
 impl Compressor {
@@ -83,7 +162,7 @@ impl Compressor {
                 let compressor = zstd::bulk::Compressor::new(level);
                 Compressor::Zstd(Box::new(compressor.expect("the library clamps levels it does not have")))
             }
-            Compression::Lz4 => Compressor::Lz4,
+            Compression::Lz4 => Compressor::Lz4(Box::new(CompressTable::large())),
         }
     }
 
@@ -96,13 +175,32 @@ impl Compressor {
                 out.reserve(zstd::zstd_safe::compress_bound(run.len()));
                 compressor.compress_to_buffer(run, out).is_ok()
             }
-            Compressor::Lz4 => {
-                let info = FrameInfo::new().content_size(Some(run.len() as u64));
-                let mut encoder = FrameEncoder::with_frame_info(info, out);
-                encoder.write_all(run).is_ok() && encoder.finish().is_ok()
-            }
+            Compressor::Lz4(table) => compress_lz4(run, table, out),
         }
     }
+}
+
+/// Writes a frame with a block, or with several if no block is so long.
+fn compress_lz4(run: &[u8], table: &mut CompressTable, out: &mut Vec<u8>) -> bool {
+    let [.., longest] = LZ4_BLOCK_LENS;
+    let (number, block_len) =
+        LZ4_BLOCK_LENS.into_iter().find(|(_, len)| run.len() <= *len).unwrap_or(longest);
+    out.extend_from_slice(&lz4_head(number, run.len() as u64));
+    for block in run.chunks(block_len) {
+        let head = out.len();
+        let start = head + size_of::<u32>();
+        out.resize(start + get_maximum_output_size(block.len()), 0);
+        let Ok(len) = compress_into_with_table(block, &mut out[start..], table) else { return false };
+        let mut stated = len as u32;
+        if len >= block.len() {
+            out[start..start + block.len()].copy_from_slice(block);
+            stated = block.len() as u32 | LZ4_AS_IT_IS;
+        }
+        out[head..start].copy_from_slice(&stated.to_le_bytes());
+        out.truncate(start + len.min(block.len()));
+    }
+    out.extend_from_slice(&[0; size_of::<u32>()]);
+    true
 }
 
 /// Bytes of a run after compression, its own length if it does not get shorter.

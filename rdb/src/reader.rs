@@ -33,9 +33,10 @@ const HEADER_LEN: usize = 9;
 const VERSION_WITH_CHECKSUM: u32 = 5;
 /// Items per step: as for units of a value.
 const ITEMS_PER_STEP: usize = 128;
-/// How much is asked of a source at once, and how much a buffer keeps when it is empty.
-const READ_LEN_MIN: usize = 64 << 10;
+/// How much is asked of a source at once, and how much memory is kept for what comes next.
+const READ_LEN_MIN: usize = 256 << 10;
 const READ_LEN_MAX: usize = 1 << 20;
+const KEEP_LEN_MAX: usize = 2 * READ_LEN_MAX;
 
 /// Receives the items of a file in their order.
 pub trait FileSink {
@@ -172,8 +173,10 @@ pub struct FileReader {
 /// Bytes fed and not consumed yet.
 #[derive(Default)]
 struct Window {
+    /// Of these, from `start` to `end`. Behind them is room that was in use before and need not be cleared again.
     bytes: Vec<u8>,
     start: usize,
+    end: usize,
     /// Bytes consumed before `start`'s byte, since the beginning of the stream.
     consumed: u64,
     /// No use in trying with fewer bytes than this. Without it, bytes that trickle in would make a long unit be
@@ -183,7 +186,7 @@ struct Window {
 
 impl Window {
     fn rest(&self) -> &[u8] {
-        &self.bytes[self.start..]
+        &self.bytes[self.start..self.end]
     }
 
     fn consume(&mut self, len: usize) {
@@ -195,10 +198,22 @@ impl Window {
     /// Moves what is left to the front, so that the buffer grows only with what is really pending.
     fn compact(&mut self) {
         if self.start > 0 {
-            self.bytes.drain(..self.start);
+            self.bytes.copy_within(self.start..self.end, 0);
+            self.end -= self.start;
             self.start = 0;
-            self.bytes.shrink_to(2 * READ_LEN_MAX);
+            if self.bytes.len() > KEEP_LEN_MAX.max(self.end) {
+                self.bytes.truncate(KEEP_LEN_MAX.max(self.end));
+                self.bytes.shrink_to_fit();
+            }
         }
+    }
+
+    /// Room for so many bytes behind those that are there.
+    fn room(&mut self, len: usize) -> &mut [u8] {
+        if self.bytes.len() - self.end < len {
+            self.bytes.resize(self.end + len, 0);
+        }
+        &mut self.bytes[self.end..]
     }
 }
 
@@ -217,7 +232,8 @@ impl FileReader {
     /// Appends bytes of the stream.
     pub fn feed(&mut self, bytes: &[u8]) {
         self.window.compact();
-        self.window.bytes.extend_from_slice(bytes);
+        self.window.room(bytes.len())[..bytes.len()].copy_from_slice(bytes);
+        self.window.end += bytes.len();
     }
 
     /// Bytes of the stream consumed so far.
@@ -317,21 +333,21 @@ impl FileReader {
     /// Reads until `missing` more bytes are at hand: in pieces, so that a claim of gigabytes costs nothing unless
     /// the gigabytes are there.
     fn fill(&mut self, source: &mut impl Read, missing: usize) -> Result<(), Error> {
-        self.window.compact();
-        let bytes = &mut self.window.bytes;
-        let wanted = bytes.len() + missing;
-        while bytes.len() < wanted {
-            let filled = bytes.len();
-            bytes.resize(filled + (wanted - filled).clamp(READ_LEN_MIN, READ_LEN_MAX), 0);
-            let read = source.read(&mut bytes[filled..]);
-            bytes.truncate(filled + read.as_ref().map_or(0, |read| *read));
-            let kind = match read {
+        let window = &mut self.window;
+        window.compact();
+        let wanted = window.end + missing;
+        while window.end < wanted {
+            let room = window.room((wanted - window.end).clamp(READ_LEN_MIN, READ_LEN_MAX));
+            let kind = match source.read(room) {
                 Ok(0) => ErrorKind::Truncated,
-                Ok(_) => continue,
+                Ok(read) => {
+                    window.end += read;
+                    continue;
+                }
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
                 Err(error) => ErrorKind::Io(error.kind()),
             };
-            return Err(Error { kind, offset: self.window.consumed + bytes.len() as u64, blob_offset: None });
+            return Err(Error { kind, offset: window.consumed + window.end as u64, blob_offset: None });
         }
         Ok(())
     }

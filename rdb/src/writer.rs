@@ -374,7 +374,7 @@ impl FileWriter {
             return self.seal_raw();
         }
         let code =
-            if matches!(self.compressor, Compressor::Lz4) { opcode::BLOB_LZ4 } else { opcode::BLOB_ZSTD };
+            if matches!(self.compressor, Compressor::Lz4(_)) { opcode::BLOB_LZ4 } else { opcode::BLOB_ZSTD };
         let start = self.ready.len();
         self.ready.push(code);
         put_len(&mut self.ready, self.packed.len() as u64);
