@@ -412,7 +412,7 @@ mod tests {
 
         fn take(&mut self, saved: Saved) {
             match saved {
-                Saved::Entries(rows) => rows
+                Saved::Entries(mut rows) => rows
                     .drain(|db, key, attributes, content| {
                         let text = match content {
                             Content::Text(text) => text.to_vec(),

@@ -161,6 +161,18 @@ impl Db {
         self.table.prefetch_entry(hash);
     }
 
+    /// Asks the processor to load what storing a new key with this hash looks at first.
+    #[inline]
+    pub fn prefetch_insert(&self, hash: u64) {
+        self.table.prefetch_insert(hash);
+    }
+
+    /// As [`Db::prefetch_insert`], the place where the key will be. Cheap only behind that.
+    #[inline]
+    pub fn prefetch_tail(&self, hash: u64) {
+        self.table.prefetch_tail(hash);
+    }
+
     /// Asks the processor to load the bucket of a field in a big hash; `hash` is that of the key.
     pub fn prefetch_field(&self, hash: u64, key: &[u8], field: &[u8]) {
         if let Some(table) = self.big_hash(hash, key) {

@@ -99,24 +99,32 @@ impl<T> Rows<T> {
         self.bytes.capacity() + self.held + self.rows.capacity() * size_of::<Row<T>>()
     }
 
-    /// Hands all entries on, in their order, as database, key, what it has besides, value.
+    /// Hands all entries on, in their order, as database, key, what it has besides, value. What is left is empty, and
+    /// has room for the next entries; an error ends it, and the entries behind it are gone.
     pub fn drain<E>(
-        self,
+        &mut self,
         mut take: impl FnMut(u32, &[u8], &Attributes, Content<'_, T>) -> Result<(), E>,
     ) -> Result<(), E> {
         let mut rest = self.bytes.as_slice();
-        for row in self.rows {
+        let result = self.rows.drain(..).try_for_each(|row| {
             let (key, behind) = rest.split_at(row.key as usize);
             rest = behind;
             match row.body {
                 Body::Text(len) => {
                     let (text, behind) = rest.split_at(len as usize);
                     rest = behind;
-                    take(row.db, key, &row.attributes, Content::Text(text))?;
+                    take(row.db, key, &row.attributes, Content::Text(text))
                 }
-                Body::Other(other) => take(row.db, key, &row.attributes, Content::Other(other))?,
+                Body::Other(other) => take(row.db, key, &row.attributes, Content::Other(other)),
             }
-        }
-        Ok(())
+        });
+        self.bytes.clear();
+        self.held = 0;
+        result
+    }
+
+    /// Gives back memory that one unusually long entry asked for.
+    pub fn shrink(&mut self) {
+        self.bytes.shrink_to(2 * BYTES_MAX);
     }
 }

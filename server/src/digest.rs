@@ -75,9 +75,11 @@ impl Digest {
             }
             Value::Object(Object::Set(set)) => {
                 self.mix(&SET.to_be_bytes());
-                for member in set.iter() {
-                    self.xor(member.as_bytes(&mut [0; 20]));
-                }
+                set.for_each(|member, expire_at| {
+                    if expire_at.is_none_or(|at| at > now) {
+                        self.xor(member.as_bytes(&mut [0; 20]));
+                    }
+                });
             }
             Value::Object(Object::ZSet(zset)) => {
                 self.mix(&ZSET.to_be_bytes());
@@ -158,12 +160,13 @@ impl Digest {
         }
     }
 
-    /// Of the keys of one shard's database that have not expired at `now`; None if there are none.
+    /// Of the keys of one shard's database that have not expired at `now`, be it element by element; None if there are
+    /// none.
     pub fn of_db(db: &Db, now: u64) -> Option<Digest> {
         let mut all = None;
         db.for_each(|loc| {
             let expire_at = db.expire_at(loc);
-            if expire_at.is_some_and(|at| at <= now) {
+            if expire_at.is_some_and(|at| at <= now) || has_expired_within(db.value(loc), now) {
                 return;
             }
             let mut one = Digest::default();
@@ -191,9 +194,27 @@ impl Digest {
     }
 }
 
+/// Whether all elements of a collection have expired: who looks at the key next removes it.
+fn has_expired_within(value: Value<'_, Object>, now: u64) -> bool {
+    let Value::Object(object) = value else { return false };
+    if object.next_expiry().is_none_or(|at| at > now) {
+        return false;
+    }
+    match object {
+        Object::Hash(hash) => hash.len(now) == 0,
+        Object::Set(set) => {
+            let mut left = false;
+            set.for_each(|_, expire_at| left |= expire_at.is_none_or(|at| at > now));
+            !left
+        }
+        _ => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use damselfly_keyspace::{Expiry, Keyspace, Options};
+    use damselfly_keyspace::values::set::Set;
+    use damselfly_keyspace::{Collection, Expiry, Keyspace, Options};
 
     use super::Digest;
 
@@ -236,5 +257,22 @@ mod tests {
             assert_eq!(digest(&all, 4), "6697eae26f24ab77ba983b53cd07f1b161721993", "{shards} shards");
         }
         assert_eq!(digest(&[], 4), "0".repeat(40));
+    }
+
+    /// Members whose time has come count for nothing, though nobody has removed them yet, nor does a key without others.
+    #[test]
+    fn members_that_expired() {
+        let set = |members: &[(&str, u64)]| {
+            let mut ks = Keyspace::new(&Options { databases: 1, hash_seed: 7, random_seed: 1 });
+            let mut set = Set::new();
+            for (member, at) in members {
+                set.insert_until(7, member.as_bytes(), *at, false);
+            }
+            ks.set_object(0, b"set", set.wrap(), Expiry::Never);
+            ks.now = 60;
+            digest(&[ks], 1)
+        };
+        assert_eq!(set(&[("a", 50), ("b", 70)]), set(&[("b", 70)]));
+        assert_eq!(set(&[("a", 50)]), "0".repeat(40));
     }
 }

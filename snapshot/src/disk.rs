@@ -178,15 +178,8 @@ impl Disk {
                 result => result?,
             }
         }
-        if let FileRole::Summary(base) = role_of(&files.main) {
-            for name in self.names()? {
-                match role_of(&name) {
-                    FileRole::Shard(of, number) if of == base && number >= files.shards.len() => {
-                        self.remove(&name)?;
-                    }
-                    _ => {}
-                }
-            }
+        for name in files.beyond(&self.names()?) {
+            self.remove(name)?;
         }
         self.sync_directory()?;
         self.remove(&format!("{}{JOURNAL_SUFFIX}", files.main))?;
@@ -363,8 +356,9 @@ mod tests {
         let write = || -> io::Result<()> {
             let names = files.shards.iter().chain([&files.main]);
             let mut outputs = names.map(|name| disk.create(name)).collect::<io::Result<Vec<_>>>()?;
-            for output in &mut outputs {
-                output.write_all(content.as_bytes())?;
+            // In pieces, so that there are writes in the midst of a file.
+            for piece in content.as_bytes().chunks(4) {
+                outputs.iter_mut().try_for_each(|output| output.write_all(piece))?;
             }
             outputs.into_iter().try_for_each(Output::finish)?;
             disk.publish(files)
@@ -466,6 +460,35 @@ mod tests {
                     assert!(nth > 0, "{act:?} happens");
                     break;
                 }
+            }
+        }
+    }
+
+    /// However often acts fail, and whatever they are, one save after the other: there is always a snapshot, and it is
+    /// the last that was said to be saved, or one that was begun since.
+    #[test]
+    fn every_nth_act_fails() {
+        for every in 1..=200 {
+            let directory = Directory::new();
+            save(&Disk::new(&directory.0), &set(2), "save 2 0").expect("saved");
+            let acts = AtomicUsize::new(0);
+            let disk = Disk::with_faults(&directory.0, move |_| {
+                let fails = acts.fetch_add(1, Ordering::Relaxed) % every == every - 1;
+                if fails { Err(io::Error::other("as wished")) } else { Ok(()) }
+            });
+            let mut saved = 0;
+            for number in 1..=8 {
+                let shards = 1 + number % 3;
+                if save(&disk, &set(shards), &format!("save {shards} {number}")).is_ok() {
+                    saved = number;
+                }
+                let content = found(&directory.0).expect("a snapshot");
+                let number_found = content.split(' ').nth(2).and_then(|number| number.parse().ok());
+                assert!(
+                    number_found.is_some_and(|found| (saved..=number).contains(&found)),
+                    "{every}: {content}"
+                );
+                saved = number_found.expect("a number");
             }
         }
     }

@@ -94,6 +94,20 @@ pub struct Files {
     pub shards: Vec<String>,
 }
 
+impl Files {
+    /// Of these names, the shards of a larger set with the same main file, which this one has taken the place of.
+    pub(crate) fn beyond<'n>(&self, names: &'n [String]) -> impl Iterator<Item = &'n String> {
+        let base = match role_of(&self.main) {
+            FileRole::Summary(base) => Some(base),
+            _ => None,
+        };
+        names.iter().filter(move |name| match role_of(name) {
+            FileRole::Shard(of, number) => Some(of) == base && number >= self.shards.len(),
+            _ => false,
+        })
+    }
+}
+
 /// `{timestamp}`, `{Y}`, `{m}` and `{d}` replaced.
 pub fn expand(name: &str, at: Moment) -> String {
     replace(name, |macro_name| match macro_name {

@@ -213,15 +213,8 @@ impl Bucket {
         for name in files.shards.iter().chain([&files.main]) {
             self.complete(name, &uploads[name])?;
         }
-        if let FileRole::Summary(base) = role_of(&files.main) {
-            for name in self.names()? {
-                match role_of(&name) {
-                    FileRole::Shard(of, number) if of == base && number >= files.shards.len() => {
-                        self.remove(&name)?;
-                    }
-                    _ => {}
-                }
-            }
+        for name in files.beyond(&self.names()?) {
+            self.remove(name)?;
         }
         Ok(())
     }

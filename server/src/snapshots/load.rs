@@ -19,9 +19,9 @@ use std::time::Instant;
 
 use damselfly_keyspace::{Attributes, Content, Expiry, Rows};
 use damselfly_rdb::{Collector, Event, FileReader, FileSink, Item, Limits, Meta, Refused, Value, ValueSink};
-use damselfly_snapshot::{FileRole, SHARDS_MAX, newest, role_of};
+use damselfly_snapshot::{FUNCTION_AUX, FileRole, SHARDS_MAX, newest, role_of};
 
-use super::{FUNCTION_AUX, locked};
+use super::locked;
 use damselfly_scripting::Engine;
 
 use crate::core::Core;
@@ -33,7 +33,19 @@ const BATCHES_PER_CORE: usize = 4;
 /// Seconds between two lines in the log about how far it is.
 const SECONDS_PER_LINE: u64 = 5;
 
-type Batch = Rows<Value>;
+/// Strings from this length on travel in an allocation of their own, which becomes the value: copied once less.
+const OWN_FROM: usize = 16 << 10;
+/// How many entries ahead of the one that is stored the memory is asked for that it will need. A miss takes as long as
+/// some three entries that find everything.
+const AHEAD: usize = 16;
+
+/// Entries on their way to a core.
+#[derive(Default)]
+struct Batch {
+    rows: Rows<Value>,
+    /// Of their keys.
+    hashes: Vec<u64>,
+}
 
 /// Loads the snapshot that the settings lead to, in the background: the state is *loading* from before this returns
 /// until all is there. A snapshot that cannot be loaded ends the process.
@@ -63,7 +75,7 @@ pub fn load_at_start(shared: &Arc<Shared>) -> Result<(), String> {
     std::thread::Builder::new()
         .name("load".to_owned())
         .spawn(move || {
-            if let Err(error) = load(&shared, &file) {
+            if let Err(error) = load(&shared, &file, false) {
                 let failure = Some(format!("cannot load the snapshot: {error}"));
                 *locked(&shared.snapshots.failure) = failure;
                 // A main thread that has gone already ends the process as well.
@@ -85,8 +97,9 @@ pub(super) fn newest_file(shared: &Shared) -> Result<Option<String>, String> {
     Ok(newest(&shared.settings.dbfilename(), &found).map(|found| found.name.clone()))
 }
 
-/// Loads a snapshot, given its only file or its summary, into the shards as they are.
-pub(super) fn load(shared: &Arc<Shared>, file: &str) -> Result<(), String> {
+/// Loads a snapshot, given its only file or its summary, into the shards as they are. With `overwrites`, keys that are
+/// there give way to those of the snapshot.
+pub(super) fn load(shared: &Arc<Shared>, file: &str, overwrites: bool) -> Result<(), String> {
     let began = Instant::now();
     let (snapshots, storage) = (&shared.snapshots, &shared.snapshots.storage);
     let mut files = vec![file.to_owned()];
@@ -109,7 +122,7 @@ pub(super) fn load(shared: &Arc<Shared>, file: &str) -> Result<(), String> {
     let notes = Mutex::new(summary_notes);
     let work = || {
         while let Some(file) = files.get(next.fetch_add(1, Ordering::Relaxed)) {
-            match read_file(shared, &flight, file, expected.as_deref(), &failed) {
+            match read_file(shared, &flight, file, expected.as_deref(), &failed, overwrites) {
                 Ok(more) => locked(&notes).add(more),
                 Err(error) => {
                     failed.store(true, Ordering::Relaxed);
@@ -125,11 +138,12 @@ pub(super) fn load(shared: &Arc<Shared>, file: &str) -> Result<(), String> {
         work();
     });
     flight.wait_for_all();
+    // First: the readers have stopped because of it.
+    if let Some(refusal) = flight.refusal() {
+        return Err(place_of(shared, &files, &refusal));
+    }
     if let Some(error) = failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
         return Err(error);
-    }
-    if let Some(error) = flight.refusal() {
-        return Err(about(shared, file, error));
     }
     notes.into_inner().unwrap_or_else(PoisonError::into_inner).give_to_core(shared, file)?;
     locked(&snapshots.history).loads += 1;
@@ -145,6 +159,28 @@ pub(super) fn load(shared: &Arc<Shared>, file: &str) -> Result<(), String> {
 
 fn about(shared: &Shared, file: &str, error: impl std::fmt::Display) -> String {
     format!("{}: {error}", shared.snapshots.storage.describe(file))
+}
+
+/// Where in the files is what a core did not take: looked for only now, so that nobody has to remember places who does
+/// not need them.
+fn place_of(shared: &Shared, files: &[String], refusal: &Refusal) -> String {
+    let (key, times, why) = match refusal {
+        Refusal::Value { key, .. } => (key, 1, "a value that no server could have had"),
+        Refusal::Twice { key, .. } => (key, 2, "a key for the second time"),
+    };
+    let name = String::from_utf8_lossy(key).escape_debug().to_string();
+    let mut seen = 0;
+    for file in files {
+        let Ok(mut source) = shared.snapshots.storage.open(file) else { continue };
+        let read = FileReader::new(Limits::FILE).read_all(&mut source, &mut |item: Item<'_>| {
+            seen += usize::from(matches!(item, Item::Key(found) if refusal.is_about(found.db, found.key)));
+            if seen == times { Err(Refused(why)) } else { Ok(()) }
+        });
+        if let Err(error) = read {
+            return about(shared, file, format!("key {name}: {error}"));
+        }
+    }
+    about(shared, &files[0], format!("key {name}: {why}"))
 }
 
 /// What the summary of a set says.
@@ -248,12 +284,14 @@ fn read_file(
     file: &str,
     expected: Option<&[u8]>,
     failed: &AtomicBool,
+    overwrites: bool,
 ) -> Result<Notes, String> {
     let source = shared.snapshots.storage.open(file).map_err(|error| about(shared, file, error))?;
     let mut sink = Sink {
         shared,
         flight,
         failed,
+        overwrites,
         expected,
         matched: false,
         databases: shared.config.databases as u64,
@@ -287,6 +325,8 @@ struct Sink<'a> {
     shared: &'a Arc<Shared>,
     flight: &'a Arc<Flight>,
     failed: &'a AtomicBool,
+    /// Whether keys that are there already give way; else they are an error.
+    overwrites: bool,
     /// The snapshot it must belong to.
     expected: Option<&'a [u8]>,
     matched: bool,
@@ -320,12 +360,20 @@ impl FileSink for Sink<'_> {
                 Ok(())
             }
             Item::Value { stream: 0, event: Event::String(text) } => {
-                let open = &self.plain;
-                let owner = self.shared.owner(hash(self.shared, &open.key));
                 if self.is_due(&self.plain.meta) {
                     return Ok(());
                 }
-                self.batches[owner].push_text(open.db, &open.key, attributes(&open.meta), text);
+                let Open { db, key, meta, .. } = &self.plain;
+                let hash = hash(self.shared, key);
+                let owner = self.shared.owner(hash);
+                let batch = &mut self.batches[owner];
+                batch.hashes.push(hash);
+                if text.len() < OWN_FROM {
+                    batch.rows.push_text(*db, key, attributes(meta), text);
+                } else {
+                    let own = Value::String(text.to_vec());
+                    batch.rows.push_other(*db, key, attributes(meta), own, text.len());
+                }
                 self.pushed(owner)
             }
             Item::Value { stream, event } => self.value(stream, event),
@@ -385,14 +433,17 @@ impl Sink<'_> {
         if value.is_empty_container() || self.is_due(&meta) {
             return Ok(());
         }
-        let owner = self.shared.owner(hash(self.shared, &key));
+        let hash = hash(self.shared, &key);
+        let owner = self.shared.owner(hash);
+        let batch = &mut self.batches[owner];
+        batch.hashes.push(hash);
         // What a collection weighs is not known; counting it as some dozens of small strings keeps batches small.
-        self.batches[owner].push_other(db, &key, attributes(&meta), value, 4096);
+        batch.rows.push_other(db, &key, attributes(&meta), value, 4096);
         self.pushed(owner)
     }
 
     fn pushed(&mut self, owner: usize) -> Result<(), Refused> {
-        if !self.batches[owner].is_full() {
+        if !self.batches[owner].rows.is_full() {
             return Ok(());
         }
         if self.failed.load(Ordering::Relaxed) || self.flight.has_refused() {
@@ -409,39 +460,73 @@ impl Sink<'_> {
     }
 
     fn send(&mut self, owner: usize) {
-        let batch = std::mem::take(&mut self.batches[owner]);
-        if batch.is_empty() {
+        if self.batches[owner].rows.is_empty() {
             return;
         }
-        self.flight.depart();
-        let flight = self.flight.clone();
+        let spare = self.flight.depart();
+        let mut batch = std::mem::replace(&mut self.batches[owner], spare);
+        let (flight, overwrites) = (self.flight.clone(), self.overwrites);
         self.shared.peers[owner].mailbox.post_from_outside(Box::new(move |core| {
-            let count = batch.len() as u64;
-            if let Err(error) = take_in(core, batch) {
-                flight.refuse(error);
+            let count = batch.rows.len() as u64;
+            if let Err(refusal) = take_in(core, &mut batch, overwrites) {
+                flight.refuse(refusal);
             }
             core.shared.snapshots.progress.keys.fetch_add(count, Ordering::Relaxed);
-            flight.arrive();
+            flight.arrive(batch);
         }));
     }
 }
 
-/// Stores a batch in this core's shard.
-fn take_in(core: &mut Core, batch: Batch) -> Result<(), String> {
+/// Why a core did not take what a file had.
+#[derive(Clone)]
+enum Refusal {
+    /// The value of this key is none that a server could have had.
+    Value { db: u32, key: Vec<u8> },
+    /// This key was there already.
+    Twice { db: u32, key: Vec<u8> },
+}
+
+impl Refusal {
+    fn is_about(&self, number: u64, name: &[u8]) -> bool {
+        let (Refusal::Value { db, key } | Refusal::Twice { db, key }) = self;
+        u64::from(*db) == number && key == name
+    }
+}
+
+/// Stores a batch in this core's shard, and leaves it empty.
+fn take_in(core: &mut Core, batch: &mut Batch, overwrites: bool) -> Result<(), Refusal> {
     let forget_expiry = core.shared.config.rdb_ignore_expiry;
-    let result = batch.drain(|db, key, attributes, content| {
-        let db = db as usize;
+    let hashes = std::mem::take(&mut batch.hashes);
+    let mut ahead = hashes.iter().skip(AHEAD);
+    let mut next = hashes.iter().skip(AHEAD / 2);
+    let result = batch.rows.drain(|number, key, attributes, content| {
+        let db = number as usize;
+        let table = core.ks.db_mut(db);
+        ahead.next().inspect(|hash| table.prefetch_insert(**hash));
+        next.next().inspect(|hash| table.prefetch_tail(**hash));
         let expiry = match attributes.expire_at {
             Some(at) if !forget_expiry => Expiry::At(at),
             _ => Expiry::Never,
         };
-        match content {
-            Content::Text(text) => core.ks.set_string(db, key, text, expiry),
-            Content::Other(value) => {
-                damselfly_commands::restore(&mut core.ks, &core.env, db, key, value, expiry).map_err(
-                    |_| format!("the value of {} is none", String::from_utf8_lossy(key).escape_debug()),
-                )?
+        let is_twice = match content {
+            Content::Text(text) => {
+                let before = core.ks.len(db);
+                core.ks.set_string(db, key, text, expiry);
+                core.ks.len(db) == before
             }
+            Content::Other(value) => {
+                let was_there = core.ks.find(db, key).is_some();
+                match value {
+                    // Its length is a long string's, so it is stored as that whether it was edited or not.
+                    Value::String(text) => core.ks.set_edited(db, key, text, expiry),
+                    value => damselfly_commands::restore(&mut core.ks, &core.env, db, key, value, expiry)
+                        .map_err(|_| Refusal::Value { db: number, key: key.to_vec() })?,
+                }
+                was_there
+            }
+        };
+        if is_twice && !overwrites {
+            return Err(Refusal::Twice { db: number, key: key.to_vec() });
         }
         if (attributes.sticky || attributes.mc_flags != 0)
             && let Some(loc) = core.ks.find(db, key)
@@ -452,6 +537,9 @@ fn take_in(core: &mut Core, batch: Batch) -> Result<(), String> {
         }
         Ok(())
     });
+    batch.hashes = hashes;
+    batch.hashes.clear();
+    batch.rows.shrink();
     // Nobody listens to a load.
     core.ks.take_events();
     result
@@ -461,35 +549,43 @@ fn take_in(core: &mut Core, batch: Batch) -> Result<(), String> {
 #[derive(Default)]
 struct Flight {
     max: usize,
-    flying: Mutex<usize>,
+    state: Mutex<InFlight>,
     landed: Condvar,
     refused: AtomicBool,
-    refusal: Mutex<Option<String>>,
+}
+
+#[derive(Default)]
+struct InFlight {
+    flying: usize,
+    /// Empty ones that have come back, with their memory.
+    spare: Vec<Batch>,
+    refusal: Option<Refusal>,
 }
 
 impl Flight {
-    fn depart(&self) {
-        let mut flying = self.flying.lock().unwrap_or_else(PoisonError::into_inner);
-        while *flying >= self.max {
-            flying = self.landed.wait(flying).unwrap_or_else(PoisonError::into_inner);
-        }
-        *flying += 1;
+    /// Lets a batch go as soon as not too many are on their way; an empty one to fill meanwhile.
+    fn depart(&self) -> Batch {
+        let too_many = |state: &mut InFlight| state.flying >= self.max;
+        let waited = self.landed.wait_while(locked(&self.state), too_many);
+        let mut state = waited.unwrap_or_else(PoisonError::into_inner);
+        state.flying += 1;
+        state.spare.pop().unwrap_or_default()
     }
 
-    fn arrive(&self) {
-        *self.flying.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+    fn arrive(&self, batch: Batch) {
+        let mut state = locked(&self.state);
+        state.flying -= 1;
+        state.spare.push(batch);
         self.landed.notify_all();
     }
 
     fn wait_for_all(&self) {
-        let mut flying = self.flying.lock().unwrap_or_else(PoisonError::into_inner);
-        while *flying > 0 {
-            flying = self.landed.wait(flying).unwrap_or_else(PoisonError::into_inner);
-        }
+        let flying = |state: &mut InFlight| state.flying > 0;
+        drop(self.landed.wait_while(locked(&self.state), flying));
     }
 
-    fn refuse(&self, why: String) {
-        self.refusal.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(why);
+    fn refuse(&self, refusal: Refusal) {
+        locked(&self.state).refusal.get_or_insert(refusal);
         self.refused.store(true, Ordering::Release);
     }
 
@@ -497,7 +593,7 @@ impl Flight {
         self.refused.load(Ordering::Acquire)
     }
 
-    fn refusal(&self) -> Option<String> {
-        self.refusal.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    fn refusal(&self) -> Option<Refusal> {
+        locked(&self.state).refusal.clone()
     }
 }

@@ -32,9 +32,6 @@ pub use schedule::Schedule;
 /// What commands are told that need data while there is not all of it, in Redis' words.
 pub const LOADING: &str = "LOADING Redis is loading the dataset in memory";
 
-/// The name under which a dfs file has the sources of function libraries.
-const FUNCTION_AUX: &[u8] = b"damselfly-function";
-
 /// What is known of snapshots.
 pub struct Snapshots {
     /// Where they are.

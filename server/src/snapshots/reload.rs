@@ -82,5 +82,5 @@ fn replace(shared: &Arc<Shared>, source: Source, flush: bool) -> Result<(), Stri
             return Err("the server is stopping".to_owned());
         }
     }
-    load(shared, &file)
+    load(shared, &file, !flush)
 }

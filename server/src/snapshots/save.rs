@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use damselfly_config::Compression;
 use damselfly_rdb::{FileOptions, FileWriter, Target};
-use damselfly_snapshot::{Files, dfs_files, rdb_file};
+use damselfly_snapshot::{FUNCTION_AUX, Files, dfs_files, rdb_file};
 
 use super::queue::{Queue, THROTTLE_FROM, WALK_UNTIL};
 use super::write::FileOut;
@@ -35,6 +35,9 @@ use crate::shared::Shared;
 const STEP: Duration = Duration::from_micros(200);
 /// Steps of the walk between two looks at the clock.
 const STEPS_PER_LOOK: usize = 8;
+/// How much nicer than the cores the threads are that encode and write: where all processors are busy, a core that has
+/// something to do is not to wait until a writer's slice is over.
+const WRITER_NICENESS: i32 = 10;
 /// How long a core may rest in one turn because its lane is overfull.
 const REST_MAX: Duration = Duration::from_millis(2);
 
@@ -194,6 +197,8 @@ fn save(
         heard(Ok(()));
     }
     let write = |number: usize, mut out: FileOut| {
+        // Where it is not allowed, the threads compete as equals.
+        let _ = rustix::process::nice(WRITER_NICENESS);
         head(out.writer(), shared, order.format, &id, &facts);
         match order.format {
             Format::Dfs => out.writer().aux(b"shard-id", number.to_string().as_bytes()),
@@ -278,7 +283,7 @@ fn libraries(writer: &mut FileWriter, shared: &Shared, format: Format) {
         match format {
             Format::Rdb => writer.function(&library.source),
             // Dragonfly refuses a file with Redis' opcode, and skips information that it does not know.
-            Format::Dfs => writer.aux(super::FUNCTION_AUX, &library.source),
+            Format::Dfs => writer.aux(FUNCTION_AUX, &library.source),
         }
     }
 }

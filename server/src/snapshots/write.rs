@@ -92,7 +92,7 @@ impl FileOut {
                     open = Some((lane, number, len));
                     keys.fetch_add(1, Ordering::Relaxed);
                 }
-                (Saved::Entries(rows), None) => {
+                (Saved::Entries(mut rows), None) => {
                     keys.fetch_add(rows.len() as u64, Ordering::Relaxed);
                     let FileOut { writer, output, buffer, failed } = self;
                     let drained = rows.drain(|db, key, attributes, content| {

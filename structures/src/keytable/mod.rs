@@ -347,6 +347,18 @@ impl<O> KeyTable<O> {
         self.table.prefetch_entry(hash);
     }
 
+    /// See [`Table::prefetch_insert`].
+    #[inline]
+    pub fn prefetch_insert(&self, hash: u64) {
+        self.table.prefetch_insert(hash);
+    }
+
+    /// See [`Table::prefetch_tail`].
+    #[inline]
+    pub fn prefetch_tail(&self, hash: u64) {
+        self.table.prefetch_tail(hash);
+    }
+
     /// The key of an entry.
     #[inline]
     pub fn key(&self, loc: Loc) -> &[u8] {

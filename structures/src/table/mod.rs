@@ -262,6 +262,19 @@ impl<L: Layout> Table<L> {
         self.segment(hash).prefetch_entry(hash);
     }
 
+    /// Asks the processor to load what an insertion with this hash looks at first.
+    #[inline]
+    pub fn prefetch_insert(&self, hash: u64) {
+        Segment::prefetch_insert(self.segment_ptr(hash), hash);
+    }
+
+    /// Asks the processor to load the place that such an insertion writes to. Cheap only behind
+    /// [`Table::prefetch_insert`].
+    #[inline]
+    pub fn prefetch_tail(&self, hash: u64) {
+        self.segment(hash).prefetch_tail();
+    }
+
     /// Finds the entry with this key. `hash` is the hash of `key` under the table's seed.
     #[inline]
     pub fn find(&self, hash: u64, key: &[u8]) -> Option<Loc> {

@@ -448,6 +448,25 @@ impl Segment {
         prefetch(address.wrapping_add(std::mem::offset_of!(Segment, blocks)));
     }
 
+    /// Asks the processor to load what an insertion looks at: bucket, blocks, counters.
+    #[inline]
+    pub(super) fn prefetch_insert(segment: NonNull<Segment>, hash: u64) {
+        Segment::prefetch_place(segment, home(hash) as u8);
+        let address = segment.as_ptr().cast::<u8>();
+        prefetch(address.wrapping_add(std::mem::offset_of!(Segment, blocks) + 64));
+        prefetch(address.wrapping_add(std::mem::offset_of!(Segment, count)));
+    }
+
+    /// Asks the processor to load the place where an insertion puts its entry. Cheap only if the counters are cached.
+    #[inline]
+    pub(super) fn prefetch_tail(&self) {
+        if let Some(last) = self.blocks().checked_sub(1) {
+            let tail = self.blocks[last].start().wrapping_add(usize::from(self.tail));
+            prefetch(tail);
+            prefetch(tail.wrapping_add(64));
+        }
+    }
+
     /// Asks the processor to load the entry in a slot, if there is one.
     #[inline]
     pub(super) fn prefetch_slot(&self, bucket: u8, slot: u8) {
