@@ -122,14 +122,18 @@ impl Bucket {
 
     /// Starts a server whose snapshots are under a prefix of the bucket.
     fn server(&self, threads: usize, prefix: &str) -> Process {
-        let port = free_port();
-        let mut command = Command::new(binary().expect("it is built"));
-        command.envs(ENVIRONMENT).arg(format!("--port={port}")).arg("--bind=127.0.0.1").arg("--http_port=0");
-        command.arg(format!("--dir=s3://backups/{prefix}")).arg("--dbfilename=dump");
-        command.arg(format!("--s3_endpoint={}", self.endpoint())).arg("--nos3_use_https");
-        command.arg(format!("--proactor_threads={threads}"));
-        Process::start(command, port)
+        server(&self.endpoint(), threads, prefix, "dump")
     }
+}
+
+fn server(endpoint: &str, threads: usize, prefix: &str, name: &str) -> Process {
+    let port = free_port();
+    let mut command = Command::new(binary().expect("it is built"));
+    command.envs(ENVIRONMENT).arg(format!("--port={port}")).arg("--bind=127.0.0.1").arg("--http_port=0");
+    command.arg(format!("--dir=s3://backups/{prefix}")).arg(format!("--dbfilename={name}"));
+    command.arg(format!("--s3_endpoint={endpoint}")).arg("--nos3_use_https");
+    command.arg(format!("--proactor_threads={threads}"));
+    Process::start(command, port)
 }
 
 /// What a server answers to a line, up to where it waits for the next one.
@@ -262,4 +266,91 @@ fn no_bucket() {
     assert!(status == Some(1) && error.contains("no credentials in the environment"), "{error}");
     let (status, error) = run(true, "s3://");
     assert!(status == Some(1) && error.contains("names no bucket"), "{error}");
+}
+
+/// A field of INFO.
+fn info(server: &Process, field: &str) -> String {
+    let (answer, prefix) = (ask(server, "INFO everything"), format!("{field}:"));
+    answer.lines().find_map(|line| line.strip_prefix(&prefix)).unwrap_or_default().to_owned()
+}
+
+fn wait_for(server: &Process, field: &str, value: &str) {
+    let start = Instant::now();
+    while info(server, field) != value {
+        assert!(start.elapsed() < START_TIMEOUT, "{field} does not become {value}: {}", server.log());
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Whether SAVE and BGSAVE fail, are told everywhere, and the server goes on.
+fn assert_saves_fail(server: &Process, expected: &str) {
+    for save in ["SAVE DF dump", "BGSAVE DF dump", "SAVE RDB dump", "BGSAVE RDB dump"] {
+        let answer = ask(server, save);
+        assert!(answer.starts_with('-') || save.starts_with("BG"), "{save}: {answer}");
+        wait_for(server, "rdb_bgsave_in_progress", "0");
+        assert_eq!(info(server, "rdb_last_bgsave_status"), "err", "{save}");
+        let error = info(server, "last_error");
+        assert!(error.contains("s3://backups/") && error.contains(expected), "{save}: {error}");
+    }
+    assert_eq!(server.log().matches("could not be saved").count(), 4, "{}", server.log());
+    assert_eq!(ask(server, "SET still here"), "+OK\r\n");
+}
+
+/// A bucket that vanishes makes saves fail in the foreground and in the background; when it is back they succeed.
+#[test]
+fn a_bucket_that_vanishes() {
+    let Some(bucket) = Bucket::start() else { return };
+    let server = bucket.server(2, "live");
+    wait_until_loaded(&server);
+    assert_eq!(ask(&server, "SET a 1"), "+OK\r\n");
+    for save in ["BGSAVE", "BGSAVE RDB single"] {
+        assert!(ask(&server, save).starts_with("+Background saving started"), "{}", server.log());
+        wait_for(&server, "rdb_bgsave_in_progress", "0");
+        assert_eq!(info(&server, "rdb_last_bgsave_status"), "ok", "{}", server.log());
+    }
+    assert_eq!(bucket.objects().len(), 4);
+    for object in bucket.objects() {
+        bucket.ask("DELETE", &format!("/backups/{object}"));
+    }
+    assert!(bucket.ask("DELETE", "/backups").starts_with("HTTP/1.1 204"));
+    assert_saves_fail(&server, "NoSuchBucket");
+    assert!(bucket.ask("PUT", "/backups").starts_with("HTTP/1.1 200"));
+    assert_eq!(ask(&server, "SAVE"), "+OK\r\n", "{}", server.log());
+    assert_eq!(info(&server, "rdb_last_bgsave_status"), "ok");
+    assert_eq!(bucket.objects().len(), 3);
+}
+
+/// Credentials that the store does not take make saves fail, and end a start that is to load.
+#[test]
+fn credentials_that_are_wrong() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    let endpoint = listener.local_addr().expect("it is bound").to_string();
+    // Says no to everything, for as long as this process lives.
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { continue };
+            let mut request = Vec::new();
+            while !request.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                if stream.read_exact(&mut byte).is_err() {
+                    break;
+                }
+                request.extend(byte);
+            }
+            let body = "<Error><Code>InvalidAccessKeyId</Code><Message>No such key.</Message></Error>";
+            let head =
+                format!("HTTP/1.1 403 Forbidden\r\nConnection: close\r\nContent-Length: {}", body.len());
+            // Whoever has hung up needs no answer.
+            let _ = write!(stream, "{head}\r\nContent-Type: application/xml\r\n\r\n{body}");
+        }
+    });
+    assert_saves_fail(&server(&endpoint, 2, "live", ""), "InvalidAccessKeyId");
+
+    let mut command = Command::new(binary().expect("it is built"));
+    command.envs(ENVIRONMENT).arg("--dir=s3://backups/live").arg("--dbfilename=dump").arg("--http_port=0");
+    command.arg(format!("--s3_endpoint={endpoint}")).arg("--nos3_use_https");
+    let output = command.arg(format!("--port={}", free_port())).output().expect("it starts");
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{error}");
+    assert!(error.contains("s3://backups/live") && error.contains("InvalidAccessKeyId"), "{error}");
 }
