@@ -330,9 +330,9 @@ fn encoding(value: Value<'_, Object>) -> &'static str {
         Value::Object(Object::Stream(_)) => "stream",
         Value::Object(Object::Set(Set::Ints(_))) => "intset",
         Value::Object(Object::Set(Set::Small(_))) => "listpack",
-        Value::Object(Object::Set(Set::Big(_))) => "hashtable",
+        Value::Object(Object::Set(Set::Long(_) | Set::Big(_))) => "hashtable",
         Value::Object(Object::ZSet(SortedSet::Small(_))) => "listpack",
-        Value::Object(Object::ZSet(SortedSet::Big(_))) => "skiplist",
+        Value::Object(Object::ZSet(SortedSet::Long(_) | SortedSet::Big(_))) => "skiplist",
         // Redis knows no encodings of what modules hold.
         Value::Object(
             Object::Json(_) | Object::Bloom(_) | Object::Cuckoo(_) | Object::CountMin(_) | Object::TopK(_),

@@ -42,12 +42,14 @@ pub struct NotedHash {
     /// No field expires before; `NEVER` if none does.
     earliest: UnixMs,
     /// It has or had a field or value that is longer than the limits allow for a small hash. For Redis that is a table
-    /// from then on; here a table of its own begins with 4 KiB, ten times what such a hash may need.
+    /// from then on; here a table begins with 5 KiB, ten times what such a hash may need.
     long: bool,
 }
 
-/// Bytes up to which a hash with long fields or values stays small: about what the table would take.
-const LONG_BYTES_MAX: usize = 4096;
+/// Fields and bytes up to which a hash with long fields or values stays small. Values that are very long are outside
+/// and do not count. Up to here Redis' table is smaller than ours; from here on a walk takes more than twice as long.
+const LONG_FIELDS_MAX: usize = 64;
+const LONG_BYTES_MAX: usize = 16 * 1024;
 
 const NEVER: UnixMs = UnixMs::MAX;
 
@@ -176,10 +178,11 @@ impl Hash {
     fn stays_small(&self, limits: &PackLimits, field: &[u8], value: &[u8]) -> bool {
         let Ok(fields) = self.small() else { return false };
         let long = self.is_long() || field.len().max(value.len()) > limits.len_max;
-        (!long || fields.bytes() + field.len() + value.len() <= LONG_BYTES_MAX)
-            && fields.takes(field, value)
+        let fields_max = if long { limits.entries_max.min(LONG_FIELDS_MAX) } else { limits.entries_max };
+        (!long || fields.bytes() <= LONG_BYTES_MAX)
+            && fields.takes(field)
             // At time zero nothing has expired: is it there in any way?
-            && (fields.len() < limits.entries_max || fields.get(field, 0).is_some())
+            && (fields.len() < fields_max || fields.get(field, 0).is_some())
     }
 
     /// Takes the big form.
@@ -471,7 +474,7 @@ mod tests {
                     }
                     _ => {
                         let value = match rng.below(3) {
-                            0 if long => vec![b'v'; rng.below(300) as usize],
+                            0 if long => vec![b'v'; rng.below(1_000) as usize],
                             0 => vec![b'v'; rng.below(64) as usize],
                             1 => (rng.below(1 << 50) as i64 - (1 << 49)).to_string().into_bytes(),
                             _ => b"007".to_vec(),

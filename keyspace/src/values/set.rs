@@ -22,6 +22,9 @@ pub enum Set {
     Ints(IntSet),
     /// A few members of any kind, in the order in which they came.
     Small(Pack),
+    /// The same with a member that is or was longer than the limits allow. Redis has a table from then on; here a table
+    /// begins with 5 KiB, ten times what five members of a hundred bytes need.
+    Long(Pack),
     /// Any number of members.
     Big(Box<DenseSet>),
 }
@@ -47,6 +50,11 @@ const INTS_MAX: usize = intset::LEN_MAX - 1;
 /// Packed bytes of a member beyond its own, at most.
 const PACKED_EXTRA: usize = 16;
 
+/// Members and packed bytes up to which members that are long stay in a pack. Up to here Redis' table is smaller than
+/// ours; from here on a walk takes more than twice as long as a lookup.
+const LONG_MEMBERS_MAX: usize = 64;
+const LONG_BYTES_MAX: usize = 16 * 1024;
+
 /// Expired members are looked for in so many segments at a time.
 const SWEEP: usize = 1024;
 
@@ -64,7 +72,7 @@ impl Set {
     pub fn len(&self) -> usize {
         match self {
             Set::Ints(ints) => ints.len(),
-            Set::Small(pack) => pack.len(),
+            Set::Small(pack) | Set::Long(pack) => pack.len(),
             Set::Big(table) => table.len(),
         }
     }
@@ -80,7 +88,7 @@ impl Set {
     pub fn contains(&self, member: &[u8]) -> bool {
         match self {
             Set::Ints(ints) => parse_int(member).is_some_and(|number| ints.contains(number)),
-            Set::Small(pack) => pack.find(member, 0).is_some(),
+            Set::Small(pack) | Set::Long(pack) => pack.find(member, 0).is_some(),
             Set::Big(table) => table.contains(member, NOT_YET),
         }
     }
@@ -92,7 +100,7 @@ impl Set {
             (Set::Ints(ints), Item::Int(number)) => ints.contains(number),
             // What could be a number is one in every set.
             (Set::Ints(_), Item::Bytes(_)) => false,
-            (Set::Small(pack), member) => pack.find(member, 0).is_some(),
+            (Set::Small(pack) | Set::Long(pack), member) => pack.find(member, 0).is_some(),
             (Set::Big(table), member) => table.contains(member.as_bytes(&mut [0; 20]), NOT_YET),
         }
     }
@@ -113,7 +121,7 @@ impl Set {
                 }
                 self.grow(seed);
             }
-            Set::Small(_) if hint > limits.pack.entries_max => {
+            Set::Small(_) | Set::Long(_) if hint > limits.pack.entries_max => {
                 self.grow(seed);
             }
             _ => {}
@@ -139,7 +147,6 @@ impl Set {
     }
 
     fn insert_small(&mut self, seed: u64, member: Item<'_>, limits: SetLimits) -> bool {
-        let mut buffer = [0; 20];
         match (&mut *self, member) {
             (Set::Ints(ints), Item::Int(number)) => {
                 let added = ints.insert(number);
@@ -148,34 +155,49 @@ impl Set {
                 }
                 added
             }
-            (Set::Ints(ints), Item::Bytes(bytes)) => {
-                let fits = ints.len() < limits.pack.entries_max
-                    && bytes.len() <= limits.pack.len_max
-                    && widest(ints) <= limits.pack.len_max
-                    && Pack::new().fits(ints.len() + 1, 32 * ints.len() + bytes.len() + PACKED_EXTRA);
-                if fits {
-                    let mut pack: Pack = ints.iter().collect();
-                    pack.push_back(bytes);
-                    *self = Set::Small(pack);
-                    return true;
+            (Set::Ints(ints), Item::Bytes(_)) => {
+                let fits = Pack::new().fits(ints.len(), PACKED_EXTRA * ints.len());
+                if fits && ints.len() < limits.pack.entries_max {
+                    let pack = ints.iter().collect();
+                    let is_long = widest(ints) > limits.pack.len_max;
+                    *self = if is_long { Set::Long(pack) } else { Set::Small(pack) };
                 }
-                self.grow(seed).insert(bytes, NOT_YET)
+                self.push(seed, member, limits);
+                true
             }
-            (Set::Small(pack), member) => {
+            (Set::Small(pack) | Set::Long(pack), member) => {
                 if pack.find(member, 0).is_some() {
                     return false;
                 }
-                let bytes = member.as_bytes(&mut buffer);
-                let fits = pack.len() < limits.pack.entries_max
-                    && bytes.len() <= limits.pack.len_max
-                    && pack.fits(1, bytes.len() + PACKED_EXTRA);
-                if fits {
-                    pack.push_back(member);
-                    return true;
-                }
-                self.grow(seed).insert(bytes, NOT_YET)
+                self.push(seed, member, limits);
+                true
             }
-            (Set::Big(table), member) => table.insert(member.as_bytes(&mut buffer), NOT_YET),
+            (Set::Big(table), member) => table.insert(member.as_bytes(&mut [0; 20]), NOT_YET),
+        }
+    }
+
+    /// Adds what is no member to a set that is a pack, or is to be big.
+    fn push(&mut self, seed: u64, member: Item<'_>, limits: SetLimits) {
+        let mut buffer = [0; 20];
+        let bytes = member.as_bytes(&mut buffer);
+        let is_long = bytes.len() > limits.pack.len_max || matches!(self, Set::Long(_));
+        let packed = bytes.len() + PACKED_EXTRA;
+        match self {
+            Set::Small(pack) | Set::Long(pack)
+                if pack.len() < limits.pack.entries_max
+                    && pack.fits(1, packed)
+                    && (!is_long
+                        || pack.len() < LONG_MEMBERS_MAX
+                            && pack.packed_bytes() + packed <= LONG_BYTES_MAX) =>
+            {
+                pack.push_back(member);
+                if is_long && let Set::Small(pack) = self {
+                    *self = Set::Long(std::mem::take(pack));
+                }
+            }
+            _ => {
+                self.grow(seed).insert(bytes, NOT_YET);
+            }
         }
     }
 
@@ -200,8 +222,8 @@ impl Set {
     /// Gives a member another expiry, or none; false if it is no member.
     pub fn set_expire(&mut self, seed: u64, member: &[u8], expire_at: Option<UnixMs>) -> bool {
         match (&*self, expire_at) {
-            (Set::Ints(_) | Set::Small(_), None) => self.contains(member),
-            (Set::Ints(_) | Set::Small(_), Some(_)) if !self.contains(member) => false,
+            (Set::Ints(_) | Set::Small(_) | Set::Long(_), None) => self.contains(member),
+            (Set::Ints(_) | Set::Small(_) | Set::Long(_), Some(_)) if !self.contains(member) => false,
             _ => self.grow(seed).set_expire(member, expire_at, NOT_YET),
         }
     }
@@ -213,7 +235,7 @@ impl Set {
         }
         match self {
             Set::Big(table) => table,
-            Set::Ints(_) | Set::Small(_) => unreachable!("just made big"),
+            Set::Ints(_) | Set::Small(_) | Set::Long(_) => unreachable!("just made big"),
         }
     }
 
@@ -231,7 +253,7 @@ impl Set {
     pub fn remove(&mut self, member: &[u8]) -> bool {
         match self {
             Set::Ints(ints) => parse_int(member).is_some_and(|number| ints.remove(number)),
-            Set::Small(pack) => pack.find(member, 0).map(|at| pack.remove(at)).is_some(),
+            Set::Small(pack) | Set::Long(pack) => pack.find(member, 0).map(|at| pack.remove(at)).is_some(),
             Set::Big(table) => table.remove(member, NOT_YET),
         }
     }
@@ -246,7 +268,7 @@ impl Set {
     pub fn iter(&self) -> Members<'_> {
         match self {
             Set::Ints(ints) => Members::Ints(ints.iter()),
-            Set::Small(pack) => Members::Small(pack.iter()),
+            Set::Small(pack) | Set::Long(pack) => Members::Small(pack.iter()),
             Set::Big(table) => Members::Big(table.iter(NOT_YET)),
         }
     }
@@ -289,8 +311,8 @@ impl Set {
     pub fn random(&self, mut random: impl FnMut() -> u64) -> Option<Item<'_>> {
         match self {
             Set::Ints(ints) => ints.random(random()).map(Item::Int),
-            Set::Small(pack) if pack.is_empty() => None,
-            Set::Small(pack) => pack.get(below(random(), pack.len()) as i64),
+            Set::Small(pack) | Set::Long(pack) if pack.is_empty() => None,
+            Set::Small(pack) | Set::Long(pack) => pack.get(below(random(), pack.len()) as i64),
             Set::Big(table) => table.random(NOT_YET, random).map(|member| member.member),
         }
     }
@@ -304,7 +326,7 @@ impl Set {
                 ints.remove(number);
                 Some(take(Item::Int(number)))
             }
-            Set::Small(pack) => {
+            Set::Small(pack) | Set::Long(pack) => {
                 if pack.is_empty() {
                     return None;
                 }
@@ -339,7 +361,7 @@ impl Set {
     pub fn next_expiry(&self) -> Option<UnixMs> {
         match self {
             Set::Big(table) => table.next_expiry(),
-            Set::Ints(_) | Set::Small(_) => None,
+            Set::Ints(_) | Set::Small(_) | Set::Long(_) => None,
         }
     }
 
@@ -347,7 +369,7 @@ impl Set {
     pub fn expiring(&self) -> usize {
         match self {
             Set::Big(table) => table.expiring(),
-            Set::Ints(_) | Set::Small(_) => 0,
+            Set::Ints(_) | Set::Small(_) | Set::Long(_) => 0,
         }
     }
 
@@ -355,7 +377,7 @@ impl Set {
     pub fn expire(&mut self, now: UnixMs, limit: usize) -> usize {
         match self {
             Set::Big(table) => table.expire(now, limit, |_| ()),
-            Set::Ints(_) | Set::Small(_) => 0,
+            Set::Ints(_) | Set::Small(_) | Set::Long(_) => 0,
         }
     }
 
@@ -384,7 +406,7 @@ impl Set {
     pub fn heap_bytes(&self) -> usize {
         match self {
             Set::Ints(ints) => ints.heap_bytes(),
-            Set::Small(pack) => pack.heap_bytes(),
+            Set::Small(pack) | Set::Long(pack) => pack.heap_bytes(),
             Set::Big(table) => good_size(size_of::<DenseSet>()) + table.heap_bytes(),
         }
     }
@@ -392,7 +414,7 @@ impl Set {
     /// Frees up to `nodes` nodes; true when nothing is left.
     pub fn free_some(&mut self, nodes: usize) -> bool {
         match self {
-            Set::Ints(_) | Set::Small(_) => true,
+            Set::Ints(_) | Set::Small(_) | Set::Long(_) => true,
             Set::Big(table) => table.free_some(nodes),
         }
     }
@@ -401,7 +423,7 @@ impl Set {
     pub fn check(&self) {
         match self {
             Set::Ints(ints) => ints.check(),
-            Set::Small(pack) => pack.check(),
+            Set::Small(pack) | Set::Long(pack) => pack.check(),
             Set::Big(table) => table.check(),
         }
     }
@@ -490,6 +512,7 @@ mod tests {
         match set {
             Set::Ints(_) => "ints",
             Set::Small(_) => "small",
+            Set::Long(_) => "long",
             Set::Big(_) => "big",
         }
     }
@@ -505,8 +528,17 @@ mod tests {
         assert_eq!(form(&of(&["01", "a", "b", "c", "7"])), "big");
         assert_eq!(form(&of(&["12345678"])), "ints");
         assert_eq!(form(&of(&["a2345678"])), "small");
-        assert_eq!(form(&of(&["a23456789"])), "big");
-        assert_eq!(form(&of(&["123456789", "x"])), "big", "a number too long for the pack");
+        assert_eq!(form(&of(&["a23456789", "a", "b", "c", "c"])), "long");
+        assert_eq!(form(&of(&["a", "b", "c", "a23456789"])), "long");
+        assert_eq!(form(&of(&["a23456789", "a", "b", "c", "d"])), "big");
+        assert_eq!(form(&of(&["123456789", "x"])), "long", "a number is long for the pack");
+        assert_eq!(form(&of(&["1", "2", "a23456789"])), "long");
+        let room = "x".repeat(LONG_BYTES_MAX - 100);
+        assert_eq!(form(&of(&[&room, "a", "b"])), "long");
+        assert_eq!(form(&of(&[&room, &"x".repeat(100)])), "big", "too many bytes for the pack");
+        let mut once = of(&["a23456789", "a"]);
+        assert!(once.remove(b"a23456789"));
+        assert_eq!((form(&once), once.len()), ("long", 1), "what was long stays so");
         let expected = |first: &str, hint| {
             let mut set = Set::new();
             set.expect(SEED, first.as_bytes(), hint, LIMITS);

@@ -18,6 +18,9 @@ use super::PackLimits;
 pub enum SortedSet {
     /// Members and scores in one allocation, in order.
     Small(Zpack),
+    /// The same with a member that is or was longer than the limits allow. Redis has a skip list from then on; here the
+    /// tree of a few members is twice what they need.
+    Long(Zpack),
     /// Any number of members.
     Big(Box<ZSet>),
 }
@@ -41,6 +44,14 @@ pub enum Bound<T> {
     Highest,
 }
 
+/// Members and packed bytes up to which members that are long stay in a pack. Behind that the tree takes little more,
+/// and less time.
+const LONG_MEMBERS_MAX: usize = 32;
+const LONG_BYTES_MAX: usize = 16 * 1024;
+
+/// Packed bytes of a member and its score beyond the member's own, at most.
+const PACKED_EXTRA: usize = 32;
+
 /// Room for the digits of a member that is stored as a number.
 const NUMBER: [u8; 20] = [0; 20];
 
@@ -54,7 +65,7 @@ impl SortedSet {
     #[inline]
     pub fn len(&self) -> usize {
         match self {
-            SortedSet::Small(pack) => pack.len(),
+            SortedSet::Small(pack) | SortedSet::Long(pack) => pack.len(),
             SortedSet::Big(tree) => tree.len(),
         }
     }
@@ -69,7 +80,7 @@ impl SortedSet {
     #[inline]
     pub fn score(&self, member: &[u8]) -> Option<f64> {
         match self {
-            SortedSet::Small(pack) => pack.score(member),
+            SortedSet::Small(pack) | SortedSet::Long(pack) => pack.score(member),
             SortedSet::Big(tree) => tree.score(member),
         }
     }
@@ -94,7 +105,23 @@ impl SortedSet {
                     return pack.insert_with(member, |present| decide(present).map(|score| score + 0.0));
                 }
                 let Some(score) = decide(None) else { return Change::Absent };
-                self.grow(seed).insert(member, score)
+                if member.len() > limits.len_max {
+                    *self = SortedSet::Long(std::mem::take(pack));
+                    self.insert(seed, member, score, limits);
+                } else {
+                    self.grow(seed).insert(member, score);
+                }
+                Change::Added
+            }
+            SortedSet::Long(pack) => {
+                let fits = pack.len() < limits.entries_max.min(LONG_MEMBERS_MAX)
+                    && pack.packed_bytes() + member.len() + PACKED_EXTRA <= LONG_BYTES_MAX;
+                if fits || pack.score(member).is_some() {
+                    return pack.insert_with(member, decide);
+                }
+                let Some(score) = decide(None) else { return Change::Absent };
+                self.grow(seed).insert(member, score);
+                Change::Added
             }
             SortedSet::Big(tree) => tree.insert_with(member, decide),
         }
@@ -108,16 +135,20 @@ impl SortedSet {
         }
     }
 
-    /// A set of these members, which differ. What becomes big is big from the first member on: minus zero is told from
-    /// zero then.
+    /// A set of these members, which differ. What becomes long or big is so from the first member on: minus zero is
+    /// told from zero then.
     pub fn collect<'a>(
         seed: u64,
         members: impl Iterator<Item = (&'a [u8], f64)> + Clone,
         limits: PackLimits,
     ) -> SortedSet {
-        let is_small = members.clone().take(limits.entries_max + 1).count() <= limits.entries_max
-            && members.clone().all(|(member, _)| member.len() <= limits.len_max);
-        let mut set = if is_small { SortedSet::default() } else { SortedSet::new_big(seed) };
+        let is_few = members.clone().take(limits.entries_max + 1).count() <= limits.entries_max;
+        let is_short = members.clone().all(|(member, _)| member.len() <= limits.len_max);
+        let mut set = match (is_few, is_short) {
+            (true, true) => SortedSet::default(),
+            (true, false) => SortedSet::Long(Zpack::new()),
+            (false, _) => SortedSet::new_big(seed),
+        };
         for (member, score) in members {
             set.insert(seed, member, score, limits);
         }
@@ -134,14 +165,14 @@ impl SortedSet {
         *self = SortedSet::Big(Box::new(tree));
         match self {
             SortedSet::Big(tree) => tree,
-            SortedSet::Small(_) => unreachable!("just made big"),
+            SortedSet::Small(_) | SortedSet::Long(_) => unreachable!("just made big"),
         }
     }
 
     /// Removes a member; the score that it had. A big set stays big, as in Redis.
     pub fn remove(&mut self, member: &[u8]) -> Option<f64> {
         match self {
-            SortedSet::Small(pack) => pack.remove(member),
+            SortedSet::Small(pack) | SortedSet::Long(pack) => pack.remove(member),
             SortedSet::Big(tree) => tree.remove(member),
         }
     }
@@ -149,7 +180,7 @@ impl SortedSet {
     /// Removes the members with these ranks; how many. Ranks beyond the end are left out.
     pub fn remove_ranks(&mut self, ranks: Range<usize>) -> usize {
         match self {
-            SortedSet::Small(pack) => {
+            SortedSet::Small(pack) | SortedSet::Long(pack) => {
                 let before = pack.len();
                 pack.remove_range(ranks.start, ranks.end);
                 before - pack.len()
@@ -161,7 +192,7 @@ impl SortedSet {
     /// How many members are before this one, and its score.
     pub fn rank(&self, member: &[u8]) -> Option<(usize, f64)> {
         match self {
-            SortedSet::Small(pack) => pack.rank(member),
+            SortedSet::Small(pack) | SortedSet::Long(pack) => pack.rank(member),
             SortedSet::Big(tree) => tree.rank(member),
         }
     }
@@ -169,7 +200,9 @@ impl SortedSet {
     /// The ranks of the members with scores between two bounds.
     pub fn ranks_by_score(&self, low: Bound<f64>, high: Bound<f64>) -> Range<usize> {
         let below = |score, or_equal| match self {
-            SortedSet::Small(pack) => pack.rank_by(|_, other| other < score || or_equal && other == score),
+            SortedSet::Small(pack) | SortedSet::Long(pack) => {
+                pack.rank_by(|_, other| other < score || or_equal && other == score)
+            }
             SortedSet::Big(tree) => tree.count_below_score(score, or_equal),
         };
         self.ranks_between(low, high, below)
@@ -178,7 +211,7 @@ impl SortedSet {
     /// The ranks of the members between two bounds. Meaningful, as in Redis, while all scores are equal.
     pub fn ranks_by_member(&self, low: Bound<&[u8]>, high: Bound<&[u8]>) -> Range<usize> {
         let below = |bound: &[u8], or_equal| match self {
-            SortedSet::Small(pack) => pack.rank_by(|member, _| {
+            SortedSet::Small(pack) | SortedSet::Long(pack) => pack.rank_by(|member, _| {
                 let mut buffer = NUMBER;
                 let member = member.as_bytes(&mut buffer);
                 member < bound || or_equal && member == bound
@@ -215,7 +248,7 @@ impl SortedSet {
     #[inline]
     pub fn visit(&self, ranks: Range<usize>, reverse: bool, mut visit: impl FnMut(&[u8], f64)) {
         match self {
-            SortedSet::Small(pack) => {
+            SortedSet::Small(pack) | SortedSet::Long(pack) => {
                 let mut buffer = NUMBER;
                 let pairs = pack.range(ranks.start, ranks.end);
                 if reverse {
@@ -259,7 +292,7 @@ impl SortedSet {
     /// Bytes held from the allocator.
     pub fn heap_bytes(&self) -> usize {
         match self {
-            SortedSet::Small(pack) => pack.heap_bytes(),
+            SortedSet::Small(pack) | SortedSet::Long(pack) => pack.heap_bytes(),
             SortedSet::Big(tree) => {
                 damselfly_structures::alloc::good_size(size_of::<ZSet>()) + tree.heap_bytes()
             }
@@ -269,7 +302,7 @@ impl SortedSet {
     /// Frees up to `nodes` nodes; true when nothing is left.
     pub fn free_some(&mut self, nodes: usize) -> bool {
         match self {
-            SortedSet::Small(_) => true,
+            SortedSet::Small(_) | SortedSet::Long(_) => true,
             SortedSet::Big(tree) => tree.free_some(nodes),
         }
     }
@@ -277,7 +310,7 @@ impl SortedSet {
     /// Every invariant; for tests.
     pub fn check(&self) {
         match self {
-            SortedSet::Small(pack) => pack.check(),
+            SortedSet::Small(pack) | SortedSet::Long(pack) => pack.check(),
             SortedSet::Big(tree) => tree.check(),
         }
     }
@@ -315,11 +348,14 @@ mod tests {
         assert_eq!(full.insert_with(7, b"e", LIMITS, |_| None), Change::Absent);
         assert_eq!(full.insert_with(7, b"d", LIMITS, |_| Some(5.0)), Change::Updated(4.0));
         assert!(matches!(full, SortedSet::Small(_)));
-        assert!(matches!(of(&[("123456789", 1.0)]), SortedSet::Big(_)));
+        assert!(matches!(of(&[("123456789", 1.0)]), SortedSet::Long(_)));
         assert_eq!(full.insert_with(7, b"e", LIMITS, |_| Some(6.0)), Change::Added);
         assert!(matches!(full, SortedSet::Big(_)));
         assert_eq!(full.remove_ranks(3..9), 2);
-        for set in [small, full] {
+        let mut long = of(&[("b", 2.0), ("123456789", 9.0), ("c", 3.0)]);
+        assert_eq!((long.remove(b"123456789"), long.insert(7, b"12", 1.0, LIMITS)), (Some(9.0), None));
+        assert!(matches!(long, SortedSet::Long(_)), "what was long stays so");
+        for set in [small, long, full] {
             assert_eq!(list(&set, 0..9, false), "12=1 b=2 c=3");
             assert_eq!(list(&set, 1..3, true), "c=3 b=2");
             assert_eq!(set.ranks_by_score(Bound::Excluded(1.0), Bound::Included(3.0)), 1..3);
@@ -331,6 +367,27 @@ mod tests {
         let bits = |name| of(&[(name, -0.0)]).score(name.as_bytes()).map(f64::to_bits);
         assert_eq!(bits("a"), Some(0.0f64.to_bits()));
         assert_eq!(bits("123456789"), Some((-0.0f64).to_bits()));
+    }
+
+    /// A set with a long member is a pack up to its bounds, also when it is made in one go.
+    #[test]
+    fn long() {
+        let name = "x".repeat(LONG_BYTES_MAX - 100);
+        let mut set = of(&[(&name, -0.0), ("a", 1.0), ("b", 2.0)]);
+        assert!(matches!(set, SortedSet::Long(_)));
+        assert_eq!(set.insert_with(7, &[b'y'; 100], LIMITS, |_| None), Change::Absent);
+        assert!(matches!(set.clone(), SortedSet::Long(_)));
+        let shown = list(&set, 0..9, false);
+        assert_eq!(set.insert_with(7, &[b'y'; 100], LIMITS, |_| Some(9.0)), Change::Added);
+        assert!(matches!(set, SortedSet::Big(_)));
+        assert_eq!((list(&set, 0..3, false), set.len()), (shown, 4));
+        let few = [(&b"123456789"[..], -0.0), (b"a", 1.0)];
+        let many = [few[0], few[1], (b"b", 2.0), (b"c", 3.0), (b"d", 4.0)];
+        let of = |members: &[(&[u8], f64)]| SortedSet::collect(7, members.iter().copied(), LIMITS);
+        assert!(matches!((of(&few), of(&many)), (SortedSet::Long(_), SortedSet::Big(_))));
+        for set in [of(&few), of(&many)] {
+            assert_eq!(set.score(b"123456789").map(f64::to_bits), Some((-0.0f64).to_bits()));
+        }
     }
 
     /// Ranges of members, in both forms.

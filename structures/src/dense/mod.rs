@@ -41,7 +41,7 @@ pub use small::{SmallFields, SmallHash};
 
 use crate::hash::hash as hash_of;
 use crate::table::{COUNT_MAX, Cursor, ENTRY_LEN_MAX, Full, Iter, Layout, Loc, SegmentId, Table};
-use entry::{Draft, EXPIRY_MAX, Entry, Owned, Part, Revision, Span, expire_at};
+use entry::{Draft, EXPIRY_MAX, Entry, Owned, Part, Revision, Span, expire_at, outside_bytes};
 
 /// A removal looks for something to join when it leaves a segment at most a quarter full ...
 const SPARSE: usize = COUNT_MAX / 4;
@@ -393,9 +393,8 @@ impl<const VALUE: bool> Dense<VALUE> {
                 && let Some(last) = self.table.last_segment()
             {
                 let mut outside = 0;
-                self.table.visit_segment(last, |loc| {
-                    outside += entry::outside_bytes::<VALUE>(self.table.entry(loc))
-                });
+                self.table
+                    .visit_segment(last, |loc| outside += outside_bytes::<VALUE>(self.table.entry(loc)));
                 self.outside_bytes -= outside;
             }
             if self.table.free_some(1) {
@@ -412,7 +411,7 @@ impl<const VALUE: bool> Dense<VALUE> {
         while let Some(segment) = id {
             self.table.visit_segment(segment, |loc| {
                 let entry = self.table.entry(loc);
-                outside += entry::outside_bytes::<VALUE>(entry);
+                outside += outside_bytes::<VALUE>(entry);
                 if let Some(at) = expire_at(entry) {
                     expiring += 1;
                     assert!(self.table.note(segment) <= at, "no expiry before the segment's note");

@@ -11,27 +11,36 @@
 //! As in the big hash nothing here knows a clock: a field whose expiry is not later than the `now` handed in does not
 //! exist, and is freed when a change meets it or by [`SmallHash::expire`].
 //!
-//! What must stay true: no string is outside, so entries own nothing and copies are plain; a hash without fields has
-//! no allocation; what is less than three eighths full was given back on removal. [`SmallHash::check`] looks.
+//! Values that do not fit an entry have an allocation of their own, as they have in the big hash. A bit beside the
+//! number of fields says whether there ever was one: only then do a copy and the end of the hash walk over the entries.
+//!
+//! What must stay true: no field is outside, and no value is while the bit is unset; a hash without fields has no
+//! allocation; what is less than three eighths full was given back on removal. [`SmallHash::check`] looks.
 
 use super::entry::EACH_IN_MAX;
 use super::hash::{Field, field_of, value_of};
-use super::{Draft, EXPIRY_MAX, Entry, Part, Revision, Span, expire_at, is_expired};
+use super::{Draft, EXPIRY_MAX, Entry, Owned, Part, Revision, Span, expire_at, is_expired, outside_bytes};
 use crate::keytable::Expiry;
 use crate::pack::Item;
 use crate::table::{ENTRY_LEN_MAX, Layout};
-use crate::thin::{HEADER, ThinBuf};
+use crate::thin::{self, HEADER, ThinBuf};
 
 /// A map from byte strings to byte strings, made for few. See the module's head.
 pub struct SmallHash {
     buf: ThinBuf,
 }
 
-/// The longest field and the longest value that a small hash takes.
-const STRING_MAX: usize = EACH_IN_MAX;
+/// The longest field that a small hash takes.
+const FIELD_MAX: usize = EACH_IN_MAX;
+
+/// In the buffer's word, above the number of fields: there may be values outside.
+const OWNS: usize = 1 << 26;
 
 /// Bytes that all entries take together. Each change may move all that is behind it: 10 microseconds at most.
 const BYTES_MAX: usize = 128 * 1024;
+
+// An entry has two bytes at least.
+const _: () = assert!(BYTES_MAX / 2 < OWNS && OWNS < thin::WORD_MAX);
 
 impl SmallHash {
     /// A hash without fields; takes no memory.
@@ -42,7 +51,13 @@ impl SmallHash {
     /// Fields, including expired ones that have not been freed yet.
     #[inline]
     pub fn len(&self) -> usize {
-        self.buf.aux()
+        self.buf.aux() & !OWNS
+    }
+
+    /// Whether values may be outside.
+    #[inline]
+    fn owns(&self) -> bool {
+        self.buf.aux() & OWNS != 0
     }
 
     /// Whether there is none.
@@ -50,22 +65,33 @@ impl SmallHash {
         self.len() == 0
     }
 
-    /// What the hash holds from the allocator.
+    /// What the hash holds from the allocator. Walks if values are outside.
     #[inline]
     pub fn heap_bytes(&self) -> usize {
-        self.buf.heap_bytes()
+        let outside = if self.owns() { self.entries().map(outside_bytes::<true>).sum() } else { 0 };
+        self.buf.heap_bytes() + outside
     }
 
-    /// Bytes that the entries take.
+    /// Bytes that the entries take, values outside not counted.
     #[inline]
     pub fn bytes(&self) -> usize {
         self.buf.len()
     }
 
-    /// Whether this field with this value can be given to [`SmallHash::set`].
+    /// All entries, each with all that is behind it.
+    fn entries(&self) -> impl Iterator<Item = &[u8]> {
+        let mut rest = self.buf.bytes();
+        std::iter::from_fn(move || {
+            let entry = rest;
+            rest = &entry[if entry.is_empty() { 0 } else { Entry::<true>::entry_len(entry) }..];
+            (!entry.is_empty()).then_some(entry)
+        })
+    }
+
+    /// Whether this field, with any value, can be given to [`SmallHash::set`].
     #[inline]
-    pub fn takes(&self, field: &[u8], value: &[u8]) -> bool {
-        field.len() <= STRING_MAX && value.len() <= STRING_MAX && self.buf.len() + ENTRY_LEN_MAX <= BYTES_MAX
+    pub fn takes(&self, field: &[u8]) -> bool {
+        field.len() <= FIELD_MAX && self.buf.len() + ENTRY_LEN_MAX <= BYTES_MAX
     }
 
     /// The entry at an offset, with all that is behind it.
@@ -111,7 +137,7 @@ impl SmallHash {
 
     /// Gives a field a value; true if the field is new. [`SmallHash::takes`] must have agreed.
     pub fn set(&mut self, field: &[u8], value: &[u8], expiry: Expiry, now: u64) -> bool {
-        assert!(self.takes(field, value));
+        assert!(self.takes(field));
         let wanted = match expiry {
             Expiry::At(at) => Some(at.min(EXPIRY_MAX)),
             Expiry::Keep | Expiry::Never => None,
@@ -120,9 +146,10 @@ impl SmallHash {
             let key = Part::key::<true>(field);
             let value = Part::value(value, key.body_len());
             let draft = Draft { key, expire_at: wanted, value: Some(value) };
-            let (end, count) = (self.buf.len(), self.len() + 1);
-            self.make_room(end, 0, draft.len(), count);
+            let end = self.buf.len();
+            self.make_room(end, 0, draft.len(), 1);
             draft.write(&mut self.buf.bytes_mut()[end..]);
+            self.note(value);
             return true;
         };
         let entry = self.entry(at);
@@ -176,6 +203,7 @@ impl SmallHash {
             let at = expire_at(entry);
             if at.is_some_and(|at| at <= now) {
                 visit(Span::key(entry).read(entry));
+                Owned::of::<true>(entry).free();
                 removed += 1;
             } else {
                 if let Some(at) = at {
@@ -187,22 +215,29 @@ impl SmallHash {
             read += len;
         }
         if removed > 0 {
-            let count = self.len() - removed;
-            self.buf.set(write, count);
+            let word = self.buf.aux() - removed;
+            self.buf.set(write, word);
             self.tidy();
         }
         (removed, earliest)
     }
 
-    /// Replaces the `old` bytes at `at` by as many as `new`, which are not fewer and arbitrary. `count` is the number
-    /// of fields after the change.
-    fn make_room(&mut self, at: usize, old: usize, new: usize, count: usize) {
+    /// Remembers that a value was written outside.
+    #[inline]
+    fn note(&mut self, value: Part<'_>) {
+        if matches!(value, Part::Out(_)) {
+            self.buf.set(self.buf.len(), self.buf.aux() | OWNS);
+        }
+    }
+
+    /// Replaces the `old` bytes at `at` by as many as `new`, which are not fewer and arbitrary, for so many fields more.
+    fn make_room(&mut self, at: usize, old: usize, new: usize, fields: usize) {
         let len = self.buf.len();
         let after = len + new - old;
         if after > self.buf.capacity() {
             self.buf.fit(after);
         }
-        self.buf.set(after, count);
+        self.buf.set(after, self.buf.aux() + fields);
         self.buf.bytes_mut().copy_within(at + old..len, at + new);
     }
 
@@ -212,29 +247,35 @@ impl SmallHash {
         let old = &mut old[..old_len];
         old.copy_from_slice(&self.entry(at)[..old_len]);
         let new_len = revision.len(old);
-        let (len, count) = (self.buf.len(), self.len());
+        let len = self.buf.len();
         if new_len > old_len {
-            self.make_room(at, old_len, new_len, count);
+            self.make_room(at, old_len, new_len, 0);
         } else {
             self.buf.bytes_mut().copy_within(at + old_len..len, at + new_len);
-            self.buf.set(len - (old_len - new_len), count);
+            self.buf.set(len - (old_len - new_len), self.buf.aux());
         }
-        revision.write(old, &mut self.buf.bytes_mut()[at..]);
+        let replaced = revision.write(old, &mut self.buf.bytes_mut()[at..]);
+        replaced.free();
+        if let Some(value) = revision.value {
+            self.note(value);
+        }
         self.tidy();
     }
 
     /// Removes the entry at an offset.
     fn cut(&mut self, at: usize) {
-        let entry_len = Entry::<true>::entry_len(self.entry(at));
-        let (len, count) = (self.buf.len(), self.len() - 1);
+        let entry = self.entry(at);
+        let (entry_len, owned) = (Entry::<true>::entry_len(entry), Owned::of::<true>(entry));
+        let (len, word) = (self.buf.len(), self.buf.aux() - 1);
         self.buf.bytes_mut().copy_within(at + entry_len..len, at);
-        self.buf.set(len - entry_len, count);
+        self.buf.set(len - entry_len, word);
+        owned.free();
         self.tidy();
     }
 
     /// Growth can double an allocation; less than three eighths of one are not used up again by the next field.
     fn is_sparse(&self) -> bool {
-        (HEADER + self.buf.len()) * 8 < self.heap_bytes() * 3
+        (HEADER + self.buf.len()) * 8 < self.buf.heap_bytes() * 3
     }
 
     fn tidy(&mut self) {
@@ -253,7 +294,8 @@ impl SmallHash {
             let entry = self.entry(at);
             let key = Span::key(entry);
             let value = Span::value(entry, key);
-            assert_eq!(key.outside_bytes(entry) + value.outside_bytes(entry), 0, "nothing is outside");
+            assert_eq!(key.outside_bytes(entry), 0, "no field is outside");
+            assert!(self.owns() || value.outside_bytes(entry) == 0, "nobody knows of a value outside");
             assert!(names.insert(key.read(entry).to_vec()), "a field is there once");
             at += value.end();
             count += 1;
@@ -277,7 +319,24 @@ impl Clone for SmallHash {
             buf.set(self.buf.len(), self.buf.aux());
             buf.bytes_mut().copy_from_slice(self.buf.bytes());
         }
+        let mut rest = if self.owns() { buf.bytes_mut() } else { &mut [] };
+        while !rest.is_empty() {
+            let (entry, behind) = rest.split_at_mut(Entry::<true>::entry_len(rest));
+            Entry::<true>::clone_owned(entry);
+            rest = behind;
+        }
         SmallHash { buf }
+    }
+}
+
+impl Drop for SmallHash {
+    #[inline]
+    fn drop(&mut self) {
+        if self.owns() {
+            self.entries().for_each(|entry| {
+                Owned::of::<true>(entry).free();
+            });
+        }
     }
 }
 

@@ -450,18 +450,17 @@ fn random_picks() {
 }
 
 /// The small hash agrees with a map, within its limits: every form of string, expiries that come and go, overwrites
-/// in every direction; it shows fields in the order in which they came, and its memory is what it says.
+/// in every direction, values inside and outside; copies own theirs. It shows fields in the order in which they came,
+/// and its memory is what it says.
 #[test]
 fn small_hash_agrees_with_a_map() {
     let mut rng = Rng(0xA076_1D64_78BD_642F);
     let mut hash = SmallHash::new();
     let mut model = HashModel::new();
-    let short = |mut bytes: Vec<u8>| {
-        bytes.truncate(240);
-        bytes
-    };
+    let mut cut: Option<(SmallHash, HashModel)> = None;
     for now in 0..STEPS / 4 {
-        let name = short(name(rng.below(60) * 7));
+        let mut name = name(rng.below(60) * 7);
+        name.truncate(240);
         let lived = model.get(&name).is_some_and(|(_, at)| lives(*at, now));
         if !lived {
             model.remove(&name);
@@ -479,7 +478,7 @@ fn small_hash_agrees_with_a_map() {
                 model.remove(&name);
             }
             _ => {
-                let value = short(value(&mut rng));
+                let value = value(&mut rng);
                 let (expiry, at) = match rng.below(3) {
                     0 => (Expiry::Keep, model.get(&name).and_then(|pair| pair.1)),
                     1 => (Expiry::Never, None),
@@ -493,6 +492,14 @@ fn small_hash_agrees_with_a_map() {
         assert_eq!(hash.get(&name, now), want.map(|pair| Item::of(&pair.0)));
         assert_eq!(hash.expire_at(&name, now), want.map(|pair| pair.1));
         if rng.below(100) == 0 {
+            let shown = |hash: &SmallHash| -> HashModel {
+                hash.iter(0)
+                    .map(|field| (field.field.to_vec(), (field.value.to_vec(), field.expire_at)))
+                    .collect()
+            };
+            if let Some((hash, seen)) = cut.replace((hash.clone(), shown(&hash))) {
+                assert_eq!(shown(&hash), seen, "a copy keeps what it was made of");
+            }
             for hash in [&hash, &hash.clone()] {
                 hash.check();
                 let seen: HashModel = hash
@@ -514,7 +521,9 @@ fn small_hash_agrees_with_a_map() {
     let names: Vec<Vec<u8>> = (0..10).map(|n| format!("field:{n:02}").into_bytes()).collect();
     let mut ten = SmallHash::new();
     names.iter().for_each(|name| assert!(ten.set(name, b"value:1234", Expiry::Never, 0)));
-    assert!(ten.iter(0).map(|field| field.field.to_vec()).eq(names));
+    assert!(ten.iter(0).map(|field| field.field.to_vec()).eq(names.clone()));
     assert_eq!(ten.heap_bytes(), good_size(8 + 10 * (1 + 8 + 1 + 10)));
-    assert!(!ten.takes(&[b'x'; 241], b"") && !ten.takes(b"", &[b'x'; 241]));
+    assert!(ten.takes(&[b'x'; 240]) && !ten.takes(&[b'x'; 241]));
+    assert!(!ten.set(&names[3], &[b'x'; 1 << 16], Expiry::Never, 0));
+    assert_eq!(ten.heap_bytes(), good_size(8 + 10 * (1 + 8 + 1 + 10) + 2) + (1 << 16));
 }
