@@ -6,7 +6,7 @@
 
 use damselfly_keyspace::Collection;
 use damselfly_protocol::ReplyWriter;
-use damselfly_protocol::number::{parse_f64, parse_i64};
+use damselfly_protocol::number::{LongDouble, parse_f64, parse_i64};
 
 use crate::{Args, CmdResult, CommandError, Cx, Flags, Handler};
 
@@ -84,7 +84,9 @@ pub(crate) fn no_mark(_: &mut Cx<'_>, _: Args<'_>, _: usize) -> Result<Vec<u8>, 
 /// A timeout in seconds, with fractions.
 pub(crate) fn parse_timeout(text: &[u8]) -> Result<Wait, CommandError> {
     const NOT_A_FLOAT: CommandError = CommandError::text("ERR timeout is not a float or out of range");
-    let seconds = parse_f64(text).ok_or(NOT_A_FLOAT)?;
+    // Redis reads a number of 80 bits: what is too far or too near for a double is a timeout to it all the same.
+    let long = || LongDouble::parse(text).map(LongDouble::to_f64_within);
+    let seconds = parse_f64(text).or_else(long).ok_or(NOT_A_FLOAT)?;
     // Redis rounds up, so that a tiny timeout does not become "for ever".
     let millis = (seconds * 1000.0).ceil();
     if millis >= i64::MAX as f64 {

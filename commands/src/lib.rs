@@ -62,6 +62,7 @@ pub use scripting::{ScriptBy, ScriptCall};
 pub use spread::{Merge, Spread};
 pub use string::set_long;
 pub use task::{Later, Rest, Task};
+pub use walk::parse_cursor;
 
 use damselfly_protocol::request::Argv;
 

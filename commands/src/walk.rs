@@ -1,9 +1,8 @@
-//! What the commands that walk one collection in steps share: SSCAN, HSCAN and ZSCAN.
+//! What the commands that walk in steps share: SSCAN, HSCAN and ZSCAN, and with SCAN what a cursor is.
 
 use damselfly_config::glob::Pattern;
 use damselfly_keyspace::Collection;
 use damselfly_protocol::ReplyWriter;
-use damselfly_protocol::number::parse_u64;
 
 use crate::{Args, CmdResult, CommandError, Cx};
 
@@ -59,6 +58,23 @@ impl<'a> Shown<'a> {
     }
 }
 
+/// A cursor as C's `strtoul` reads one, for clients that begin with nothing or with `00`: digits, if any, behind a sign,
+/// if any; below zero it counts from the other end of the 64 bits.
+pub fn parse_cursor(text: &[u8]) -> Result<u64, CommandError> {
+    const INVALID: CommandError = CommandError::text("ERR invalid cursor");
+    let (is_negative, digits) = match text {
+        [] => return Ok(0),
+        [b'-', digits @ ..] => (true, digits),
+        [b'+', digits @ ..] | digits => (false, digits),
+    };
+    let add = |number: u64, digit: &u8| {
+        let digit = char::from(*digit).to_digit(10)?;
+        number.checked_mul(10)?.checked_add(u64::from(digit))
+    };
+    let number = digits.iter().try_fold(0, add).filter(|_| !digits.is_empty()).ok_or(INVALID)?;
+    Ok(if is_negative { number.wrapping_neg() } else { number })
+}
+
 /// One step: `scan` shows what it finds behind the cursor and returns the next one.
 pub(crate) fn walk<C: Collection>(
     cx: &mut Cx<'_>,
@@ -67,7 +83,7 @@ pub(crate) fn walk<C: Collection>(
     scan: impl FnOnce(&C, u64, &Step, &mut Shown<'_>) -> u64,
 ) -> CmdResult {
     let key = args.take()?;
-    let cursor = parse_u64(args.take()?).ok_or(CommandError::text("ERR invalid cursor"))?;
+    let cursor = parse_cursor(args.take()?)?;
     // As in Redis, a missing key is answered before the options are looked at.
     let Some(collection) = cx.ks.view::<C>(cx.db, key)? else {
         cx.out.array(2);

@@ -99,6 +99,22 @@ impl LongDouble {
         Some(LongDouble { negative, magnitude })
     }
 
+    /// A double on the same side of zero: the largest for what is beyond it, the smallest for what is below it and not
+    /// zero. Between them it may be a double next to the nearest one.
+    pub fn to_f64_within(self) -> f64 {
+        let size = match self.magnitude {
+            Magnitude::Infinite => f64::MAX,
+            Magnitude::Finite { significand: 0, .. } => 0.0,
+            Magnitude::Finite { significand, exponent } => {
+                // In two steps, as the scale alone may be out of range.
+                let (half, rest) = (exponent / 2, exponent - exponent / 2);
+                let scaled = significand as f64 * 2f64.powi(half as i32) * 2f64.powi(rest as i32);
+                scaled.clamp(f64::from_bits(1), f64::MAX)
+            }
+        };
+        if self.negative { -size } else { size }
+    }
+
     /// Whether this is one of the infinities, which HINCRBYFLOAT refuses as increment.
     pub fn is_infinite(self) -> bool {
         self.magnitude == Magnitude::Infinite
@@ -426,6 +442,18 @@ mod tests {
 
     fn sum(stored: &str, increment: &str) -> String {
         incr_by_float(stored.as_bytes(), increment.as_bytes()).unwrap_or_else(|error| error.to_string())
+    }
+
+    /// Doubles come back, and what no double can be is on the same side.
+    #[test]
+    fn doubles() {
+        for number in ["0", "1", "-2.5", "1e308", "-1e-300", "5e-324", "4503599627370497"] {
+            let long = LongDouble::parse(number.as_bytes()).expect("a number");
+            assert_eq!(Ok(long.to_f64_within()), number.parse(), "{number}");
+        }
+        let within = |number: &str| LongDouble::parse(number.as_bytes()).expect("a number").to_f64_within();
+        assert_eq!([within("1e309"), within("-1e4932"), within("-inf")], [f64::MAX, -f64::MAX, -f64::MAX]);
+        assert_eq!([within("1e-400"), within("-1e-4940")], [5e-324, -5e-324]);
     }
 
     /// What clients know from Redis' documentation, and the edges of the format as redis-server 7.0.15 has them.

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use damselfly_commands::{Args, CommandError};
+use damselfly_commands::{Args, CommandError, parse_cursor};
 use damselfly_config::glob::Pattern;
 use damselfly_keyspace::Cursor;
-use damselfly_protocol::number::{parse_i64, parse_u64};
+use damselfly_protocol::number::parse_i64;
 
 use super::{Outcome, client_of, reply, wait};
 use crate::connection::ConnectionId;
@@ -46,16 +46,20 @@ pub fn flush(core: &mut Core, id: ConnectionId, mut args: Args<'_>, all: bool) -
 
 /// SWAPDB index1 index2
 pub fn swap_db(core: &mut Core, id: ConnectionId, mut args: Args<'_>) -> Outcome {
-    let databases = core.ks.databases() as i64;
+    let databases = core.ks.databases();
     let mut index = |what: &str| {
         let arg = args.take()?;
-        parse_i64(arg).ok_or_else(|| CommandError::owned(format!("ERR invalid {what} DB index")))
+        // To Redis these are numbers of 32 bits.
+        let index = parse_i64(arg).and_then(|index| i32::try_from(index).ok());
+        index.ok_or_else(|| CommandError::owned(format!("ERR invalid {what} DB index")))
     };
     let (one, other) = (index("first")?, index("second")?);
-    if !(0..databases).contains(&one) || !(0..databases).contains(&other) {
-        return Err(CommandError::DbIndexOutOfRange);
-    }
-    on_all_shards(core, id, move |core| core.swap(one as usize, other as usize), |_| ())
+    let database = |index| {
+        let index = usize::try_from(index).ok().filter(|index| *index < databases);
+        index.ok_or(CommandError::DbIndexOutOfRange)
+    };
+    let (one, other) = (database(one)?, database(other)?);
+    on_all_shards(core, id, move |core| core.swap(one, other), |_| ())
 }
 
 /// Does something on every shard as one operation, answers OK, and then goes on.
@@ -188,7 +192,7 @@ const BUCKETS_PER_COUNT: usize = 16;
 
 /// SCAN cursor [MATCH pattern] [COUNT count] [TYPE type]
 pub fn scan(core: &mut Core, id: ConnectionId, mut args: Args<'_>) -> Outcome {
-    let cursor = parse_u64(args.take()?).ok_or(CommandError::text("ERR invalid cursor"))?;
+    let cursor = parse_cursor(args.take()?)?;
     let db = usize::from(client_of(core, id)?.db);
     let mut walk = Walk { pattern: None, kind: None, count: 10, db };
     while !args.is_empty() {
