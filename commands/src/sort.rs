@@ -10,8 +10,10 @@
 //!                                           LIMIT
 //! ```
 //!
-//! On one shard the handler goes through them; over several the server does, with every shard locked. What is passed
+//! On one shard the handler goes through them, or leaves a task where many elements are sorted by themselves; over several the server does, with every shard locked. What is passed
 //! on is owned, because it may travel.
+
+mod steps;
 
 use std::cmp::Ordering;
 
@@ -22,6 +24,7 @@ use damselfly_keyspace::{Class, List, Type};
 use damselfly_protocol::Argv;
 use damselfly_protocol::number::{Decimal, parse_f64};
 
+use crate::task::Rest;
 use crate::{Args, Arity, CmdResult, Command, CommandError, Cx, Flags, Group, Keys, Run, Spread};
 
 pub(crate) const COMMANDS: &[&Command] = &[&SORT, &SORT_RO];
@@ -62,6 +65,12 @@ fn sort_ro(cx: &mut Cx<'_>, args: Args<'_>) -> CmdResult {
 
 /// All steps on one shard.
 fn run(cx: &mut Cx<'_>, sort: &Sort) -> CmdResult {
+    if let Some(sorting) = steps::Sorting::begin(cx, sort) {
+        if let Some(place) = &mut cx.later {
+            **place = Some(Rest::Task(Box::new(sorting)));
+        }
+        return Ok(());
+    }
     let elements = sort.elements(cx)?;
     let weights = sort.weights_wanted(&elements).iter().map(|wanted| wanted.fetch(cx)).collect();
     let elements = sort.order(elements, weights)?;
@@ -245,16 +254,21 @@ impl Sort {
         start..start.saturating_add(count).min(len)
     }
 
-    /// The elements, on the shard of the key.
-    pub fn elements(&self, cx: &mut Cx<'_>) -> Result<Elements, CommandError> {
-        let Some(loc) = cx.read(&self.key) else { return Ok(Elements::default()) };
-        // A stored set in no order would not be the same everywhere.
-        let by = match cx.ks.table(cx.db).type_at(loc) {
+    /// By what the elements of a key of this type are sorted.
+    fn by_of(&self, kind: Type) -> By {
+        match kind {
+            // A stored set in no order would not be the same everywhere.
             Type::Set if self.unsorted && self.store.is_some() => By::Element,
             _ if self.unsorted => By::Done,
             _ if self.by.is_some() => By::Weight,
             _ => By::Element,
-        };
+        }
+    }
+
+    /// The elements, on the shard of the key.
+    pub fn elements(&self, cx: &mut Cx<'_>) -> Result<Elements, CommandError> {
+        let Some(loc) = cx.read(&self.key) else { return Ok(Elements::default()) };
+        let by = self.by_of(cx.ks.table(cx.db).type_at(loc));
         let mut all = Vec::new();
         match cx.ks.table(cx.db).type_at(loc) {
             Type::List => {
@@ -383,7 +397,7 @@ impl Sort {
 
     /// Replies with the result, or stores it on the shard of the target and replies with its length.
     pub fn finish(&self, cx: &mut Cx<'_>, results: Vec<Option<Vec<u8>>>) {
-        let Some(to) = &self.store else {
+        if self.store.is_none() {
             cx.out.array(results.len());
             for result in &results {
                 match result {
@@ -392,17 +406,23 @@ impl Sort {
                 }
             }
             return;
-        };
-        if results.is_empty() {
+        }
+        self.store_list(cx, results.iter().map(|result| result.as_deref().unwrap_or_default()).collect());
+    }
+
+    /// Stores a result on the shard of the target, which goes if there is none, and replies with its length.
+    fn store_list(&self, cx: &mut Cx<'_>, list: List) {
+        let Some(to) = &self.store else { return };
+        let len = list.len();
+        if list.is_empty() {
             if cx.ks.remove(cx.db, to) {
                 cx.changed(to, Class::Generic, "del");
             }
         } else {
-            let list: List = results.iter().map(|result| result.as_deref().unwrap_or_default()).collect();
             cx.ks.store(cx.db, to, list);
             cx.changed(to, Class::List, "sortstore");
         }
-        cx.out.int(results.len() as i64);
+        cx.out.int(len as i64);
     }
 }
 

@@ -13,7 +13,7 @@
 
 use damselfly_keyspace::Object;
 
-use crate::{Cx, Long};
+use crate::{CmdResult, Cx, Long};
 
 /// Members that are looked at in one step, at most, and their bytes: some tens of microseconds' worth.
 const MEMBERS_PER_STEP: usize = 256;
@@ -25,8 +25,9 @@ pub trait Task: Send {
     fn target(&self) -> Option<&[u8]>;
     /// Does a bounded step; true if only the end is left. Not called again then.
     fn step(&mut self) -> bool;
-    /// Writes the reply, and stores the result on the shard of its target. Called once, behind the last step.
-    fn finish(&mut self, cx: &mut Cx<'_>);
+    /// Writes the reply, and stores the result on the shard of its target. Called once, behind the last step. As with
+    /// a handler, an error is the reply.
+    fn finish(&mut self, cx: &mut Cx<'_>) -> CmdResult;
     /// What it holds, at its end or before it, to be freed in steps.
     fn into_held(self: Box<Self>) -> Vec<Object>;
 }

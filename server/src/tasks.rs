@@ -63,7 +63,7 @@ impl Tasks {
 /// For whom the end of a task is done.
 #[derive(Clone, Copy)]
 pub(crate) struct TaskOf {
-    pub name: &'static str,
+    pub found: Found,
     pub db: usize,
     pub proto: Proto,
     pub client: Reader,
@@ -111,10 +111,18 @@ impl Core {
         of: TaskOf,
         reply: &mut Vec<u8>,
     ) -> Option<Box<Long>> {
-        set_running(of.name, self.id);
+        set_running(of.found.command.name, self.id);
         let mut rest = None;
+        let before = reply.len();
         let out = ReplyWriter::new(reply, of.proto);
-        task.finish(&mut Cx { ks: &mut self.ks, db: of.db, out, env: &self.env, later: Some(&mut rest) });
+        let mut cx = Cx { ks: &mut self.ks, db: of.db, out, env: &self.env, later: Some(&mut rest) };
+        if let Err(error) = task.finish(&mut cx) {
+            let text = error.to_string();
+            cx.out.truncate(before);
+            cx.out.error(&text);
+            self.stats.count_error(&text);
+            self.stats.count_failed(Some(of.found.index));
+        }
         self.after_command_of(of.client);
         task.into_held().into_iter().for_each(|held| self.ks.discard(held));
         match rest {
@@ -145,8 +153,8 @@ impl Core {
         let mut kept = Queued::default();
         kept.push(argv);
         let reader = task.target().is_none().then_some(id);
-        let of = TaskOf { name: found.command.name, db, proto, client: asker.client };
-        self.begin_task(task, of.name, reader, nanos, move |core, task, nanos| {
+        let of = TaskOf { found, db, proto, client: asker.client };
+        self.begin_task(task, found.command.name, reader, nanos, move |core, task, nanos| {
             let mut reply = Vec::new();
             let long = core.end_task(task, of, &mut reply);
             core.unlock(ticket);
@@ -170,12 +178,12 @@ impl Core {
         let (command, db) = (entry.command, usize::from(entry.db));
         let ticket = self.lock_target(&*task, db, ticket);
         let client = Reader { core: from, id: entry.connection };
-        let of = TaskOf { name: command.name, db, proto: entry.proto, client };
-        self.begin_task(task, of.name, None, nanos, move |core, task, nanos| {
+        let found = Found { command, index: usize::from(entry.index) };
+        let of = TaskOf { found, db, proto: entry.proto, client };
+        self.begin_task(task, command.name, None, nanos, move |core, task, nanos| {
             let mut replies = std::mem::take(&mut alone.replies);
             let long = core.end_task(task, of, &mut replies);
             core.unlock(ticket);
-            let found = Found { command, index: usize::from(entry.index) };
             core.book_task(Sender::There(from, entry.connection), found, nanos, &alone.argv(0));
             alone.longs.extend(long.map(|long| (0, long)));
             alone.ends.push(replies.len() as u32);

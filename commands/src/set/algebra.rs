@@ -301,7 +301,7 @@ impl Task for Combining {
         self.at == plan.walked.len() || limit.is_some_and(|limit| *count >= limit)
     }
 
-    fn finish(&mut self, cx: &mut Cx<'_>) {
+    fn finish(&mut self, cx: &mut Cx<'_>) -> CmdResult {
         match &self.end {
             End::Reply => {
                 let set = &self.result;
@@ -314,6 +314,7 @@ impl Task for Combining {
             End::Count(_) => cx.out.int(self.count as i64),
             End::Store { key, event } => store(cx, key, std::mem::take(&mut self.result), event),
         }
+        Ok(())
     }
 
     fn into_held(self: Box<Self>) -> Vec<Object> {

@@ -448,7 +448,7 @@ impl Task for Combining {
         self.at == walked_over || *count >= options.limit
     }
 
-    fn finish(&mut self, cx: &mut Cx<'_>) {
+    fn finish(&mut self, cx: &mut Cx<'_>) -> CmdResult {
         let set = &self.result;
         match &self.purpose {
             Purpose::Count => cx.out.int(self.count as i64),
@@ -472,6 +472,7 @@ impl Task for Combining {
                 store(cx, key, result, self.name);
             }
         }
+        Ok(())
     }
 
     fn into_held(self: Box<Self>) -> Vec<Object> {

@@ -276,8 +276,9 @@ impl Task for Copying {
         self.ranks.is_empty()
     }
 
-    fn finish(&mut self, cx: &mut Cx<'_>) {
+    fn finish(&mut self, cx: &mut Cx<'_>) -> CmdResult {
         store(cx, &self.to, std::mem::take(&mut self.result), ZRANGESTORE_EVENT);
+        Ok(())
     }
 
     fn into_held(self: Box<Self>) -> Vec<Object> {

@@ -26,7 +26,7 @@ const STRINGMATCH_PATTERN_MAX: usize = 4096;
 
 const HELP: &[&str] = &[
     "AT-ONCE-MAX <members>",
-    "    Most members that a command over sets or sorted sets looks at before it is done in steps.",
+    "    Most members that set algebra, ZRANGESTORE and SORT look at before they are done in steps.",
     "CHANGE-REPL-ID",
     "    Give the history of the data a new name, so that replicas must synchronize from the start.",
     "DIGEST",
