@@ -266,3 +266,45 @@ fn adds_up() {
     let (used, rss) = (field("used_memory"), field("used_memory_rss"));
     assert!(used.abs_diff(rss) < rss / 10, "used {used}, resident {rss}");
 }
+
+/// A long value is in memory once, whichever command brings it: the buffer that it was read into is the value.
+#[test]
+fn long_values_are_kept() {
+    const LEN: usize = 64 << 20;
+    let value = vec![b'v'; LEN];
+    let requests: [&[&[u8]]; 6] = [
+        &[b"SET", b"k", &value],
+        &[b"SET", b"k", &value, b"EX", b"1000"],
+        &[b"SET", b"k", &value, b"nx", b"get", b"keepttl"],
+        &[b"SETEX", b"k", b"1000", &value],
+        &[b"GETSET", b"k", &value],
+        &[b"APPEND", b"k", &value],
+    ];
+    for request in requests {
+        let server =
+            Server::start(Kind::Damselfly { threads: 1 }, &[]).unwrap_or_else(|error| panic!("{error}"));
+        let peak = || {
+            let status =
+                fs::read_to_string(format!("/proc/{}/status", server.process_id())).expect("it runs");
+            let line =
+                status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("the kernel counts it");
+            line.split_whitespace().next().expect("a number").parse::<usize>().expect("a number") << 10
+        };
+        let mut stream = TcpStream::connect(server.address()).expect("the server listens");
+        let before = peak();
+        stream.write_all(&encode(request)).expect("it reads");
+        stream.write_all(b"STRLEN k\r\n").expect("it reads");
+        let (mut replies, wanted) = (Vec::new(), format!(":{LEN}\r\n"));
+        while !replies.ends_with(wanted.as_bytes())
+            || request[0] == b"APPEND" && replies.len() < 2 * wanted.len()
+        {
+            let mut chunk = [0; 100];
+            let len = stream.read(&mut chunk).expect("it answers");
+            assert!(len > 0, "the server closes");
+            replies.extend_from_slice(&chunk[..len]);
+        }
+        let taken = peak() - before;
+        // While the buffer grew for the last time there was a half of it beside the whole; a copy would be another whole.
+        assert!(taken < LEN / 4 * 7, "{}: {taken} bytes", request[0].escape_ascii());
+    }
+}

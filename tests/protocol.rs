@@ -223,12 +223,12 @@ fn split_anywhere() {
     }
 }
 
-/// Requests that end with a long argument, which is read apart, cut anywhere and with more behind them: as Redis
-/// answers, on one shard and on several, alone and in a transaction, and also where somebody looks at them.
+/// Requests with a long argument, which is read apart, cut anywhere and with more behind them: as Redis answers, on one
+/// shard and on several, alone and in a transaction, and also where somebody looks at them.
 #[test]
-fn long_last_arguments() {
+fn long_arguments() {
     let long: Vec<u8> = (0..300_000u32).map(|n| (n * 7 % 251) as u8).collect();
-    let requests: [&[&[u8]]; 14] = [
+    let requests: [&[&[u8]]; 33] = [
         &[b"SET", b"a", &long],
         &[b"SET", b"b", &long[..65_536]],
         &[b"SET", b"c", &long[..65_535]],
@@ -243,13 +243,32 @@ fn long_last_arguments() {
         &[b"SET", b"l", &long[..200_000]],
         &[b"SET", &long, &long],
         &[b"NOSUCH", &long],
+        &[b"SET", b"a", &long, b"EX", b"1000"],
+        &[b"SET", b"a", &long[2..], b"KEEPTTL"],
+        &[b"TTL", b"a"],
+        &[b"SET", b"a", &long, b"XX", b"GET", b"PXAT", b"9999999999999"],
+        &[b"SET", b"a", &long[3..], b"NX", b"EX", b"1000"],
+        &[b"SET", b"new", &long[3..], b"nx", b"PX", b"1000000"],
+        &[b"SET", b"nothing", &long, b"XX"],
+        &[b"SET", b"a", &long, b"EX", b"0"],
+        &[b"SET", b"a", &long, b"EX", b"ten"],
+        &[b"SET", b"a", &long, b"NOSUCH"],
+        &[b"SETEX", b"b", b"1000", &long],
+        &[b"PSETEX", b"b", b"1000000", &long[4..]],
+        &[b"SETEX", b"b", b"-1", &long],
+        &[b"APPEND", b"appended", &long],
+        &[b"SETNX", b"new", &long],
+        &[b"GETSET", b"l", &long],
+        &[b"MSET", b"c", &long, b"d", &long],
+        &[b"SET", b"a", &long, b"EX", &long],
+        &[b"LSET", b"a", &long, &long],
     ];
     let mut stream_of_bytes = Vec::new();
     for request in requests {
         stream_of_bytes.extend(encode(request));
         stream_of_bytes.extend_from_slice(b"PING\r\n");
     }
-    for key in ["a", "b", "c", "d", "l"] {
+    for key in ["a", "b", "c", "d", "l", "new", "nothing", "appended"] {
         stream_of_bytes.extend(encode(&[b"GET", key.as_bytes()]));
         stream_of_bytes.extend(encode(&[b"OBJECT", b"ENCODING", key.as_bytes()]));
     }

@@ -1,5 +1,7 @@
 //! What a handler can do: the keyspace of its shard through the eyes of one client.
 
+use std::borrow::Cow;
+
 use damselfly_keyspace::stream::NodeLimits;
 use damselfly_keyspace::values::PackLimits;
 use damselfly_keyspace::values::set::SetLimits;
@@ -160,6 +162,15 @@ impl<'a> Cx<'a> {
     #[inline]
     pub fn set_string(&mut self, key: &[u8], value: &[u8], expiry: Expiry) {
         self.ks.set_string(self.db, key, value, expiry);
+    }
+
+    /// Stores a string, in its own memory if it comes with that; the caller has looked the key up then. Announce it with
+    /// [`Cx::changed`].
+    pub fn set_bytes(&mut self, key: &[u8], value: Cow<'_, [u8]>, expiry: Expiry) {
+        match value {
+            Cow::Borrowed(value) => self.set_string(key, value, expiry),
+            Cow::Owned(value) => self.set_edited(key, value, expiry),
+        }
     }
 
     /// Stores a string that stays text, even if it reads like a number. Announce it with [`Cx::changed`].

@@ -60,7 +60,7 @@ pub use lookup::{Found, lookup};
 pub use relay::{Looked, Parcel, Relay};
 pub use scripting::{ScriptBy, ScriptCall};
 pub use spread::{Merge, Spread};
-pub use string::set_long;
+pub use string::{run_given, takes_given};
 pub use task::{Later, Rest, Task};
 pub use walk::parse_cursor;
 

@@ -1,6 +1,8 @@
 //! Strings: GET and SET with their variants, several at once, and parts of strings. Strings as numbers are in
 //! `counter.rs`.
 
+use std::borrow::Cow;
+
 use damselfly_keyspace::{Class, Expiry, Loc, UnixMs, Value};
 use damselfly_protocol::number::Decimal;
 
@@ -29,28 +31,29 @@ const APPEND: Command = Command {
 
 fn append(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
     let (key, value) = (args.take()?, args.take()?);
-    extend(cx, key, value, "append", |bytes| bytes.extend_from_slice(value))
+    extend(cx, key, value.into(), "append", Vec::extend_from_slice)
 }
 
 /// APPEND and PREPEND: `change` adds `value` to the string that is there.
 fn extend(
     cx: &mut Cx<'_>,
     key: &[u8],
-    value: &[u8],
+    value: Cow<'_, [u8]>,
     event: &'static str,
-    change: impl FnOnce(&mut Vec<u8>),
+    change: impl FnOnce(&mut Vec<u8>, &[u8]),
 ) -> CmdResult {
     let len = match cx.find(key) {
         Some(loc) => {
             check_len(cx, cx.string_at(loc)?.len(), value.len())?;
             cx.ks.table_mut(cx.db).edit_string(loc, |bytes| {
-                change(bytes);
+                change(bytes, &value);
                 bytes.len()
             })
         }
         None => {
-            cx.set_string(key, value, Expiry::Never);
-            value.len()
+            let len = value.len();
+            cx.set_bytes(key, value, Expiry::Never);
+            len
         }
     };
     cx.changed(key, Class::String, event);
@@ -316,6 +319,10 @@ const GETSET: Command = Command {
 
 fn getset(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
     let (key, value) = (args.take()?, args.take()?);
+    get_and_set(cx, key, value.into())
+}
+
+fn get_and_set(cx: &mut Cx<'_>, key: &[u8], value: Cow<'_, [u8]>) -> CmdResult {
     store(cx, key, value, &SetOptions { get: true, ..SetOptions::PLAIN }, "getset")?;
     Ok(())
 }
@@ -496,7 +503,7 @@ const PREPEND: Command = Command {
 
 fn prepend(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
     let (key, value) = (args.take()?, args.take()?);
-    extend(cx, key, value, "prepend", |bytes| {
+    extend(cx, key, value.into(), "prepend", |bytes, value| {
         bytes.splice(..0, value.iter().copied());
     })
 }
@@ -515,11 +522,19 @@ const PSETEX: Command = Command {
 };
 
 fn psetex(cx: &mut Cx<'_>, args: Args<'_>) -> CmdResult {
-    set_expiring(cx, args, Clock::PX, "psetex")
+    set_expiring(cx, args, None, Clock::PX, "psetex")
 }
 
-fn set_expiring(cx: &mut Cx<'_>, mut args: Args<'_>, clock: Clock, name: &'static str) -> CmdResult {
+/// `given` is the value if it is not the one of the arguments.
+fn set_expiring(
+    cx: &mut Cx<'_>,
+    mut args: Args<'_>,
+    given: Option<Vec<u8>>,
+    clock: Clock,
+    name: &'static str,
+) -> CmdResult {
     let (key, text, value) = (args.take()?, args.take()?, args.take()?);
+    let value = given.map_or(Cow::Borrowed(value), Cow::Owned);
     let lifetime = Some(Lifetime { text, clock });
     store(cx, key, value, &SetOptions { lifetime, ..SetOptions::PLAIN }, name)?;
     cx.out.ok();
@@ -542,7 +557,7 @@ const SET: Command = Command {
 fn set(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
     let (key, value) = (args.take()?, args.take()?);
     if !args.is_empty() {
-        return set_with_options(cx, key, value, args);
+        return set_with_options(cx, key, value.into(), args);
     }
     cx.set_string(key, value, Expiry::Never);
     cx.changed(key, Class::String, "set");
@@ -550,18 +565,33 @@ fn set(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
     Ok(())
 }
 
-/// SET key value, for a long value that is kept as it is and not copied.
-pub fn set_long(cx: &mut Cx<'_>, key: &[u8], value: Vec<u8>) {
-    // What is there goes first, as one that is due must be seen to expire.
-    cx.find(key);
-    cx.set_edited(key, value, Expiry::Never);
-    cx.changed(key, Class::String, "set");
-    cx.out.ok();
+/// Whether [`run_given`] runs this command with a value in the place of its argument at `at`, its name being at 0.
+pub fn takes_given(name: &str, at: usize) -> bool {
+    matches!((name, at), ("SET" | "SETNX" | "GETSET" | "APPEND", 2) | ("SETEX" | "PSETEX", 3))
+}
+
+/// Runs a command that stores a long value, which is kept as it is and not copied. What its arguments have in the place
+/// of the value is not looked at.
+pub fn run_given(cx: &mut Cx<'_>, name: &str, mut args: Args<'_>, value: Vec<u8>) -> CmdResult {
+    match name {
+        "SETEX" => return set_expiring(cx, args, Some(value), Clock::EX, "setex"),
+        "PSETEX" => return set_expiring(cx, args, Some(value), Clock::PX, "psetex"),
+        _ => {}
+    }
+    let (key, _) = (args.take()?, args.take()?);
+    let value = Cow::Owned(value);
+    match name {
+        "SET" => set_with_options(cx, key, value, args),
+        "SETNX" => set_if_missing(cx, key, value),
+        "GETSET" => get_and_set(cx, key, value),
+        "APPEND" => extend(cx, key, value, "append", Vec::extend_from_slice),
+        _ => unreachable!("{name} takes no value that is given"),
+    }
 }
 
 /// Apart from `set`, so that the usual SET need not make room for all this.
 #[inline(never)]
-fn set_with_options(cx: &mut Cx<'_>, key: &[u8], value: &[u8], args: Args<'_>) -> CmdResult {
+fn set_with_options(cx: &mut Cx<'_>, key: &[u8], value: Cow<'_, [u8]>, args: Args<'_>) -> CmdResult {
     let options = SetOptions::parse(args)?;
     let stored = store(cx, key, value, &options, "set")?;
     match (options.get, stored) {
@@ -633,7 +663,7 @@ impl<'a> SetOptions<'a> {
 fn store(
     cx: &mut Cx<'_>,
     key: &[u8],
-    value: &[u8],
+    value: Cow<'_, [u8]>,
     options: &SetOptions<'_>,
     name: &'static str,
 ) -> Result<bool, CommandError> {
@@ -652,7 +682,7 @@ fn store(
         Condition::IfThere if found.is_none() => return Ok(false),
         _ => {}
     }
-    cx.set_string(key, value, expiry);
+    cx.set_bytes(key, value, expiry);
     cx.changed(key, Class::String, "set");
     if options.lifetime.is_some() {
         cx.changed(key, Class::Generic, "expire");
@@ -679,7 +709,7 @@ const SETEX: Command = Command {
 };
 
 fn setex(cx: &mut Cx<'_>, args: Args<'_>) -> CmdResult {
-    set_expiring(cx, args, Clock::EX, "setex")
+    set_expiring(cx, args, None, Clock::EX, "setex")
 }
 
 const SETNX: Command = Command {
@@ -697,6 +727,10 @@ const SETNX: Command = Command {
 
 fn setnx(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
     let (key, value) = (args.take()?, args.take()?);
+    set_if_missing(cx, key, value.into())
+}
+
+fn set_if_missing(cx: &mut Cx<'_>, key: &[u8], value: Cow<'_, [u8]>) -> CmdResult {
     let options = SetOptions { condition: Condition::IfMissing, ..SetOptions::PLAIN };
     let stored = store(cx, key, value, &options, "setnx")?;
     cx.out.int(i64::from(stored));

@@ -5,7 +5,7 @@
 
 #![no_main]
 
-use damselfly_protocol::{Limits, ProtocolError, Requests, Scanner, unfinished};
+use damselfly_protocol::{Limits, ProtocolError, Requests, Scanner, Unfinished, complete, unfinished};
 use libfuzzer_sys::fuzz_target;
 
 /// Small, so that a fuzzer's short inputs reach every limit.
@@ -65,12 +65,14 @@ fn scan(
             }
         }
         assert!(start == end || scanner.wanted() > end - start);
-        if let Some((at, len)) = unfinished(&stream[start..end])
+        if let Some(Unfinished { start: at, len, behind }) = unfinished(&stream[start..end])
             && at + len + 2 == scanner.wanted()
-            && let Some(last) = stream[start + at..].get(..len)
+            && let Some((apart, rest)) = stream[start + at..].split_at_checked(len + 2)
+            && let Some(end) = complete(rest, behind)
         {
-            list.join(&stream[start..start + at], last.to_vec());
-            let argv = list.argv(&stream[start..start + at], 0);
+            let rest = [&stream[start..start + at], &rest[..end]].concat();
+            list.join(&rest, at, apart[..len].to_vec());
+            let argv = list.argv(&rest, 0);
             joined = Some((outcome.requests.len(), argv.iter().map(<[u8]>::to_vec).collect()));
         }
     }

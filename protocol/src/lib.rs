@@ -17,5 +17,5 @@ pub mod skip;
 
 pub use limits::Limits;
 pub use reply::{Deferred, Proto, ReplyWriter};
-pub use request::{Argv, ProtocolError, Requests, Scan, Scanner, Span, unfinished};
+pub use request::{Argv, ProtocolError, Requests, Scan, Scanner, Span, Unfinished, complete, unfinished};
 pub use skip::Skip;

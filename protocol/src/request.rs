@@ -99,6 +99,8 @@ pub struct Requests {
     /// `ends[i]` is one past the last span of request `i`.
     ends: Vec<u32>,
     side: Vec<u8>,
+    /// Of a joined request: the place of the argument in a buffer of its own.
+    apart: usize,
 }
 
 impl Requests {
@@ -161,30 +163,39 @@ impl Requests {
             + self.side.capacity()
     }
 
-    /// Makes this the list of one request: all of it up to its last argument as it came, which is then the buffer to
-    /// read the list with, and that argument in a buffer of its own. `head` is what [`unfinished`] has said to end
-    /// where the argument begins.
-    pub fn join(&mut self, head: &[u8], last: Vec<u8>) {
+    /// Makes this the list of one request: all of it as it came but for one argument, which is then the buffer to read
+    /// the list with, and that argument in a buffer of its own. The first `start` bytes of `rest` are what
+    /// [`unfinished`] has said to end where the argument begins; behind them are the arguments behind it, which
+    /// [`complete`] has found.
+    pub fn join(&mut self, rest: &[u8], start: usize, apart: Vec<u8>) {
         self.clear();
-        let missing = arguments_before_last(head, &mut self.spans);
-        assert!(missing.is_some_and(|(start, _)| start == head.len()), "the head of an unfinished request");
-        self.spans.push(Span::in_side(0, last.len()));
-        self.side = last;
+        let found = arguments_before(&rest[..start], &mut self.spans).filter(|found| found.start == start);
+        let behind = found.expect("the head of an unfinished request").behind;
+        self.apart = self.spans.len();
+        self.spans.push(Span::in_side(0, apart.len()));
+        self.side = apart;
+        let end = plain_arguments(rest, start, behind, |span| self.spans.push(span));
+        assert_eq!(end, Some(rest.len()), "all arguments behind it are there");
         self.close_request();
     }
 
+    /// Of a joined request, the place of the argument in a buffer of its own.
+    pub fn apart(&self) -> usize {
+        self.apart
+    }
+
     /// Takes the argument that was given to [`Requests::join`] away again, but for its first bytes.
-    pub fn take_last(&mut self, left: usize) -> Vec<u8> {
+    pub fn take_apart(&mut self, left: usize) -> Vec<u8> {
         let left = self.side[..left.min(self.side.len())].to_vec();
-        let last = std::mem::take(&mut self.side);
-        self.give_last(left);
-        last
+        let apart = std::mem::take(&mut self.side);
+        self.give_apart(left);
+        apart
     }
 
     /// Puts it back.
-    pub fn give_last(&mut self, last: Vec<u8>) {
-        *self.spans.last_mut().expect("a joined request") = Span::in_side(0, last.len());
-        self.side = last;
+    pub fn give_apart(&mut self, apart: Vec<u8>) {
+        self.spans[self.apart] = Span::in_side(0, apart.len());
+        self.side = apart;
     }
 
     #[inline]
@@ -696,38 +707,64 @@ fn short_length(buf: &[u8], at: usize) -> Option<(i64, usize)> {
     None
 }
 
-/// Of a request of few arguments at the start of `buf` that ends within its last argument, where that begins and how
-/// long it will be. Says nothing about limits: the caller has a scanner that has accepted all this and waits.
-pub fn unfinished(buf: &[u8]) -> Option<(usize, usize)> {
-    let found = arguments_before_last(buf, &mut Vec::new())?;
-    (found.0 + found.1 + 2 > buf.len()).then_some(found)
+/// A request that ends within an argument.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unfinished {
+    /// Where the argument begins.
+    pub start: usize,
+    /// How long it will be.
+    pub len: usize,
+    /// How many arguments follow it.
+    pub behind: usize,
 }
 
-/// Adds the arguments but the last, and tells where that begins and its length.
-fn arguments_before_last(buf: &[u8], spans: &mut Vec<Span>) -> Option<(usize, usize)> {
-    // Lengths as plain as those of `short_length`, of any number of digits. Others are rare enough to be left to the
-    // scanner.
-    let length = |at: usize, sign: u8| {
-        let line = buf.get(at..)?;
-        let end = line.iter().take(LENGTH_LINE_LEN_MAX).position(|byte| *byte == b'\r')?;
-        let digits = line[..end].strip_prefix(&[sign])?;
-        let len = usize::try_from(parse_i64(digits)?).ok()?;
-        (at + end + 2 <= buf.len()).then_some((len, at + end + 2))
-    };
-    let (count, mut at) = length(0, b'*')?;
+/// What a request of few arguments at the start of `buf` ends within, if that is an argument whose length is known.
+/// Says nothing about limits: the caller has a scanner that has accepted all this and waits.
+pub fn unfinished(buf: &[u8]) -> Option<Unfinished> {
+    arguments_before(buf, &mut Vec::new())
+}
+
+/// Where `count` arguments that `buf` begins with end; `None` if they are not all there, or not written as everybody
+/// writes them.
+pub fn complete(buf: &[u8], count: usize) -> Option<usize> {
+    plain_arguments(buf, 0, count, |_| ())
+}
+
+/// Adds the arguments that are complete, and tells the one that is not.
+fn arguments_before(buf: &[u8], spans: &mut Vec<Span>) -> Option<Unfinished> {
+    let (count, mut at) = plain_length(buf, 0, b'*')?;
     if !(1..=RESCAN_ARGS_MAX).contains(&count) {
         return None;
     }
-    for _ in 1..count {
-        let (len, start) = length(at, b'$')?;
+    for behind in (0..count).rev() {
+        let (len, start) = plain_length(buf, at, b'$')?;
         at = start.checked_add(len)?.checked_add(2)?;
         if at > buf.len() {
-            return None;
+            return Some(Unfinished { start, len, behind });
         }
         spans.push(Span::new(start, start + len));
     }
-    let (len, start) = length(at, b'$')?;
-    Some((start, len))
+    None
+}
+
+/// Shows `count` arguments from `at` on, and tells where they end.
+fn plain_arguments(buf: &[u8], mut at: usize, count: usize, mut show: impl FnMut(Span)) -> Option<usize> {
+    for _ in 0..count {
+        let (len, start) = plain_length(buf, at, b'$')?;
+        at = start.checked_add(len)?.checked_add(2).filter(|end| *end <= buf.len())?;
+        show(Span::new(start, start + len));
+    }
+    Some(at)
+}
+
+/// A length as plain as those of [`short_length`], of any number of digits, and where its line ends. Others are rare
+/// enough to be left to the scanner.
+fn plain_length(buf: &[u8], at: usize, sign: u8) -> Option<(usize, usize)> {
+    let line = buf.get(at..)?;
+    let end = line.iter().take(LENGTH_LINE_LEN_MAX).position(|byte| *byte == b'\r')?;
+    let digits = line[..end].strip_prefix(&[sign])?;
+    let len = usize::try_from(parse_i64(digits)?).ok()?;
+    (at + end + 2 <= buf.len()).then_some((len, at + end + 2))
 }
 
 /// Splits `buf[at..end]` into words, as one would type them at redis-cli: double quotes with escapes, single quotes

@@ -1,7 +1,7 @@
 //! The scanner as its callers see it: the table of edge cases as redis-server 7.0 answers them over a socket, and the
 //! promise that packets never show.
 
-use damselfly_protocol::{Limits, ProtocolError, Requests, Scanner, unfinished};
+use damselfly_protocol::{Limits, ProtocolError, Requests, Scanner, Unfinished, complete, unfinished};
 
 type Request = Vec<Vec<u8>>;
 
@@ -56,12 +56,14 @@ fn scan_in_pieces(
             scanner.wanted(),
             end - start
         );
-        if let Some((at, len)) = unfinished(&stream[start..end])
+        if let Some(Unfinished { start: at, len, behind }) = unfinished(&stream[start..end])
             && at + len + 2 == scanner.wanted()
-            && let Some(last) = stream[start + at..].get(..len)
+            && let Some((apart, rest)) = stream[start + at..].split_at_checked(len + 2)
+            && let Some(end) = complete(rest, behind)
         {
-            out.join(&stream[start..start + at], last.to_vec());
-            let argv = out.argv(&stream[start..start + at], 0);
+            let rest = [&stream[start..start + at], &rest[..end]].concat();
+            out.join(&rest, at, apart[..len].to_vec());
+            let argv = out.argv(&rest, 0);
             joined = Some((found.len(), argv.iter().map(<[u8]>::to_vec).collect()));
         }
     }
@@ -384,21 +386,31 @@ fn packets_never_show() {
 #[test]
 fn last_argument_in_its_own_buffer() {
     let head = b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$1000000\r\n";
-    assert_eq!(unfinished(head), Some((head.len(), 1_000_000)));
-    assert_eq!(unfinished(b"*1\r\n$4\r\nPING\r"), Some((8, 4)));
+    let all = |start, len, behind| Some(Unfinished { start, len, behind });
+    assert_eq!(unfinished(head), all(head.len(), 1_000_000, 0));
+    assert_eq!(unfinished(b"*1\r\n$4\r\nPING\r"), all(8, 4, 0));
+    assert_eq!(unfinished(b"*2\r\n$9\r\nPING"), all(8, 9, 1));
     for other in
         [&b""[..], b"*", b"*1\r\n", b"*0\r\n", b"*-1\r\n", b"*1\r\n$4\r\nPING\r\n", b"*1\r\n$4\r", b"PING"]
     {
         assert_eq!(unfinished(other), None, "{}", other.escape_ascii());
     }
-    assert_eq!(unfinished(b"*2\r\n$9\r\nPING"), None, "the first argument is not there");
     assert_eq!(unfinished(b"*17\r\n$1\r\na\r\n"), None, "many arguments are the scanner's");
 
     let mut requests = Requests::new();
-    requests.join(head, vec![b'x'; 1_000_000]);
+    requests.join(head, head.len(), vec![b'x'; 1_000_000]);
     assert_eq!(requests.argv(head, 0).iter().map(<[u8]>::len).collect::<Vec<_>>(), [3, 1, 1_000_000]);
-    let last = requests.take_last(5);
+    let last = requests.take_apart(5);
     assert_eq!((last.len(), &requests.argv(head, 0)[2]), (1_000_000, &b"xxxxx"[..]));
-    requests.give_last(last);
+    requests.give_apart(last);
     assert_eq!(requests.argv(head, 0)[2].len(), 1_000_000);
+
+    let behind = b"$2\r\nEX\r\n$2\r\n10\r\n";
+    assert_eq!([complete(behind, 2), complete(behind, 1), complete(behind, 0)], [Some(16), Some(8), Some(0)]);
+    assert_eq!([complete(behind, 3), complete(&behind[..15], 2), complete(b"+2\r\nEX\r\n", 1)], [None; 3]);
+    let whole = [&b"*5\r\n$3\r\nSET\r\n$1\r\nk\r\n$1000000\r\n"[..], behind].concat();
+    requests.join(&whole, head.len(), vec![b'x'; 1_000_000]);
+    assert_eq!(requests.apart(), 2);
+    let argv = requests.argv(&whole, 0);
+    assert_eq!((argv.len(), argv[2].len(), &argv[3], &argv[4]), (5, 1_000_000, &b"EX"[..], &b"10"[..]));
 }

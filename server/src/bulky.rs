@@ -1,23 +1,25 @@
-//! Requests whose last argument is long: that argument is read into a buffer of its own, which a plain SET keeps as the
-//! value. So a megabyte that comes from a socket is moved once, by the kernel, as in Redis; read behind the rest of
-//! its request it would be moved twice more, as its buffer grows and into the value.
+//! Requests with a long argument: that is read into a buffer of its own, which SET and its kin keep as the value. So a
+//! megabyte that comes from a socket is moved once, by the kernel, as in Redis; read behind the rest of its request
+//! it would be moved twice more, as its buffer grows and into the value.
 //!
-//! A request becomes one of these when what has arrived ends within its last argument, and the scanner has accepted
-//! all before it; so limits and errors are the scanner's alone. When the argument is complete the request is run
-//! like any other, its last argument in a place of its own. Only where nobody would copy or show the request (no
-//! transaction, no pause, no monitor, no other core, no lock in the way) may SET take the buffer, and the request is
-//! then left with the beginning of its value, for the slow log.
+//! A request becomes one of these when what has arrived ends within a long argument, and the scanner has accepted all
+//! before it; so limits and errors are the scanner's alone. When the argument is complete the request is run like any
+//! other, that argument in a place of its own. What follows it (`EX 60`) is expected to come with its end; a request
+//! of which something is still missing then, or is not as plain as everybody writes it, goes back to the scanner.
+//!
+//! Only where nobody would copy or show the request (no transaction, no pause, no monitor, no other core, no lock in
+//! the way) may the command take the buffer, and the request is then left with the beginning of its value, for the
+//! slow log.
 
 use std::sync::atomic::Ordering;
 
-use damselfly_commands::Cx;
-use damselfly_protocol::{Argv, ReplyWriter, Scanner, unfinished};
+use damselfly_commands::takes_given;
+use damselfly_protocol::{Argv, Scanner, Unfinished, complete, unfinished};
 
 use crate::connection::{Connection, ConnectionId, Queued, ReplyMode};
 use crate::core::Core;
-use crate::execute::{Flow, Prepared, Ran};
+use crate::execute::{Flow, Prepared};
 use crate::stats::{SLOW_ARG_LEN_MAX, Stopwatch};
-use crate::tracking::Reader;
 
 /// Shorter ones are copied: that costs less than an allocation whose pages must be fetched.
 const LEN_MIN: usize = 64 * 1024;
@@ -26,54 +28,67 @@ const LEN_MIN: usize = 64 * 1024;
 /// that nobody has written to is only an address.
 const ROOM: usize = 2 * 1024 * 1024;
 
+/// Room for an argument that follows the long one: `KEEPTTL`, or a deadline in milliseconds.
+const BEHIND_LEN: usize = 24;
+
 /// See the module's head.
 #[derive(Debug)]
 pub struct Bulky {
-    /// All before the last argument, as it came.
+    /// All before the long argument, as it came.
     head: Vec<u8>,
-    /// What has arrived of it and of the line end behind it.
-    last: Vec<u8>,
+    /// What has arrived of it and of what is behind it.
+    long: Vec<u8>,
     /// Its length.
     len: usize,
+    /// How many arguments follow it.
+    behind: usize,
 }
 
 impl Bulky {
     /// The request at the start of `bytes`, of which the scanner wants `wanted`, if it is such a one; without what has
-    /// arrived of its last argument.
+    /// arrived of its long argument.
     fn of(bytes: &[u8], wanted: usize) -> Option<Bulky> {
         if wanted < LEN_MIN {
             return None;
         }
-        let (start, len) = unfinished(bytes)?;
+        let Unfinished { start, len, behind } = unfinished(bytes)?;
         let is_one = len >= LEN_MIN && start + len + 2 == wanted;
-        is_one.then(|| Bulky { head: bytes[..start].to_vec(), last: Vec::new(), len })
+        is_one.then(|| Bulky { head: bytes[..start].to_vec(), long: Vec::new(), len, behind })
     }
 
     /// Where to read more to.
     pub fn buffer(&mut self) -> &mut Vec<u8> {
-        &mut self.last
+        &mut self.long
     }
 
-    /// Whether all has arrived.
+    /// What the buffer is made for, of which so much has arrived: the rest of it.
+    fn missing(&self, arrived: usize) -> usize {
+        self.len + 2 + self.behind * BEHIND_LEN - arrived
+    }
+
+    /// Whether all of the argument has arrived.
     pub fn is_complete(&self) -> bool {
-        self.last.len() >= self.len + 2
+        self.long.len() >= self.len + 2
     }
 
-    /// What has arrived behind the request.
-    fn take_rest(&mut self) -> Vec<u8> {
-        let rest = self.last.split_off(self.len + 2);
-        self.last.truncate(self.len);
-        rest
+    /// Moves what follows the argument behind `head`, and returns what has arrived behind the request; `None`, and
+    /// nothing moved, if the scanner must see to it.
+    fn close(&mut self) -> Option<Vec<u8>> {
+        let end = complete(&self.long[self.len + 2..], self.behind)?;
+        let rest = self.long.split_off(self.len + 2 + end);
+        self.head.extend_from_slice(&self.long[self.len + 2..]);
+        self.long.truncate(self.len);
+        Some(rest)
     }
 
     /// Bytes that have arrived.
     pub fn buffered(&self) -> usize {
-        self.head.len() + self.last.len()
+        self.head.len() + self.long.len()
     }
 
     /// Bytes held.
     pub fn heap_bytes(&self) -> usize {
-        size_of::<Bulky>() + self.head.capacity() + self.last.capacity()
+        size_of::<Bulky>() + self.head.capacity() + self.long.capacity()
     }
 }
 
@@ -84,10 +99,10 @@ impl Core {
         let have = connection.input.len();
         let Some(mut bulky) = Bulky::of(&connection.input, connection.scanner.wanted()) else { return false };
         let arrived = have - bulky.head.len();
-        let Some(room) = self.room_for(have, bulky.len + 2 - arrived) else { return false };
+        let Some(room) = self.room_for(have, bulky.missing(arrived)) else { return false };
         let Some(connection) = self.connection(id) else { return false };
-        bulky.last.reserve_exact(arrived + room);
-        bulky.last.extend_from_slice(&connection.input[bulky.head.len()..]);
+        bulky.long.reserve_exact(arrived + room);
+        bulky.long.extend_from_slice(&connection.input[bulky.head.len()..]);
         connection.input = Vec::new();
         connection.scanner = Scanner::new();
         connection.fresh = false;
@@ -99,11 +114,11 @@ impl Core {
     pub(crate) fn grow_bulky(&mut self, id: ConnectionId) -> bool {
         let taken = self.connection(id).and_then(|connection| connection.bulky.take());
         let Some(mut growing) = taken else { return true };
-        let have = growing.last.len();
+        let have = growing.long.len();
         let mut grows = true;
-        if have == growing.last.capacity() {
-            match self.room_for(have, growing.len + 2 - have) {
-                Some(room) => growing.last.reserve_exact(room),
+        if have == growing.long.capacity() {
+            match self.room_for(have, growing.missing(have)) {
+                Some(room) => growing.long.reserve_exact(room),
                 None => grows = false,
             }
         }
@@ -123,13 +138,18 @@ impl Core {
     pub(crate) fn run_bulky(&mut self, id: ConnectionId) -> bool {
         let Some(connection) = self.connection(id) else { return false };
         let Some(mut bulky) = connection.bulky.take_if(|bulky| bulky.is_complete()) else { return true };
-        connection.input = bulky.take_rest();
-        let Bulky { head, last, .. } = *bulky;
+        let start = bulky.head.len();
+        let Some(rest) = bulky.close() else {
+            connection.input = [bulky.head, bulky.long].concat();
+            return true;
+        };
+        connection.input = rest;
+        let Bulky { head, long, .. } = *bulky;
         let mut requests = std::mem::take(&mut self.requests);
-        requests.join(&head, last);
+        requests.join(&head, start, long);
         let ready = self.prepare(&requests.argv(&head, 0));
-        if self.may_keep(id, ready, &requests.argv(&head, 0)) {
-            self.long_value = Some(requests.take_last(SLOW_ARG_LEN_MAX));
+        if self.may_keep(id, ready, requests.apart(), &requests.argv(&head, 0)) {
+            self.long_value = Some(requests.take_apart(SLOW_ARG_LEN_MAX));
         }
         self.lend_output(id);
         let mut watch = Stopwatch::start();
@@ -137,7 +157,7 @@ impl Core {
         watch.stop(&mut self.stats);
         if let Some(value) = self.long_value.take() {
             // It was refused, or it waits after all.
-            requests.give_last(value);
+            requests.give_apart(value);
         }
         if flow == Flow::Hold
             && let Some(connection) = self.connection(id)
@@ -151,31 +171,18 @@ impl Core {
         flow == Flow::Next && self.connection(id).is_some_and(|connection| connection.may_run(usize::MAX))
     }
 
-    /// Whether this is a SET without options that runs here and now, and that nobody else looks at.
-    fn may_keep(&mut self, id: ConnectionId, ready: Prepared, argv: &Argv<'_>) -> bool {
+    /// Whether this is a command that may keep the argument at `apart`, that runs here and now, and that nobody else
+    /// looks at.
+    fn may_keep(&mut self, id: ConnectionId, ready: Prepared, apart: usize, argv: &Argv<'_>) -> bool {
         let quiet = self.pause.is_none()
             && self.locks.is_idle()
             && self.shared.monitors.load(Ordering::Relaxed) == 0
-            && argv.len() == 3
-            && argv[2].len() <= self.env.string_len_max
-            && ready.runs_here("SET");
+            && argv[apart].len() <= self.env.string_len_max
+            && ready.here().is_some_and(|name| takes_given(name, apart));
         quiet
             && self.connection(id).is_some_and(|connection: &mut Connection| {
                 connection.multi.is_none() && connection.reply_mode == ReplyMode::On
             })
-    }
-
-    /// SET of a value that is kept as it is, in the place of its handler; returns the reply's length and what follows.
-    #[cold]
-    pub(crate) fn set_long(&mut self, id: ConnectionId, key: &[u8], value: Vec<u8>) -> Ran {
-        let Some((connection, ks, env)) = self.split(id) else { return Ran::Over(0, Flow::Pause) };
-        let (db, proto) = (usize::from(connection.db), connection.proto);
-        let before = connection.output.len();
-        let out = ReplyWriter::new(&mut connection.output, proto);
-        damselfly_commands::set_long(&mut Cx { ks, db, out, env, later: None }, key, value);
-        let answered = connection.output.len() - before;
-        self.after_command_of(Reader { core: self.id, id });
-        Ran::Over(answered, Flow::Next)
     }
 }
 
@@ -183,15 +190,14 @@ impl Core {
 mod tests {
     use super::Bulky;
 
-    /// Only a request that ends within its last argument, a long one, becomes one of these; what came behind it is
-    /// given back.
+    /// Only a request that ends within a long argument becomes one of these; what came behind it is given back, and
+    /// what is not plain is not touched.
     #[test]
     fn arrives_in_pieces() {
         let head = b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$100000\r\n";
         let wanted = head.len() + 100_002;
         assert!(Bulky::of(&head[..head.len() - 1], wanted).is_none(), "the length is not known yet");
         assert!(Bulky::of(head, wanted - 1).is_none(), "the scanner wants something else");
-        assert!(Bulky::of(b"*3\r\n$3\r\nSET\r\n$100000\r\nxx", wanted).is_none(), "there is one more");
         let short = b"*1\r\n$60000\r\n";
         assert!(Bulky::of(short, short.len() + 60_002).is_none());
 
@@ -202,7 +208,24 @@ mod tests {
         assert!(!bulky.is_complete());
         bulky.buffer().extend_from_slice(b"\nGET k");
         assert!(bulky.is_complete() && bulky.heap_bytes() >= 100_000);
-        assert_eq!(bulky.take_rest(), b"GET k");
-        assert_eq!((bulky.head.as_slice(), bulky.last.len()), (head.as_slice(), 100_000));
+        assert_eq!(bulky.close().as_deref(), Some(&b"GET k"[..]));
+        assert_eq!((bulky.head.as_slice(), bulky.long.len()), (head.as_slice(), 100_000));
+
+        let head = b"*5\r\n$3\r\nSET\r\n$1\r\nk\r\n$100000\r\n";
+        for (behind, rest) in [
+            (&b"$2\r\nEX\r\n$2\r\n10\r\nGET k"[..], Some(&b"GET k"[..])),
+            (b"$2\r\nEX\r\n$2\r\n10\r", None),
+            (b"", None),
+            (b"nonsense\r\nnonsense", None),
+        ] {
+            let mut bulky = Bulky::of(head, wanted).expect("it is one");
+            bulky.buffer().resize(100_002, b'x');
+            bulky.buffer().extend_from_slice(behind);
+            assert!(bulky.is_complete());
+            assert_eq!(bulky.close().as_deref(), rest);
+            let (len, moved) =
+                rest.map_or((100_002 + behind.len(), 0), |rest| (100_000, behind.len() - rest.len()));
+            assert_eq!((bulky.long.len(), bulky.head.len()), (len, head.len() + moved));
+        }
     }
 }

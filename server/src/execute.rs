@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 
 use damselfly_commands::sort::Sort;
 use damselfly_commands::{
-    Args, Command, Cx, Env, Flags, Found, Group, Handler, Keys, Later, Rest, Run, Spread, lookup,
+    Args, CmdResult, Command, Cx, Env, Flags, Found, Group, Handler, Keys, Later, Rest, Run, Spread, lookup,
 };
 use damselfly_keyspace::{Db, Keyspace};
 use damselfly_protocol::{Argv, Proto, ProtocolError, ReplyWriter, Requests};
@@ -73,9 +73,9 @@ pub struct Prepared {
 }
 
 impl Prepared {
-    /// Whether this is a request of this command that runs on this core.
-    pub(crate) fn runs_here(&self, name: &str) -> bool {
-        self.route == Route::Here && self.found.is_some_and(|found| found.command.name == name)
+    /// The name of its command, if that runs on this core.
+    pub(crate) fn here(&self) -> Option<&'static str> {
+        self.found.filter(|_| self.route == Route::Here).map(|found| found.command.name)
     }
 }
 
@@ -544,7 +544,7 @@ impl Core {
                     }
                     let ran = match self.long_value.take() {
                         None => self.run_here(id, Found { command, index }, handler, argv, None, watch),
-                        Some(value) => self.set_long(id, &argv[1], value),
+                        Some(value) => self.run_given(id, Found { command, index }, argv, value, watch),
                     };
                     let Ran::Over(answered, flow) = ran else { return Flow::Pause };
                     if alone || answered > LONG {
@@ -637,7 +637,7 @@ impl Core {
         &mut self,
         id: ConnectionId,
         found: Found,
-        handler: Handler,
+        handler: impl FnOnce(&mut Cx<'_>, Args<'_>) -> CmdResult,
         argv: &Argv<'_>,
         ticket: Option<Ticket>,
         watch: &mut Stopwatch,
@@ -671,6 +671,21 @@ impl Core {
         let Some(task) = task else { return Ran::Over(answered, flow) };
         self.begin_task_here(id, found, argv, task, ticket, watch.give_up());
         Ran::InSteps
+    }
+
+    /// As [`Core::run_here`], the value that the command stores being given to it.
+    #[cold]
+    fn run_given(
+        &mut self,
+        id: ConnectionId,
+        found: Found,
+        argv: &Argv<'_>,
+        value: Vec<u8>,
+        watch: &mut Stopwatch,
+    ) -> Ran {
+        let name = found.command.name;
+        let handler = |cx: &mut Cx<'_>, args: Args<'_>| damselfly_commands::run_given(cx, name, args, value);
+        self.run_here(id, found, handler, argv, None, watch)
     }
 
     /// Answers a command that does not exist, or closes if the peer is a browser that somebody made connect here: a
@@ -1082,7 +1097,7 @@ pub fn run_handler(
 pub(crate) fn run_handler_for(
     name: &'static str,
     shard: usize,
-    handler: Handler,
+    handler: impl FnOnce(&mut Cx<'_>, Args<'_>) -> CmdResult,
     ks: &mut Keyspace,
     env: &Env,
     db: usize,
