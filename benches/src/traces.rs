@@ -1,5 +1,7 @@
 //! Sequences of requests that tell policies of eviction apart: what `eviction` models and `memory` plays to servers.
 
+use std::collections::BinaryHeap;
+
 /// A small generator, the same figures on every machine.
 pub struct Random(pub u64);
 
@@ -65,42 +67,46 @@ pub struct Trace {
     pub capacity: u64,
 }
 
-const KEYS: usize = 100_000;
-const REQUESTS: usize = 2_000_000;
-/// All of them, a few seconds' work. The same on every machine.
-pub fn traces() -> Vec<Trace> {
+/// The popular keys of the traces that `eviction` models.
+pub const KEYS: usize = 100_000;
+/// Requests for each popular key.
+const REQUESTS_PER_KEY: usize = 20;
+
+/// All of them, over so many popular keys, for a cache of a tenth of those; some seconds' work for 100 000. The same on
+/// every machine.
+pub fn traces(keys: usize) -> Vec<Trace> {
+    let total = keys * REQUESTS_PER_KEY;
     let zipf = |name, exponent| {
-        let (zipf, mut random) = (Zipf::new(KEYS, exponent), Random(7));
-        let requests = (0..REQUESTS).map(|_| zipf.draw(&mut random)).collect();
-        uniform(name, requests, KEYS / 10)
+        let (zipf, mut random) = (Zipf::new(keys, exponent), Random(7));
+        let requests = (0..total).map(|_| zipf.draw(&mut random)).collect();
+        uniform(name, requests, keys / 10)
     };
     let mut all =
         vec![zipf("zipf 0.7", 0.7), zipf("zipf 0.9", 0.9), zipf("zipf 1.0", 1.0), zipf("zipf 1.2", 1.2)];
 
-    // Every 100 000 requests somebody reads 20 000 keys once, one after the other.
-    let (law, mut random) = (Zipf::new(KEYS, 0.9), Random(8));
+    // After as many requests as there are keys somebody reads a fifth as many others once, one after the other.
+    let (law, mut random) = (Zipf::new(keys, 0.9), Random(8));
     let (mut requests, mut scanned) = (Vec::new(), 0);
-    while requests.len() < REQUESTS {
-        requests.extend((0..100_000).map(|_| law.draw(&mut random)));
-        requests.extend((0..20_000).map(|n| (KEYS + (scanned + n) % 400_000) as u32));
-        scanned += 20_000;
+    while requests.len() < total {
+        requests.extend((0..keys).map(|_| law.draw(&mut random)));
+        requests.extend((0..keys / 5).map(|n| (keys + (scanned + n) % (4 * keys)) as u32));
+        scanned += keys / 5;
     }
-    all.push(uniform("zipf 0.9 + scans", requests, KEYS / 10));
+    all.push(uniform("zipf 0.9 + scans", requests, keys / 10));
 
     // As with news: every 50 requests there is a new key, the most popular of all, and all others lose a rank.
-    let (law, mut random) = (Zipf::new(KEYS, 0.9), Random(9));
-    let requests = (0..REQUESTS).map(|n| (KEYS + n / 50) as u32 - law.draw(&mut random)).collect();
-    all.push(uniform("drift", requests, KEYS / 10));
+    let (law, mut random) = (Zipf::new(keys, 0.9), Random(9));
+    let requests = (0..total).map(|n| (keys + n / 50) as u32 - law.draw(&mut random)).collect();
+    all.push(uniform("drift", requests, keys / 10));
 
     // All that is popular changes at once, five times.
-    let (law, mut random) = (Zipf::new(KEYS, 1.0), Random(10));
-    let requests =
-        (0..REQUESTS).map(|n| law.draw(&mut random) + (n / (REQUESTS / 5) * KEYS) as u32).collect();
-    all.push(uniform("sudden change", requests, KEYS / 10));
+    let (law, mut random) = (Zipf::new(keys, 1.0), Random(10));
+    let requests = (0..total).map(|n| law.draw(&mut random) + (n / (total / 5) * keys) as u32).collect();
+    all.push(uniform("sudden change", requests, keys / 10));
 
-    let (law, mut random) = (Zipf::new(KEYS, 0.9), Random(11));
-    let mut fresh = KEYS as u32;
-    let requests = (0..REQUESTS)
+    let (law, mut random) = (Zipf::new(keys, 0.9), Random(11));
+    let mut fresh = keys as u32;
+    let requests = (0..total)
         .map(|_| {
             if random.draw() & 1 == 0 {
                 return law.draw(&mut random);
@@ -109,12 +115,12 @@ pub fn traces() -> Vec<Trace> {
             fresh
         })
         .collect();
-    all.push(uniform("half one-hit wonders", requests, KEYS / 10));
+    all.push(uniform("half one-hit wonders", requests, keys / 10));
 
-    let (law, mut random) = (Zipf::new(KEYS, 0.9), Random(12));
-    let requests: Vec<u32> = (0..REQUESTS).map(|_| law.draw(&mut random)).collect();
+    let (law, mut random) = (Zipf::new(keys, 0.9), Random(12));
+    let requests: Vec<u32> = (0..total).map(|_| law.draw(&mut random)).collect();
     // 64 bytes to 1 MiB, each doubling as likely as the next but two thirds as likely.
-    let sizes: Vec<u32> = (0..KEYS as u32)
+    let sizes: Vec<u32> = (0..keys as u32)
         .map(|key| {
             let mut random = Random(mix(key) | 1);
             let mut size = 64 + random.below(64) as u32;
@@ -124,15 +130,51 @@ pub fn traces() -> Vec<Trace> {
             size
         })
         .collect();
-    let total: u64 = sizes.iter().map(|size| u64::from(*size)).sum();
-    all.push(Trace { name: "mixed sizes", requests, sizes, capacity: total / 10 });
+    let all_bytes: u64 = sizes.iter().map(|size| u64::from(*size)).sum();
+    all.push(Trace { name: "mixed sizes", requests, sizes, capacity: all_bytes / 10 });
 
-    all.push(uniform("loop 1.1x", (0..REQUESTS).map(|n| (n % 11_000) as u32).collect(), 10_000));
-    all.push(uniform("loop 1.5x", (0..REQUESTS).map(|n| (n % 15_000) as u32).collect(), 10_000));
+    all.push(uniform("loop 1.1x", (0..total).map(|n| (n % (keys * 11 / 100)) as u32).collect(), keys / 10));
+    all.push(uniform("loop 1.5x", (0..total).map(|n| (n % (keys * 15 / 100)) as u32).collect(), keys / 10));
     all
 }
 
 fn uniform(name: &'static str, requests: Vec<u32>, keys: usize) -> Trace {
     let count = *requests.iter().max().expect("requests") as usize + 1;
     Trace { name, requests, sizes: vec![100; count], capacity: keys as u64 * 100 }
+}
+
+const NEVER: u32 = u32::MAX;
+
+/// Hits in percent of requests and of bytes of a cache that knows the future: what is needed again last goes. The bound
+/// for values of one size; of many it is merely good.
+pub fn belady(trace: &Trace, requests: usize) -> (f64, f64) {
+    let asked = &trace.requests[..requests];
+    let mut last = vec![NEVER; trace.sizes.len()];
+    let mut next = vec![NEVER; requests];
+    for (at, key) in asked.iter().enumerate().rev() {
+        next[at] = last[*key as usize];
+        last[*key as usize] = at as u32;
+    }
+    // When each key that is here is needed next; the heap also has what was true earlier.
+    let (mut due, mut here) = (vec![None; trace.sizes.len()], BinaryHeap::new());
+    let (mut used, mut hits, mut hit_bytes, mut bytes) = (0, 0u64, 0, 0);
+    for (key, next) in asked.iter().map(|key| *key as usize).zip(next) {
+        let size = u64::from(trace.sizes[key]);
+        bytes += size;
+        if due[key].replace(next).is_some() {
+            hits += 1;
+            hit_bytes += size;
+        } else {
+            used += size;
+        }
+        here.push((next, key));
+        while used > trace.capacity {
+            let Some((at, key)) = here.pop() else { break };
+            if due[key] == Some(at) {
+                due[key] = None;
+                used -= u64::from(trace.sizes[key]);
+            }
+        }
+    }
+    (hits as f64 * 100.0 / requests as f64, hit_bytes as f64 * 100.0 / bytes as f64)
 }

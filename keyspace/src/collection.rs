@@ -136,7 +136,9 @@ impl Keyspace {
         loc: Loc,
         change: impl FnOnce(&mut C) -> R,
     ) -> Result<Edit<R>, WrongType> {
-        self.table_mut(db).touch(loc);
+        if !self.leaves_heat {
+            self.table_mut(db).touch(loc);
+        }
         let edited = self.table_mut(db).edit_object(loc, |object| {
             C::of_mut(object).map(|collection| {
                 let value = change(collection);

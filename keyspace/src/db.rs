@@ -173,6 +173,12 @@ impl Db {
         self.table.prefetch_tail(hash);
     }
 
+    /// Asks the processor for what is remembered of a key, if it went for want of room and may come back.
+    #[inline]
+    pub fn prefetch_past(&self, hash: u64) {
+        self.warmth.ghosts.prefetch(hash);
+    }
+
     /// Asks the processor to load the bucket of a field in a big hash; `hash` is that of the key.
     pub fn prefetch_field(&self, hash: u64, key: &[u8], field: &[u8]) {
         if let Some(table) = self.big_hash(hash, key) {
@@ -222,11 +228,19 @@ impl Db {
 
     /// Bytes that one key takes with all it holds, the table's empty room left aside.
     pub fn entry_bytes(&self, loc: Loc) -> usize {
-        let object = match self.table.value(loc) {
+        self.table.entry_bytes(loc) + self.collection_bytes(loc)
+    }
+
+    /// Bytes that a collection owns itself; 0 for strings.
+    #[inline]
+    pub(crate) fn collection_bytes(&self, loc: Loc) -> usize {
+        if !self.table.is_object(loc) {
+            return 0;
+        }
+        match self.table.value(loc) {
             Value::Int(_) | Value::Str(_) => 0,
             Value::Object(object) => object.heap_bytes(),
-        };
-        self.table.entry_bytes(loc) + object
+        }
     }
 
     /// Whether the key is exempt from eviction.

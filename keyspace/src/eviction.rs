@@ -2,29 +2,29 @@
 //!
 //! Each key has a byte of *heat* in its bucket: how often it was used, and in which epoch last. An epoch is as long
 //! as twenty uses per key; with each one that passes, what was counted before counts half. A *hand* passes over the
-//! buckets, and of the keys in the two that it is at, the *lightest* goes: that with the fewest uses of late per byte.
-//! If even that is heavier than what went of late, the hand first looks a little further. So a value of a megabyte must be used a thousand times as often as one of a kilobyte to stay. Keys that have
-//! expired go before all others.
+//! buckets, and of the keys in the one that it is at, the *lightest* goes: that with the fewest uses of late per byte.
+//! If even that is heavier than what went of late, the hand first looks a little further. So a value of a megabyte must
+//! be used a thousand times as often as one of a kilobyte to stay. Keys that have expired go before all others.
 //!
 //! Two more things make it resist scans and loops. New keys wait in a short *queue*, in which the hand passes them
 //! over; who leaves it is weighed against the lightest that the hand finds, and the lighter of the two goes. And who
-//! goes leaves a *ghost*, its heat and eight bits of its hash, so that a key that comes back is not new.
+//! goes leaves a *ghost*, its heat and eight bits of its hash, so that a key that comes back is not new (`ghosts.rs`).
 //!
 //! ```text
 //! heat:   | 7..5 epoch of the last use | 4 is in the queue | 3..0 uses |
-//! ghost:  | 15..8 tag, never 0 | 7..0 heat |           four to a set
 //! ```
 //!
-//! All of it is O(1): a hit writes one byte of a line that the lookup has loaded, a victim costs a look at some
-//! sixteen entries that were asked for one victim earlier. Memory: a byte per slot that is there anyway, two to four
-//! bytes per key for ghosts, 0.1 for the queue; both only from when memory first was short. The rivals, and the
+//! All of it is O(1): a hit writes one byte of a line that the lookup has loaded, a victim costs a look at some eight
+//! entries that were asked for one victim earlier. Memory: a byte per slot that is there anyway, three bytes per key for
+//! ghosts, 0.1 for the queue; both only from when memory first was short. The rivals, and the
 //! figures that decided, are in `docs/eviction.md`.
 
 use std::collections::VecDeque;
 
-use damselfly_structures::keytable::TableView;
+use damselfly_structures::keytable::{Glance, TableView};
 use damselfly_structures::table::{BUCKETS, Loc, SegmentId};
 
+use crate::ghosts::Ghosts;
 use crate::{Class, Db, Keyspace, UnixMs};
 
 /// Uses per key in an epoch. Longer ones tell the popular from the very popular, shorter ones follow change.
@@ -37,12 +37,10 @@ const EPOCH_SHIFT: u32 = 5;
 const QUEUED: u8 = 1 << 4;
 const USES: u8 = QUEUED - 1;
 
-/// Buckets that the hand compares at a time. Two hold about sixteen keys.
-const GROUP: usize = 2;
-/// Groups that one step passes at most.
-const GROUPS_PER_STEP: usize = 8;
-/// Groups that the hand passes for one victim while all it finds is unusually heavy.
-const GROUPS_PER_VICTIM: usize = 4;
+/// Buckets that one step passes at most while nobody is found.
+const BUCKETS_PER_STEP: usize = 16;
+/// Buckets that the hand passes for one victim while all it finds is unusually heavy. One holds about eight keys.
+const BUCKETS_PER_VICTIM: usize = 4;
 /// How much heavier than usual is unusual: a logarithm with eight binary places, so half as heavy again.
 const UNUSUAL: i64 = 150;
 /// Segments without any candidate that one step passes at most.
@@ -51,8 +49,8 @@ const SEGMENTS_PER_STEP: usize = 64;
 const QUEUE_SHARE: usize = 100;
 /// What a key weighs beyond its bytes: it keeps values of a few bytes from being worth nearly nothing.
 const KEY_BYTES: u64 = 64;
-const GHOSTS_MIN: usize = 1024;
-const GHOSTS_PER_SET: usize = 4;
+/// Ghosts per key that is there.
+const GHOSTS: (usize, usize) = (3, 2);
 
 /// Who may go, and who goes first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -96,7 +94,7 @@ pub(crate) struct Warmth {
     is_selective: bool,
     /// Hashes of new keys, oldest first. A key may have gone meanwhile.
     queue: VecDeque<u64>,
-    ghosts: Vec<u16>,
+    pub(crate) ghosts: Ghosts,
     /// The segment and bucket that the hand comes to next.
     hand: Option<(SegmentId, usize)>,
     /// Segments passed since somebody was found.
@@ -108,19 +106,43 @@ pub(crate) struct Warmth {
 /// What the hand found.
 enum Pick {
     Expired(Loc),
-    Victim(Loc),
+    Victim(Candidate),
     Nobody,
+}
+
+/// A key that may go.
+#[derive(Clone, Copy)]
+struct Candidate {
+    loc: Loc,
+    /// What it is worth per byte.
+    weight: u64,
+    /// What it takes.
+    bytes: usize,
+}
+
+/// Says of the hash of a key that the key must stay for now.
+type IsSpared<'a> = Option<&'a dyn Fn(u64) -> bool>;
+
+/// Epochs since the last use.
+#[inline]
+fn age_in(epoch: u8, heat: u8) -> u8 {
+    epoch.wrapping_sub(heat >> EPOCH_SHIFT) & (EPOCHS - 1)
+}
+
+/// Uses of late, with eight binary places.
+#[inline]
+fn warmth_in(epoch: u8, heat: u8) -> u64 {
+    (u64::from(heat & USES) << 8) >> age_in(epoch, heat)
 }
 
 impl Warmth {
     fn age(&self, heat: u8) -> u8 {
-        self.epoch.wrapping_sub(heat >> EPOCH_SHIFT) & (EPOCHS - 1)
+        age_in(self.epoch, heat)
     }
 
-    /// Uses of late, with eight binary places.
     #[inline]
     fn warmth(&self, heat: u8) -> u64 {
-        (u64::from(heat & USES) << 8) >> self.age(heat)
+        warmth_in(self.epoch, heat)
     }
 
     /// The heat after one more use.
@@ -130,57 +152,8 @@ impl Warmth {
         (uses + 1).min(USES) | heat & QUEUED | self.epoch << EPOCH_SHIFT
     }
 
-    /// The set of ghosts for a hash, and its tag there.
-    fn set(&self, hash: u64) -> (usize, u8) {
-        // Other bits than those that chose shard, segment and bucket.
-        let mixed = hash.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 20;
-        let set = (mixed >> 8) as usize & (self.ghosts.len() / GHOSTS_PER_SET - 1);
-        (set * GHOSTS_PER_SET, (mixed as u8).max(1))
-    }
-
-    fn remember(&mut self, hash: u64, heat: u8) {
-        if self.ghosts.is_empty() {
-            return;
-        }
-        let (first, tag) = self.set(hash);
-        let coldest = (first..first + GHOSTS_PER_SET)
-            .min_by_key(|&at| {
-                let ghost = self.ghosts[at];
-                if (ghost >> 8) as u8 == tag { 0 } else { 1 + self.warmth(ghost as u8) }
-            })
-            .expect("a set has places");
-        self.ghosts[coldest] = u16::from(tag) << 8 | u16::from(heat & !QUEUED);
-    }
-
-    fn recall(&mut self, hash: u64) -> Option<u8> {
-        if self.ghosts.is_empty() {
-            return None;
-        }
-        let (first, tag) = self.set(hash);
-        let ghost = self.ghosts[first..first + GHOSTS_PER_SET]
-            .iter_mut()
-            .find(|ghost| (**ghost >> 8) as u8 == tag)?;
-        Some(std::mem::take(ghost) as u8)
-    }
-
-    /// As many ghosts as keys, or up to twice as many.
-    fn fit_ghosts(&mut self, keys: usize) {
-        let len = self.ghosts.len();
-        if keys > len {
-            let wanted = keys.next_power_of_two().max(GHOSTS_MIN);
-            self.ghosts = match wanted.checked_div(len) {
-                None => vec![0; wanted],
-                // A set's number gets more bits: its ghosts are copied to all places that it may be at from now on.
-                Some(times) => self.ghosts.repeat(times),
-            };
-        } else if len > GHOSTS_MIN && keys < len / 4 {
-            self.ghosts.truncate(len / 2);
-            self.ghosts.shrink_to_fit();
-        }
-    }
-
     pub(crate) fn heap_bytes(&self) -> usize {
-        self.ghosts.capacity() * size_of::<u16>() + self.queue.capacity() * size_of::<u64>()
+        self.ghosts.heap_bytes() + self.queue.capacity() * size_of::<u64>()
     }
 }
 
@@ -210,8 +183,8 @@ impl Db {
 
     #[cold]
     fn born_again(&mut self, hash: u64) -> u8 {
-        self.warmth.fit_ghosts(self.table.len());
-        let past = self.warmth.recall(hash).unwrap_or(self.warmth.epoch << EPOCH_SHIFT);
+        self.warmth.ghosts.fit(self.table.len() / GHOSTS.1 * GHOSTS.0);
+        let past = self.warmth.ghosts.recall(hash).unwrap_or(self.warmth.epoch << EPOCH_SHIFT);
         if self.warmth.queue.len() > 2 * self.table.len() / QUEUE_SHARE {
             self.leave_queue();
         }
@@ -225,123 +198,136 @@ impl Db {
         if self.warmth.queue.capacity() > 64 && self.warmth.queue.len() < self.warmth.queue.capacity() / 4 {
             self.warmth.queue.shrink_to(self.warmth.queue.len() * 2);
         }
+        // What the next ones need is asked for while they wait: first the bucket, then what is found in it.
+        if let Some(&next) = self.warmth.queue.front() {
+            self.table.prefetch_entry(next);
+            self.warmth.ghosts.prefetch(next);
+        }
+        if let Some(&later) = self.warmth.queue.get(2) {
+            self.table.prefetch(later);
+        }
         let loc = self.table.find_hash(hash)?;
         let heat = self.table.raw().heat(loc);
         self.table.set_heat(loc, heat & !QUEUED);
         Some(loc)
     }
 
-    /// What a key is worth per byte.
-    fn weight(&self, loc: Loc, rule: Eviction) -> u64 {
-        if rule == Eviction::NextDue {
-            return self.expire_at(loc).unwrap_or(UnixMs::MAX);
+    /// The key at a location, if it may go.
+    #[inline]
+    fn candidate(&self, loc: Loc, glance: &Glance, rule: Eviction) -> Option<Candidate> {
+        if glance.is_sticky || rule != Eviction::All && glance.expire_at.is_none() {
+            return None;
         }
-        let warmth = self.warmth.warmth(self.table.raw().heat(loc));
-        ((warmth + 1) << 32) / (self.entry_bytes(loc) as u64 + KEY_BYTES)
+        let bytes = glance.bytes + self.collection_bytes(loc);
+        let weight = match rule {
+            Eviction::NextDue => glance.expire_at.unwrap_or(UnixMs::MAX),
+            _ => {
+                let warmth = self.warmth.warmth(self.table.raw().heat(loc));
+                ((warmth + 1) << 32) / (bytes as u64 + KEY_BYTES)
+            }
+        };
+        Some(Candidate { loc, weight, bytes })
     }
 
-    fn may_go(&self, loc: Loc, rule: Eviction) -> bool {
-        !self.is_sticky(loc) && (rule == Eviction::All || self.expire_at(loc).is_some())
+    fn is_spared(&self, loc: Loc, is_spared: IsSpared<'_>) -> bool {
+        is_spared.is_some_and(|is_spared| is_spared(self.table.hash(self.table.key(loc))))
     }
 
-    /// Moves the hand over one group. What has expired by `now` goes first; `is_spared` are keys that somebody holds.
-    fn pass(&mut self, rule: Eviction, now: UnixMs, is_spared: &dyn Fn(u64) -> bool) -> Pick {
+    /// Moves the hand over one bucket. What has expired by `now` goes first.
+    fn pass(&mut self, rule: Eviction, now: UnixMs, is_spared: IsSpared<'_>) -> Pick {
         let view = self.table.raw();
         let (segment, bucket) = self.warmth.hand.unwrap_or((view.first_segment(), 0));
-        let (mut expired, mut lightest) = (None, None);
+        let (mut expired, mut lightest) = (None, None::<Candidate>);
         let mut old = Vec::new();
+        let mut next = BUCKETS;
         if rule == Eviction::All || view.note(segment) != u64::MAX {
-            for bucket in bucket..(bucket + GROUP).min(BUCKETS) {
-                view.visit_bucket(segment, bucket, |loc| {
-                    if self.expire_at(loc).is_some_and(|at| at <= now) {
-                        expired = Some(loc);
-                        return;
-                    }
-                    let heat = view.heat(loc);
-                    if heat & QUEUED != 0 || !self.may_go(loc, rule) {
-                        return;
-                    }
-                    if self.warmth.age(heat) == EPOCHS - 1 {
-                        old.push(loc);
-                    }
-                    let weight = self.weight(loc, rule);
-                    if lightest.is_none_or(|(other, _)| weight < other) {
-                        lightest = Some((weight, loc));
-                    }
-                });
-            }
-            self.warmth.hand = Some((segment, bucket + GROUP));
-        } else {
-            self.warmth.hand = Some((segment, BUCKETS));
+            view.visit_bucket(segment, bucket, |loc| {
+                let glance = self.table.glance(loc);
+                if glance.expire_at.is_some_and(|at| at <= now) {
+                    expired = Some(loc);
+                    return;
+                }
+                let heat = view.heat(loc);
+                if heat & QUEUED != 0 {
+                    return;
+                }
+                let Some(candidate) = self.candidate(loc, &glance, rule) else { return };
+                if self.warmth.age(heat) == EPOCHS - 1 {
+                    old.push(loc);
+                }
+                if lightest.is_none_or(|other| candidate.weight < other.weight) {
+                    lightest = Some(candidate);
+                }
+            });
+            next = bucket + 1;
         }
         for loc in old {
             // Before the epoch's number comes round again: as old as can be, and used no more.
             self.table.set_heat(loc, self.warmth.epoch.wrapping_sub(EPOCHS - 2) << EPOCH_SHIFT);
         }
-        if let Some((at, bucket)) = self.warmth.hand
-            && bucket >= BUCKETS
-        {
+        self.warmth.hand = Some((segment, next));
+        if next >= BUCKETS {
             let view = self.table.raw();
-            self.warmth.hand = view.next_segment(at).map(|next| (next, 0));
+            self.warmth.hand = view.next_segment(segment).map(|next| (next, 0));
             self.warmth.fruitless += 1;
         }
-        self.prefetch_group();
+        self.prefetch_next();
         if let Some(loc) = expired {
             return Pick::Expired(loc);
         }
         match lightest {
-            Some((_, loc)) if !is_spared(self.table.hash(self.table.key(loc))) => Pick::Victim(loc),
+            Some(lightest) if !self.is_spared(lightest.loc, is_spared) => Pick::Victim(lightest),
             _ => Pick::Nobody,
         }
     }
 
-    /// Asks for what the next pass looks at, and for the buckets of the one behind it.
-    fn prefetch_group(&self) {
+    /// Asks for what the next passes look at: the entries of two buckets, and the two buckets behind them.
+    fn prefetch_next(&self) {
         let Some((segment, bucket)) = self.warmth.hand else { return };
         let view = self.table.raw();
-        for bucket in bucket..(bucket + GROUP).min(BUCKETS) {
-            view.prefetch_entries(segment, bucket);
+        if bucket == 0 {
+            view.prefetch_bucket(segment, 1);
+            view.prefetch_bucket(segment, 2);
+            view.prefetch_entries(segment, 0);
         }
-        for bucket in (bucket + GROUP).min(BUCKETS)..(bucket + 2 * GROUP).min(BUCKETS) {
-            view.prefetch_bucket(segment, bucket);
+        if bucket + 1 < BUCKETS {
+            view.prefetch_entries(segment, bucket + 1);
+        }
+        if bucket + 3 < BUCKETS {
+            view.prefetch_bucket(segment, bucket + 3);
         }
     }
 
-    /// Looks for who goes next, a bounded number of groups on.
-    fn pick(&mut self, rule: Eviction, now: UnixMs, is_spared: &dyn Fn(u64) -> bool) -> Pick {
+    /// Looks for who goes next, a bounded number of buckets on.
+    fn pick(&mut self, rule: Eviction, now: UnixMs, is_spared: IsSpared<'_>) -> Pick {
         let is_last_resort = self.warmth.fruitless > self.table.raw().segments();
         let is_long = is_last_resort || self.warmth.queue.len() > self.table.len() / QUEUE_SHARE;
-        let new = if is_long { self.leave_queue() } else { None };
-        if let Some(loc) = new
-            && self.expire_at(loc).is_some_and(|at| at <= now)
-        {
-            return Pick::Expired(loc);
+        let mut new = None;
+        if is_long && let Some(loc) = self.leave_queue() {
+            let glance = self.table.glance(loc);
+            if glance.expire_at.is_some_and(|at| at <= now) {
+                return Pick::Expired(loc);
+            }
+            new = self.candidate(loc, &glance, rule).filter(|new| !self.is_spared(new.loc, is_spared));
         }
-        let new =
-            new.filter(|&loc| self.may_go(loc, rule) && !is_spared(self.table.hash(self.table.key(loc))));
-        let old = match self.lightest(rule, now, is_spared) {
-            Pick::Victim(old) => old,
-            Pick::Nobody => return new.map_or(Pick::Nobody, Pick::Victim),
-            expired => return expired,
-        };
-        match new {
-            Some(new) if self.weight(new, rule) <= self.weight(old, rule) => Pick::Victim(new),
-            _ => Pick::Victim(old),
+        match (self.lightest(rule, now, is_spared), new) {
+            (Pick::Victim(old), Some(new)) if new.weight <= old.weight => Pick::Victim(new),
+            (Pick::Nobody, Some(new)) => Pick::Victim(new),
+            (pick, _) => pick,
         }
     }
 
     /// Moves the hand on until it finds somebody who may go and is not unusually heavy, a bounded way.
-    fn lightest(&mut self, rule: Eviction, now: UnixMs, is_spared: &dyn Fn(u64) -> bool) -> Pick {
-        let (mut lightest, mut groups) = (None, 0);
+    fn lightest(&mut self, rule: Eviction, now: UnixMs, is_spared: IsSpared<'_>) -> Pick {
+        let (mut lightest, mut buckets) = (None::<Candidate>, 0);
         for _ in 0..SEGMENTS_PER_STEP {
             let before = self.warmth.fruitless;
             match self.pass(rule, now, is_spared) {
                 Pick::Nobody => {}
-                Pick::Victim(loc) => {
+                Pick::Victim(found) => {
                     self.warmth.fruitless = 0;
-                    let weight = self.weight(loc, rule);
-                    if lightest.is_none_or(|(other, _)| weight < other) {
-                        lightest = Some((weight, loc));
+                    if lightest.is_none_or(|other| found.weight < other.weight) {
+                        lightest = Some(found);
                     }
                 }
                 expired => {
@@ -349,20 +335,20 @@ impl Db {
                     return expired;
                 }
             }
-            groups += usize::from(self.warmth.fruitless == before || lightest.is_some());
+            buckets += usize::from(self.warmth.fruitless == before || lightest.is_some());
             let enough = match lightest {
-                Some((weight, _)) => {
-                    groups >= GROUPS_PER_VICTIM || log2(weight) <= self.warmth.usual + UNUSUAL
+                Some(found) => {
+                    buckets >= BUCKETS_PER_VICTIM || log2(found.weight) <= self.warmth.usual + UNUSUAL
                 }
-                None => groups >= GROUPS_PER_STEP,
+                None => buckets >= BUCKETS_PER_STEP,
             };
             if enough {
                 break;
             }
         }
-        let Some((weight, loc)) = lightest else { return Pick::Nobody };
-        self.warmth.usual += (log2(weight) - self.warmth.usual) >> 4;
-        Pick::Victim(loc)
+        let Some(found) = lightest else { return Pick::Nobody };
+        self.warmth.usual += (log2(found.weight) - self.warmth.usual) >> 4;
+        Pick::Victim(found)
     }
 
     /// Whether the hand has been everywhere since it last found anybody, and nobody waits in the queue.
@@ -446,8 +432,8 @@ impl Keyspace {
     }
 
     /// Makes room: removes one key, or looks further for one. `is_spared` says of a database and a hash that the
-    /// key must stay for now.
-    pub fn evict(&mut self, rule: Eviction, is_spared: &dyn Fn(usize, u64) -> bool) -> Evicted {
+    /// key must stay for now; without it none must.
+    pub fn evict(&mut self, rule: Eviction, is_spared: Option<&dyn Fn(usize, u64) -> bool>) -> Evicted {
         if rule == Eviction::Never {
             return Evicted::Nobody;
         }
@@ -458,7 +444,10 @@ impl Keyspace {
         let (at, now) = (self.epochs.db, self.now);
         let round_before = self.dbs[at].as_deref().and_then(|db| db.warmth.hand);
         let pick = match self.dbs[at].as_deref_mut().filter(|db| !db.is_empty()) {
-            Some(db) => db.pick(rule, now, &|hash| is_spared(at, hash)),
+            Some(db) => match is_spared {
+                Some(is_spared) => db.pick(rule, now, Some(&|hash| is_spared(at, hash))),
+                None => db.pick(rule, now, None),
+            },
             None => Pick::Nobody,
         };
         let evicted = match pick {
@@ -468,10 +457,9 @@ impl Keyspace {
                 Evicted::Freed(bytes)
             }
             Pick::Expired(_) | Pick::Nobody => Evicted::Searching,
-            Pick::Victim(loc) => {
-                let bytes = self.table(at).entry_bytes(loc);
-                self.evict_at(at, loc);
-                Evicted::Freed(bytes)
+            Pick::Victim(victim) => {
+                self.evict_at(at, victim.loc);
+                Evicted::Freed(victim.bytes)
             }
         };
         let table = self.dbs[at].as_deref();
@@ -502,7 +490,8 @@ impl Keyspace {
         let table = self.dbs[db].as_deref_mut().expect("a database with a key exists");
         let heat = table.table.raw().heat(loc);
         let hash = table.table.hash(table.key(loc));
-        table.warmth.remember(hash, heat);
+        let Warmth { ghosts, epoch, .. } = &mut table.warmth;
+        ghosts.remember(hash, heat & !QUEUED, |ghost| warmth_in(*epoch, ghost));
         if self.observed {
             let key = self.table(db).key(loc).to_vec();
             self.note(db, &key, Class::Evicted, "evicted");
@@ -526,10 +515,6 @@ mod tests {
         keyspace
     }
 
-    fn nobody(_: usize, _: u64) -> bool {
-        false
-    }
-
     fn counted(keyspace: &Keyspace) -> DbStats {
         let mut sum = DbStats::default();
         keyspace.db_stats.iter().for_each(|stats| sum.add(stats));
@@ -540,7 +525,7 @@ mod tests {
     fn evict_bytes(keyspace: &mut Keyspace, rule: Eviction, bytes: usize) -> u64 {
         let (before, mut freed, mut steps) = (counted(keyspace).evicted, 0, 0);
         while freed < bytes {
-            match keyspace.evict(rule, &nobody) {
+            match keyspace.evict(rule, None) {
                 Evicted::Freed(bytes) => freed += bytes,
                 Evicted::Searching => {}
                 Evicted::Nobody => break,
@@ -601,7 +586,7 @@ mod tests {
                 keyspace.set_string(0, format!("cold:{n}").as_bytes(), b"value", Expiry::Never);
                 keyspace.keep_epochs();
                 while keyspace.len(0) > 2000 {
-                    keyspace.evict(Eviction::All, &nobody);
+                    keyspace.evict(Eviction::All, None);
                 }
             }
             let kept = (0..1000).filter(|&n| keyspace.find(0, &hot(n)).is_some()).count();
@@ -634,7 +619,7 @@ mod tests {
         let before = keyspace.heap_bytes() - keyspace.dead_bytes();
         let mut freed = 0;
         for _ in 0..500 {
-            if let Evicted::Freed(bytes) = keyspace.evict(Eviction::All, &nobody) {
+            if let Evicted::Freed(bytes) = keyspace.evict(Eviction::All, None) {
                 freed += bytes;
             }
             while keyspace.free_some() {}
@@ -658,7 +643,7 @@ mod tests {
         }
         keyspace.now = 1_000_500;
         for _ in 0..90 {
-            keyspace.evict(Eviction::All, &nobody);
+            keyspace.evict(Eviction::All, None);
         }
         let stats = counted(&keyspace);
         assert!(stats.expired >= 80, "{stats:?}");
@@ -681,7 +666,7 @@ mod tests {
         }
         let held = keyspace.hash(b"key:7");
         for _ in 0..10_000 {
-            keyspace.evict(Eviction::All, &|db, hash| db == 1 && hash == held);
+            keyspace.evict(Eviction::All, Some(&|db, hash| db == 1 && hash == held));
         }
         assert!(keyspace.find(1, b"key:7").is_some());
         assert!(keyspace.len(1) < 20, "groups with a held key give up the others in time");
@@ -708,7 +693,7 @@ mod tests {
             keyspace.keep_epochs();
             // Held, so that the hand passes and nobody goes.
             for _ in 0..60 {
-                keyspace.evict(Eviction::All, &|_, _| true);
+                keyspace.evict(Eviction::All, Some(&|_, _| true));
             }
         }
         assert_eq!(frequencies[..5], [(11, 0), (5, 0), (2, 1024), (1, 2048), (0, 3072)]);

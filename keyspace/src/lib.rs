@@ -15,6 +15,7 @@ mod cut;
 mod db;
 mod eviction;
 mod expiry;
+mod ghosts;
 mod portable;
 mod rows;
 mod tidy;
@@ -152,6 +153,8 @@ pub struct Keyspace {
     /// Whether expired keys may be removed (not on replicas, and not while DEBUG SET-ACTIVE-EXPIRE 0 concerns the
     /// background walk; see `expiry.rs`).
     pub active_expire: bool,
+    /// Whether reading a key leaves its heat as it is, as a client may ask that looks at keys without wanting them kept.
+    pub leaves_heat: bool,
     /// Whether anybody listens to events; while false, [`Keyspace::changed`] only counts.
     pub observed: bool,
     /// Whether reads that find nothing are events too ([`Class::KeyMiss`]).
@@ -183,6 +186,7 @@ impl Keyspace {
             stats: Stats::default(),
             db_stats: vec![DbStats::default(); options.databases].into(),
             active_expire: true,
+            leaves_heat: false,
             observed: false,
             notes_misses: false,
             notes_new: false,
@@ -288,7 +292,9 @@ impl Keyspace {
         let found = self.find(db, key);
         if let Some(loc) = found {
             self.db_stats[db].hits += 1;
-            self.table_mut(db).touch(loc);
+            if !self.leaves_heat {
+                self.table_mut(db).touch(loc);
+            }
         } else {
             self.db_stats[db].misses += 1;
             if self.notes_misses {

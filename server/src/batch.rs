@@ -34,6 +34,8 @@ pub struct Entry {
     pub proto: Proto,
     /// The client caches what it reads.
     pub remembers: bool,
+    /// The client's reads leave the heat of keys as it is.
+    pub no_touch: bool,
 }
 
 /// See the module's head.

@@ -279,6 +279,7 @@ impl Core {
         let mut out = Vec::new();
         let (db, shard) = (usize::from(db), self.id);
         let argv = owned.argv();
+        self.ks.leaves_heat = asker.no_touch;
         run_handler(command.name, shard, handler, &mut self.ks, &self.env, db, proto, &argv, &mut out);
         self.after_command_of(asker.client);
         if asker.remembers {

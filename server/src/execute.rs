@@ -295,6 +295,9 @@ impl Core {
         }
         for ready in here() {
             db.prefetch_entry(ready.hash);
+            if ready.found.is_some_and(|found| found.command.flags.has(Flags::GROWS)) {
+                db.prefetch_past(ready.hash);
+            }
         }
         let is_field = |ready: &Prepared| {
             ready.hash != 0
@@ -647,6 +650,7 @@ impl Core {
         let (db, proto) = (usize::from(connection.db), connection.proto);
         let before = connection.output.len();
         let (mut rest, output) = (None, &mut connection.output);
+        ks.leaves_heat = connection.no_touch;
         let failed = run_handler_for(name, shard, handler, ks, env, db, proto, argv, output, Some(&mut rest));
         let answered = connection.output.len() - before;
         let mut flow = Flow::Next;
@@ -735,11 +739,12 @@ impl Core {
     ) {
         let Some(connection) = self.connection(id) else { return };
         let (db, proto) = (connection.db, connection.proto);
-        let remembers = connection.modes.has(Modes::REMEMBERS);
+        let (remembers, no_touch) = (connection.modes.has(Modes::REMEMBERS), connection.no_touch);
         let hole = connection.leave_hole();
         self.stats.forwarded += 1;
         let batch = self.batch_for(peer);
-        let entry = Entry { connection: id, hole, command, index: index as u16, db, proto, remembers };
+        let index = index as u16;
+        let entry = Entry { connection: id, hole, command, index, db, proto, remembers, no_touch };
         let added = batch.push(entry, argv.iter());
         // A batch is sent long before it reaches what spans can address, unless one request is that large, and the
         // limit on requests is half of it.
@@ -768,6 +773,9 @@ impl Core {
             for (i, hash) in hashes.iter().enumerate() {
                 if let (Some(hash), Some(db)) = (hash, self.ks.db(usize::from(batch.entries[i].db))) {
                     db.prefetch_entry(*hash);
+                    if batch.entries[i].command.flags.has(Flags::GROWS) {
+                        db.prefetch_past(*hash);
+                    }
                 }
             }
         }
@@ -845,6 +853,7 @@ impl Core {
             return None;
         }
         let (ks, env, mut rest) = (&mut self.ks, &self.env, None);
+        ks.leaves_heat = entry.no_touch;
         let failed =
             run_handler_for(name, shard, handler, ks, env, db, entry.proto, argv, replies, Some(&mut rest));
         if let Some(error) = failed {
@@ -1091,7 +1100,8 @@ pub fn run_handler(
     run_handler_for(name, shard, handler, ks, env, db, proto, argv, out, None)
 }
 
-/// As [`run_handler`], for a command that may go on when its handler has returned: `later` takes the rest of it.
+/// As [`run_handler`], for a command that may go on when its handler has returned: `later` takes the rest of it. What
+/// the caller has said of heat ([`Keyspace::leaves_heat`]) is for this command alone.
 #[inline]
 #[expect(clippy::too_many_arguments, reason = "the borrows of one core, taken apart")]
 pub(crate) fn run_handler_for(
@@ -1108,8 +1118,11 @@ pub(crate) fn run_handler_for(
 ) -> Option<String> {
     RUNNING.set((name, shard));
     let before = out.len();
+    ks.leaves_heat &= name != "TOUCH";
     let mut cx = Cx { ks, db, out: ReplyWriter::new(out, proto), env, later };
-    match handler(&mut cx, Args::behind_name(argv)) {
+    let ended = handler(&mut cx, Args::behind_name(argv));
+    cx.ks.leaves_heat = false;
+    match ended {
         Ok(()) => None,
         Err(error) => {
             let text = error.to_string();

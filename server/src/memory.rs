@@ -1,10 +1,11 @@
 //! The limit on memory, and how it is kept.
 //!
-//! What counts is what the kernel counts: resident memory of the process. It is read every few milliseconds by a
-//! thread that does nothing else ([`watch`]). But it moves late and for many reasons, so the cores do not act on it.
-//! They act on an exact account of what they hold: data without the holes in tables, connections and messages. What
-//! resident memory exceeds the sum of the accounts by is the *overhead* (code, stacks, holes, the allocator's pages);
-//! the watcher follows it, and publishes `maxmemory` less the overhead as the *budget* for all accounts together.
+//! What counts is what the kernel counts: resident memory of the process, but for the program's own file. It is read
+//! every few milliseconds by a thread that does nothing else ([`watch`]). But it moves late and for many reasons, so the
+//! cores do not act on it. They act on an exact account of what they hold: data without the holes in tables, connections
+//! and messages. What resident memory exceeds the sum of the accounts by is the *overhead* (stacks, holes, the
+//! allocator's pages); the watcher follows it, and publishes `maxmemory` less the overhead as the *budget* for all
+//! accounts together.
 //!
 //! ```text
 //! |<------------------------- maxmemory ------------------------->|
@@ -36,12 +37,14 @@ use crate::connection::ConnectionId;
 use crate::core::Core;
 use crate::execute::OUT_OF_MEMORY;
 use crate::locks::lock_number;
-use crate::process;
+use crate::process::Resident;
 use crate::shared::Shared;
 
 /// Looks at resident memory: often when it is above three quarters of the limit, seldom below.
 const LOOK_NEAR: Duration = Duration::from_millis(4);
 const LOOK_FAR: Duration = Duration::from_millis(50);
+/// Beyond this part of the limit too much, the budget follows quickly.
+const FAR_SHARE: u64 = 64;
 /// At least this part of the limit is for data, whatever the overhead: a cache that evicts all it has because memory
 /// does not come back is worse than one that is too big.
 const BUDGET_MIN: u64 = 3;
@@ -50,7 +53,7 @@ const SPARSE_FROM: u64 = 8 << 20;
 const SPARSE_SHARE: u64 = 8;
 
 /// Eviction begins when less than this part of the budget is free.
-const MARGIN_SHARE: u64 = 128;
+const MARGIN_SHARE: u64 = 256;
 /// From here on new keys queue, as a part of the budget.
 const SELECTIVE_FROM: (u64, u64) = (7, 8);
 /// What one command may have to free beyond its own size.
@@ -92,8 +95,8 @@ const FED_PER_TICK: usize = 64;
 pub struct Memory {
     /// For the accounts of all cores together.
     budget: AtomicU64,
-    /// Resident bytes at the last look.
-    rss: AtomicU64,
+    /// Resident bytes at the last look, but for files'.
+    resident: AtomicU64,
     /// Resident bytes when the first core began.
     startup: AtomicU64,
     /// There is more overhead than there should be.
@@ -104,7 +107,7 @@ impl Default for Memory {
     fn default() -> Memory {
         Memory {
             budget: AtomicU64::new(u64::MAX),
-            rss: AtomicU64::new(0),
+            resident: AtomicU64::new(0),
             startup: AtomicU64::new(0),
             is_sparse: AtomicBool::new(false),
         }
@@ -124,52 +127,63 @@ struct Overhead(u64);
 
 impl Overhead {
     /// Takes in one look; returns the budget.
-    fn update(&mut self, limit: u64, rss: u64, accounts: u64) -> u64 {
-        let seen = rss.saturating_sub(accounts);
-        // Up at once, nearly; down slowly: a page that comes back may be needed again.
-        if seen > self.0 {
-            self.0 += (seen - self.0).div_ceil(2);
-        } else {
-            self.0 -= (self.0 - seen) / 32;
+    fn update(&mut self, limit: u64, resident: u64, accounts: u64) -> u64 {
+        let seen = resident.saturating_sub(accounts);
+        // Slowly: what comes and goes within milliseconds evens out. If each peak counted, the budget would sink to the
+        // lowest of them. And not at all while a little more is resident than should be: evicting for that leaves holes,
+        // which are resident still, so that it would not end before much had gone for little.
+        let tolerable = limit + limit / FAR_SHARE;
+        if seen <= self.0 {
+            self.0 -= (self.0 - seen) / 16;
+        } else if limit == 0 || resident <= limit {
+            self.0 += (seen - self.0).div_ceil(16);
+        } else if resident > tolerable {
+            self.0 += (seen - self.0).min(resident - tolerable).div_ceil(2);
         }
-        if limit == 0 { u64::MAX } else { limit.saturating_sub(self.0).max(limit / BUDGET_MIN) }
+        if limit == 0 {
+            return u64::MAX;
+        }
+        // Eviction keeps a margin below the budget, so the budget is that much more than the limit leaves. Else all
+        // would stand still only while the margin is not resident; but what is evicted leaves holes, which are, so that
+        // there would be more overhead and more to evict, for ever.
+        (limit + limit / MARGIN_SHARE).saturating_sub(self.0).max(limit / BUDGET_MIN)
     }
 }
 
 /// Begins to look at resident memory, until the process stops.
 pub fn watch(shared: &Arc<Shared>) -> std::io::Result<()> {
     let memory = &shared.memory;
-    let first = process::resident().unwrap_or(0);
-    memory.startup.store(first, Ordering::Relaxed);
-    memory.rss.store(first, Ordering::Relaxed);
-    let mut overhead = Overhead(first);
-    memory.budget.store(overhead.update(shared.settings.maxmemory(), first, 0), Ordering::Relaxed);
+    let first = Resident::now().unwrap_or_default();
+    memory.startup.store(first.all, Ordering::Relaxed);
+    memory.resident.store(first.own, Ordering::Relaxed);
+    let mut overhead = Overhead(first.own);
+    memory.budget.store(overhead.update(shared.settings.maxmemory(), first.own, 0), Ordering::Relaxed);
     let shared = shared.clone();
     std::thread::Builder::new().name("memory".to_string()).spawn(move || {
         while !shared.stopping.load(Ordering::Relaxed) {
-            let near = look(&shared, &mut overhead);
+            let near = look(&shared, &mut overhead, first.own);
             std::thread::sleep(if near { LOOK_NEAR } else { LOOK_FAR });
         }
     })?;
     Ok(())
 }
 
-/// Whether memory is near the limit.
-fn look(shared: &Shared, overhead: &mut Overhead) -> bool {
+/// Whether memory is near the limit. `startup` is what was resident before there was any data.
+fn look(shared: &Shared, overhead: &mut Overhead, startup: u64) -> bool {
     let (memory, limit) = (&shared.memory, shared.settings.maxmemory());
     // Before the accounts: what grows meanwhile makes the overhead too small for one look, not too large.
-    let Some(rss) = process::resident() else { return false };
+    let Some(resident) = Resident::now().map(|resident| resident.own) else { return false };
     let sum = |field: fn(&crate::shared::Peer) -> &AtomicU64| -> u64 {
         shared.peers.iter().map(|peer| field(peer).load(Ordering::Relaxed)).sum()
     };
     let accounts = sum(|peer| &peer.account);
-    memory.rss.store(rss, Ordering::Relaxed);
+    memory.resident.store(resident, Ordering::Relaxed);
     // What is being freed is neither data nor a reason to evict.
     let counted = accounts + sum(|peer| &peer.doomed);
-    memory.budget.store(overhead.update(limit, rss, counted), Ordering::Relaxed);
-    let excess = rss.saturating_sub(memory.startup() + counted);
+    memory.budget.store(overhead.update(limit, resident, counted), Ordering::Relaxed);
+    let excess = resident.saturating_sub(startup + counted);
     memory.is_sparse.store(excess > SPARSE_FROM + counted / SPARSE_SHARE, Ordering::Relaxed);
-    limit > 0 && rss > limit / 4 * 3
+    limit > 0 && resident > limit / 4 * 3
 }
 
 /// What a core knows of its part.
@@ -337,8 +351,8 @@ impl Core {
         // While clients are paused nothing changes, not even by itself.
         let rule = if self.pause.is_some() { Eviction::Never } else { self.memory.rule };
         let locks = &self.locks;
-        let evicted =
-            self.ks.evict(rule, &|db, hash| !locks.is_idle() && locks.is_locked(lock_number(db, hash)));
+        let is_locked = |db, hash| locks.is_locked(lock_number(db, hash));
+        let evicted = self.ks.evict(rule, if locks.is_idle() { None } else { Some(&is_locked) });
         self.after_command();
         evicted
     }
@@ -389,7 +403,7 @@ impl Core {
     /// Whether more was resident at the last look than may be.
     fn is_over_limit(&self) -> bool {
         let limit = self.shared.settings.maxmemory();
-        limit > 0 && self.shared.memory.rss.load(Ordering::Relaxed) > limit + limit / OVER_SHARE
+        limit > 0 && self.shared.memory.resident.load(Ordering::Relaxed) > limit + limit / OVER_SHARE
     }
 
     fn tidy(&mut self, is_sparse: bool) -> bool {
@@ -569,28 +583,21 @@ fn is_modest(argv: &Argv<'_>) -> bool {
 mod tests {
     use super::*;
 
-    /// The budget is what the overhead leaves, follows it up at once and down slowly, and never goes below a third.
+    /// The budget is the limit and a margin less the overhead; it follows the overhead slowly within the limit, not at all
+    /// a little beyond it, at once far beyond it, and never goes below a third.
     #[test]
     fn budget() {
         let mut overhead = Overhead(10);
         assert_eq!(overhead.update(0, 500, 100), u64::MAX, "no limit");
+        let settle = |overhead: &mut Overhead, resident, accounts| {
+            (0..200).map(|_| overhead.update(2560, resident, accounts)).last().expect("a budget")
+        };
         let mut overhead = Overhead(10);
-        let mut budget = 0;
-        for _ in 0..20 {
-            budget = overhead.update(1000, 900, 700);
-        }
-        assert_eq!(budget, 800);
-        for _ in 0..5 {
-            budget = overhead.update(1000, 900, 850);
-        }
-        assert!((800..880).contains(&budget), "{budget}");
-        for _ in 0..20 {
-            budget = overhead.update(1000, 5000, 850);
-        }
-        assert_eq!(budget, 333);
-        for _ in 0..1000 {
-            budget = overhead.update(100_000, 850, 850);
-        }
-        assert!(budget > 99_900, "{budget}");
+        assert_eq!(settle(&mut overhead, 2400, 2000), 2560 + 10 - 400);
+        assert_eq!(settle(&mut overhead, 2560, 2100), 2560 + 10 - 460);
+        assert_eq!(settle(&mut overhead, 2599, 2100), 2560 + 10 - 460, "a little too much is let be");
+        assert!((2010..2100).contains(&overhead.update(2560, 2700, 2100)), "much is not");
+        assert_eq!(settle(&mut overhead, 9000, 2100), 2560 / BUDGET_MIN);
+        assert!(settle(&mut overhead, 2100, 2100) > 2550);
     }
 }

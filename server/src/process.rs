@@ -39,11 +39,27 @@ impl Memory {
     }
 }
 
-/// Resident bytes of this process, now: much cheaper than [`Memory::now`].
-pub fn resident() -> Option<u64> {
-    let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
-    let pages: u64 = statm.split_ascii_whitespace().nth(1)?.parse().ok()?;
-    Some(pages * rustix::param::page_size() as u64)
+/// What of this process is in memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Resident {
+    /// Bytes.
+    pub all: u64,
+    /// Of these, what is not a file's: what the process has written. The rest, the program itself, the kernel drops and
+    /// reads again as it likes.
+    pub own: u64,
+}
+
+impl Resident {
+    /// Now: much cheaper than [`Memory::now`].
+    pub fn now() -> Option<Resident> {
+        Resident::parse(&std::fs::read_to_string("/proc/self/statm").ok()?, rustix::param::page_size() as u64)
+    }
+
+    fn parse(statm: &str, page: u64) -> Option<Resident> {
+        let mut fields = statm.split_ascii_whitespace().skip(1);
+        let (all, files): (u64, u64) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
+        Some(Resident { all: all * page, own: all.saturating_sub(files) * page })
+    }
 }
 
 /// Seconds of processor time.
@@ -144,7 +160,11 @@ mod tests {
     #[test]
     fn here() {
         let memory = Memory::now().expect("Linux");
-        assert!(super::resident().expect("Linux").abs_diff(memory.rss) < 64 << 20);
+        let resident = super::Resident::now().expect("Linux");
+        assert!(resident.all.abs_diff(memory.rss) < 64 << 20);
+        assert!(resident.own > 0 && resident.own < resident.all);
+        let parsed = super::Resident::parse("900 70 20 5 0 30 0\n", 4096);
+        assert_eq!(parsed, Some(super::Resident { all: 70 * 4096, own: 50 * 4096 }));
         assert!(memory.rss > 0 && memory.rss <= memory.rss_peak && memory.rss <= memory.virtual_size);
         assert!(Cpu::now().is_some() && Cpu::of_main_thread().is_some());
         assert!(super::machine_memory().expect("Linux") > memory.rss);

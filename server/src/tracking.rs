@@ -367,6 +367,8 @@ pub struct Asker {
     pub client: Reader,
     /// It caches what it reads.
     pub remembers: bool,
+    /// Its reads leave the heat of keys as it is.
+    pub no_touch: bool,
 }
 
 /// The side of the shard.
@@ -378,8 +380,10 @@ impl Core {
         {
             return asker;
         }
-        let remembers = self.connection(id).is_some_and(|connection| connection.modes.has(Modes::REMEMBERS));
-        Asker { client: Reader { core: self.id, id }, remembers }
+        let (remembers, no_touch) = self.connection(id).map_or((false, false), |connection| {
+            (connection.modes.has(Modes::REMEMBERS), connection.no_touch)
+        });
+        Asker { client: Reader { core: self.id, id }, remembers, no_touch }
     }
 
     /// Remembers that a client has read the keys of a request.

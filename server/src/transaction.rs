@@ -532,6 +532,7 @@ impl Core {
         let Some(handler) = found.command.run.handler() else { unreachable!("a command over one shard") };
         let started = Instant::now();
         let (name, shard) = (found.command.name, self.id);
+        self.ks.leaves_heat = asker.no_touch;
         let failed = run_handler(name, shard, handler, &mut self.ks, &self.env, db, proto, argv, out);
         self.stats.book(found.index, started.elapsed().as_nanos() as u64, 1);
         if let Some(error) = failed {

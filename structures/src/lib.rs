@@ -15,6 +15,7 @@
 pub mod alloc;
 pub mod dense;
 pub mod hash;
+pub mod hint;
 pub mod intset;
 pub mod keytable;
 pub mod list;

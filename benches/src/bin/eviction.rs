@@ -7,9 +7,9 @@
 //!
 //! Run: `cargo run --release -p damselfly-benches --bin eviction [-- TRACE-PREFIX]`; the figures are the same each time.
 
-use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 
-use damselfly_benches::traces::{Random, Trace, mix, traces};
+use damselfly_benches::traces::{KEYS, Random, Trace, belady, mix, traces};
 
 /// Redis' minute of decay, in requests: 20 000 of them a second.
 const MINUTE: u64 = 1_200_000;
@@ -440,8 +440,8 @@ struct Knobs {
     passes: usize,
     /// Uses per key in one epoch.
     epoch: usize,
-    /// Whether evicted keys are remembered.
-    ghosts: bool,
+    /// Evicted keys that are remembered, in percent of those that are there.
+    ghosts: usize,
     /// Share of all keys that may wait in the queue, in percent.
     queue: usize,
     /// What a size counts: nothing, its root, all of it.
@@ -480,7 +480,7 @@ const USES: u8 = QUEUED - 1;
 impl Heat {
     fn new(trace: &Trace, knobs: Knobs) -> Heat {
         let mean = trace.sizes.iter().map(|size| u64::from(*size)).sum::<u64>() / trace.sizes.len() as u64;
-        let ghosts = ((trace.capacity / mean) as usize).next_power_of_two();
+        let ghosts = ((trace.capacity / mean) as usize * knobs.ghosts / 100).next_multiple_of(4);
         Heat {
             here: Residents::new(trace),
             knobs,
@@ -599,7 +599,7 @@ impl Heat {
             (Some(old), None) => old,
             (None, None) => self.leave_queue().expect("what is there is in the queue or not"),
         };
-        if self.knobs.ghosts {
+        if self.knobs.ghosts > 0 {
             self.remember(victim);
         }
         let bucket = self.bucket_of(victim);
@@ -626,7 +626,7 @@ impl Policy for Heat {
         while self.here.lacks_room(size) {
             self.evict();
         }
-        let past = if self.knobs.ghosts { self.recall(key) } else { None };
+        let past = if self.knobs.ghosts > 0 { self.recall(key) } else { None };
         self.heat[key as usize] = self.used(past.unwrap_or(self.epoch << 5));
         self.here.add(key);
         let bucket = self.bucket_of(key);
@@ -639,49 +639,6 @@ impl Policy for Heat {
             self.queue.push_back(key);
         }
         false
-    }
-}
-
-/// Evicts what is needed again last.
-struct Belady {
-    here: Residents,
-    next: Vec<u32>,
-    at: usize,
-    due: Vec<u32>,
-    heap: BinaryHeap<(u32, u32)>,
-}
-
-impl Belady {
-    fn new(trace: &Trace) -> Belady {
-        let mut last = vec![NONE; trace.sizes.len()];
-        let mut next = vec![NONE; trace.requests.len()];
-        for (at, key) in trace.requests.iter().enumerate().rev() {
-            next[at] = last[*key as usize];
-            last[*key as usize] = at as u32;
-        }
-        let due = vec![0; trace.sizes.len()];
-        Belady { here: Residents::new(trace), next, at: 0, due, heap: BinaryHeap::new() }
-    }
-}
-
-impl Policy for Belady {
-    fn access(&mut self, key: u32, size: u32) -> bool {
-        let next = self.next[self.at];
-        self.at += 1;
-        let hit = self.here.has(key);
-        self.due[key as usize] = next;
-        if !hit {
-            self.here.add(key);
-        }
-        self.heap.push((next, key));
-        let _ = size;
-        while self.here.used > self.here.capacity {
-            let Some((due, key)) = self.heap.pop() else { break };
-            if self.here.has(key) && self.due[key as usize] == due {
-                self.here.remove(key);
-            }
-        }
-        hit
     }
 }
 
@@ -703,7 +660,7 @@ type Make = Box<dyn Fn(&Trace) -> Box<dyn Policy>>;
 
 fn policies() -> Vec<(&'static str, Make)> {
     let heat = |knobs: Knobs| -> Make { Box::new(move |trace| Box::new(Heat::new(trace, knobs))) };
-    let base = Knobs { group: 2, passes: 4, epoch: 20, ghosts: true, queue: 1, sized: 2 };
+    let base = Knobs { group: 2, passes: 4, epoch: 20, ghosts: 160, queue: 1, sized: 2 };
     vec![
         ("redis lru", Box::new(|trace| Box::new(Redis::new(trace, false)))),
         ("redis lfu", Box::new(|trace| Box::new(Redis::new(trace, true)))),
@@ -714,31 +671,41 @@ fn policies() -> Vec<(&'static str, Make)> {
         ("heat, no queue", heat(Knobs { queue: 0, ..base })),
         ("heat, queue 2 %", heat(Knobs { queue: 2, ..base })),
         ("heat, queue 5 %", heat(Knobs { queue: 5, ..base })),
-        ("heat, no ghosts", heat(Knobs { ghosts: false, ..base })),
+        ("heat, no ghosts", heat(Knobs { ghosts: 0, ..base })),
+        ("heat, a ghost per key", heat(Knobs { ghosts: 100, ..base })),
+        ("heat, 2 ghosts per key", heat(Knobs { ghosts: 200, ..base })),
+        ("heat, 4 ghosts per key", heat(Knobs { ghosts: 400, ..base })),
         ("heat, root of size", heat(Knobs { sized: 1, ..base })),
         ("heat, no size", heat(Knobs { sized: 0, ..base })),
         ("heat, epoch 16", heat(Knobs { epoch: 16, ..base })),
         ("heat, epoch 24", heat(Knobs { epoch: 24, ..base })),
         ("heat, one bucket", heat(Knobs { group: 1, ..base })),
+        ("heat, one bucket, epoch 16", heat(Knobs { group: 1, epoch: 16, ..base })),
+        ("heat, one bucket, 4 ghosts", heat(Knobs { group: 1, ghosts: 400, ..base })),
+        ("heat, one bucket, eight passes", heat(Knobs { group: 1, passes: 8, ..base })),
         ("heat, one pass", heat(Knobs { passes: 1, ..base })),
         ("heat, two passes", heat(Knobs { passes: 2, ..base })),
         ("heat, eight passes", heat(Knobs { passes: 8, ..base })),
-        ("belady", Box::new(|trace| Box::new(Belady::new(trace)))),
     ]
+}
+
+fn print_row(name: &str, traces: &[Trace], hits: impl Fn(&Trace) -> (f64, f64)) {
+    let results: Vec<(f64, f64)> = traces.iter().map(hits).collect();
+    print!("| {name} |");
+    results.iter().for_each(|(hits, _)| print!(" {hits:.1} |"));
+    let mean = results.iter().map(|(hits, _)| hits).sum::<f64>() / results.len() as f64;
+    let bytes = traces.iter().zip(&results).find(|(trace, _)| trace.name == "mixed sizes");
+    println!(" {mean:.1} | {:.1} |", bytes.map_or(0.0, |(_, result)| result.1));
 }
 
 fn main() {
     let only = std::env::args().nth(1).unwrap_or_default();
-    let traces: Vec<Trace> = traces().into_iter().filter(|trace| trace.name.starts_with(&only)).collect();
+    let traces: Vec<Trace> = traces(KEYS).into_iter().filter(|trace| trace.name.starts_with(&only)).collect();
     print!("| policy |");
     traces.iter().for_each(|trace| print!(" {} |", trace.name));
     println!(" mean | bytes, mixed sizes |");
     for (name, make) in policies() {
-        let results: Vec<(f64, f64)> = traces.iter().map(|trace| run(make(trace).as_mut(), trace)).collect();
-        print!("| {name} |");
-        results.iter().for_each(|(hits, _)| print!(" {hits:.1} |"));
-        let mean = results.iter().map(|(hits, _)| hits).sum::<f64>() / results.len() as f64;
-        let bytes = traces.iter().zip(&results).find(|(trace, _)| trace.name == "mixed sizes");
-        println!(" {mean:.1} | {:.1} |", bytes.map_or(0.0, |(_, result)| result.1));
+        print_row(name, &traces, |trace| run(make(trace).as_mut(), trace));
     }
+    print_row("belady", &traces, |trace| belady(trace, trace.requests.len()));
 }

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use damselfly_benches::client::{Connection, encode};
 use damselfly_benches::server::{Contestant, Server};
-use damselfly_benches::traces::{Random, Trace, traces};
+use damselfly_benches::traces::{Random, Trace, belady, traces};
 use damselfly_benches::{Failure, sys};
 use redis_protocol::resp2::types::OwnedFrame;
 
@@ -105,6 +105,8 @@ fn key(number: u64) -> Vec<u8> {
 const PIPELINE: usize = 16;
 /// Bytes of values in the traces are multiplied by this, so that memory is many times what a server takes empty.
 const SCALE: u64 = 80;
+/// Bytes of a value in the traces whose values are of one size.
+const VALUE_BYTES: u64 = 100 * SCALE;
 
 /// Plays a trace; returns the percentage of hits and the errors.
 fn play(server: SocketAddr, trace: &Trace, requests: usize) -> Result<(f64, u64), Failure> {
@@ -157,10 +159,15 @@ fn is_mixed(trace: &Trace) -> bool {
 }
 
 fn hits(options: &Options) -> Result<(), Failure> {
-    println!("| trace | maxmemory | server | hits, % | errors | most resident / maxmemory | seconds |");
-    println!("| --- | --- | --- | --- | --- | --- | --- |");
-    for trace in traces().iter().filter(|trace| trace.name.starts_with(&options.only)) {
+    println!(
+        "| trace | maxmemory | server | hits, % | keys kept | errors | most resident / maxmemory | seconds |"
+    );
+    println!("| --- | --- | --- | --- | --- | --- | --- | --- |");
+    let kept = (options.megabytes * MB / VALUE_BYTES) as usize;
+    // Of the keys that the cache has room for, each is asked for a hundred times in the mean.
+    for trace in traces(10 * kept).iter().filter(|trace| trace.name.starts_with(&options.only)) {
         let maxmemory = trace.capacity * if is_mixed(trace) { 1 } else { SCALE };
+        let requests = trace.requests.len() / 2;
         let mut all = vec![ours(options, maxmemory)];
         if !options.alone {
             all.extend([redis("allkeys-lru", maxmemory), redis("allkeys-lfu", maxmemory)]);
@@ -168,10 +175,13 @@ fn hits(options: &Options) -> Result<(), Failure> {
         for contestant in all {
             let server = Server::start(&contestant, 2)?;
             let began = Instant::now();
-            let (played, most) = watched(&server, || play(server.address, trace, trace.requests.len() / 2));
+            let (played, most) = watched(&server, || play(server.address, trace, requests));
             let (hits, errors) = played.map_err(|error| server.explain(error))?;
+            let OwnedFrame::Integer(kept) = server.connect()?.call(&[b"DBSIZE"])? else {
+                return Err(Failure::Broken("DBSIZE is a number".to_owned()));
+            };
             println!(
-                "| {} | {} MB | {} | {hits:.1} | {errors} | {:.2} | {:.0} |",
+                "| {} | {} MB | {} | {hits:.1} | {kept} | {errors} | {:.2} | {:.0} |",
                 trace.name,
                 maxmemory / MB,
                 contestant.name,
@@ -179,6 +189,7 @@ fn hits(options: &Options) -> Result<(), Failure> {
                 began.elapsed().as_secs_f64(),
             );
         }
+        println!("| {} | | belady, modelled | {:.1} | | | | |", trace.name, belady(trace, requests).0);
     }
     Ok(())
 }
@@ -241,6 +252,11 @@ fn flood(
         let clients: Vec<_> = (0..CLIENT_THREADS).map(|_| scope.spawn(client)).collect();
         clients.into_iter().try_for_each(|client| client.join().expect("a client ends"))
     })
+}
+
+/// Those that the options want.
+fn sizes<'a>(options: &'a Options, all: &'a [usize]) -> impl Iterator<Item = usize> + 'a {
+    all.iter().copied().filter(|size| options.only.is_empty() || size.to_string() == options.only)
 }
 
 fn until(end: Instant) -> impl Fn() -> bool + Sync {
@@ -330,7 +346,7 @@ fn change(options: &Options) -> Result<(), Failure> {
 fn cost(options: &Options) -> Result<(), Failure> {
     println!("| bytes of values | microseconds of CPU per SET, below the limit | at the limit | ratio |");
     println!("| --- | --- | --- | --- |");
-    for size in [32usize, 200, 1000, 4000] {
+    for size in sizes(options, &[32, 200, 1000, 4000]) {
         let room = 4_000 * MB;
         let mut costs = Vec::new();
         for maxmemory in [2 * room, options.megabytes * MB] {
@@ -354,7 +370,7 @@ fn cost(options: &Options) -> Result<(), Failure> {
 }
 
 fn lower(options: &Options) -> Result<(), Failure> {
-    for size in [100usize, 1000] {
+    for size in sizes(options, &[100, 1000]) {
         let (high, low) = (1_000 * MB, 200 * MB);
         let server = Server::start(&ours(options, high), 2)?;
         let seen = Flood::default();

@@ -515,7 +515,7 @@ impl Core {
             db: usize::from(entry.db),
             proto: entry.proto,
             read_only: call.read_only,
-            asker: Asker { client, remembers: entry.remembers },
+            asker: Asker { client, remembers: entry.remembers, no_touch: entry.no_touch },
         };
         watch.count(&mut self.stats, found.index);
         if !self.run_narrow(&calling, found, ticket, replies) {
@@ -575,7 +575,8 @@ impl Core {
         let argv = waiting.argv(0);
         let code = self.script_code(call, &argv);
         let db = usize::from(entry.db);
-        let asker = Asker { client: Reader { core: key.0, id: key.1 }, remembers: entry.remembers };
+        let client = Reader { core: key.0, id: key.1 };
+        let asker = Asker { client, remembers: entry.remembers, no_touch: entry.no_touch };
         let found = Found { command: entry.command, index: usize::from(entry.index) };
         let wide = code.map(|(code, keys)| {
             let read_only = call.read_only;

@@ -267,6 +267,7 @@ impl Narrow<'_> {
                 }
                 let handler = command.run.handler().expect("a command over shards");
                 let (name, shard, db) = (command.name, core.id, self.db);
+                core.ks.leaves_heat = self.calling.asker.no_touch;
                 failed = run_handler(name, shard, handler, &mut core.ks, &core.env, db, proto, argv, reply)
                     .is_some();
                 if self.calling.asker.remembers {

@@ -349,6 +349,7 @@ impl Core {
         let present = std::mem::replace(&mut self.ks.now, now);
         let (name, shard) = (found.command.name, self.id);
         let failed = if may_exceed || self.admit_in_script(found.command, argv) {
+            self.ks.leaves_heat = asker.no_touch;
             run_handler(name, shard, handler, &mut self.ks, &self.env, db, proto, argv, reply)
         } else {
             ReplyWriter::new(reply, proto).error(OUT_OF_MEMORY);

@@ -224,6 +224,17 @@ pub struct KeyTable<O> {
     string_bytes: usize,
 }
 
+/// See [`KeyTable::glance`].
+#[derive(Clone, Copy, Debug)]
+pub struct Glance {
+    /// As [`KeyTable::entry_bytes`].
+    pub bytes: usize,
+    /// When the key expires.
+    pub expire_at: Option<u64>,
+    /// The key is exempt from eviction.
+    pub is_sticky: bool,
+}
+
 /// Where a replaced value is now and what was there before; or, when the segment is full, the new value back.
 pub type Replaced<O, V> = Result<(Loc, Removed<O>), (Full, V)>;
 
@@ -293,18 +304,24 @@ impl<O> KeyTable<O> {
     /// Bytes of one key: its entry, and what the entry owns outside the table. What a collection owns itself is not in
     /// it, nor the table's empty room.
     pub fn entry_bytes(&self, loc: Loc) -> usize {
+        self.glance(loc).bytes
+    }
+
+    /// What eviction wants to know of a key, read in one go.
+    #[inline]
+    pub fn glance(&self, loc: Loc) -> Glance {
         let entry = self.table.entry(loc);
         let parts = Parts::of(entry);
         let mut bytes = parts.len();
         if parts.tag & KEY_OUT != 0 {
-            bytes += good_size(self.key(loc).len());
+            bytes += good_size(KeyLayout::key(entry, &parts).len());
         }
         match parts.tag & KIND {
             STR_OUT => bytes += good_size(read_u32(entry, parts.value + 12) as usize),
             OBJECT => bytes += size_of::<O>(),
             _ => {}
         }
-        bytes
+        Glance { bytes, expire_at: self.expire_at(loc), is_sticky: parts.tag & STICKY != 0 }
     }
 
     /// Number of collections.

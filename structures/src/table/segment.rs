@@ -27,6 +27,7 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::Layout;
+use crate::hint::prefetch;
 
 /// Buckets in a segment: as many as leave room for the header in 4 KiB.
 pub const BUCKETS: usize = 59;
@@ -180,19 +181,6 @@ fn fingerprint(hash: u64) -> u8 {
 #[inline]
 fn next(bucket: usize) -> usize {
     if bucket + 1 == BUCKETS { 0 } else { bucket + 1 }
-}
-
-/// Asks the processor to load the line at an address.
-#[inline(always)]
-fn prefetch<T>(address: *const T) {
-    #[cfg(target_arch = "x86_64")]
-    {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: prefetching any address is allowed; nothing is accessed architecturally.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) };
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = address;
 }
 
 impl Bucket {
