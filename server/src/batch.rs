@@ -53,6 +53,8 @@ pub struct Batch {
     pub ends: Vec<u32>,
     /// Rests of long replies, with the numbers of their requests, in their order.
     pub longs: VecDeque<(usize, Box<Long>)>,
+    /// What the sender has booked for it while it is on its way.
+    pub booked: usize,
 }
 
 /// A batch without its arguments, while a script of it runs.

@@ -966,7 +966,8 @@ impl Core {
             shared.peers[self.id].mailbox.begin_posting();
         }
         for peer in 0..self.outboxes.len() {
-            if let Some(batch) = self.outboxes[peer].batch.take() {
+            if let Some(mut batch) = self.outboxes[peer].batch.take() {
+                self.book_batch(&mut batch);
                 self.push(peer, Message::Requests(batch));
             }
         }

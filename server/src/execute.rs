@@ -935,6 +935,7 @@ impl Core {
 
     /// Gives the replies of a batch to their connections.
     pub(crate) fn take_replies(&mut self, mut batch: Box<Batch>) {
+        self.unbook_batch(&mut batch);
         let mut longs = std::mem::take(&mut batch.longs);
         let mut start = 0;
         for (i, (entry, end)) in batch.entries.iter().zip(&batch.ends).enumerate() {

@@ -33,6 +33,7 @@ use damselfly_keyspace::{Evicted, Eviction};
 use damselfly_protocol::{Argv, Scanner, Skip};
 
 use crate::allocator;
+use crate::batch::Batch;
 use crate::connection::ConnectionId;
 use crate::core::Core;
 use crate::execute::OUT_OF_MEMORY;
@@ -69,8 +70,8 @@ const HURRY_SHARE: u64 = 16;
 /// From this part of the limit beyond it, writers wait for the tidying, with a rest between two times.
 const OVER_SHARE: u64 = 50;
 const BRAKE_REST: Duration = Duration::from_millis(1);
-/// A shard that has nothing left to give refuses a write only when more than this part of the budget is missing: the
-/// others are giving up theirs.
+/// A shard that has nothing left to give refuses a write only when more than this part of the budget is missing, or four
+/// times that while no more is resident than should be: the others are giving up theirs.
 const PATIENCE_SHARE: u64 = 32;
 /// Rest behind a round of tidying that moved little, doubled each time, and the longest.
 const TIDY_REST: Duration = Duration::from_millis(250);
@@ -84,6 +85,8 @@ const TELL_FROM: u64 = 32 << 10;
 const INPUT_SHARE: u64 = 4;
 /// Shorter ones are always let in.
 const INPUT_FREE: usize = 4 << 10;
+/// A batch with less is not booked.
+const BATCH_FREE: usize = 64 << 10;
 /// A client whose unfinished request holds room and that has sent nothing for so long is closed when room is short.
 const STALLED_MS: u64 = 500;
 /// Such clients are looked for once in so long, and connections that wait for room are let in so many at a time.
@@ -328,8 +331,9 @@ impl Core {
     /// Whether what is too much is so little that it will be gone soon.
     fn others_give_way(&self, over: i64) -> bool {
         let budget = self.shared.memory.budget.load(Ordering::Relaxed);
+        let patience = budget / PATIENCE_SHARE * if self.is_over_limit() { 1 } else { 4 };
         self.memory.rule != Eviction::Never
-            && over < (budget / PATIENCE_SHARE) as i64
+            && over < patience as i64
             && self.memory.allowance < (budget - budget / PATIENCE_SHARE) as i64
     }
 
@@ -381,7 +385,8 @@ impl Core {
             return false;
         }
         // What all have too much of, each gives up its part of.
-        let used = (budget as i64 - self.memory.allowance) as u64 + account;
+        // (The budget may have changed since the allowance was settled.)
+        let used = (budget as i64 - self.memory.allowance).max(0) as u64 + account;
         let mut part =
             (u128::from(over.unsigned_abs()) * u128::from(account) / u128::from(used.max(1))) as i64;
         let time = if over as u64 > budget / HURRY_SHARE { HURRIED_TIME } else { EVICT_TIME };
@@ -496,6 +501,25 @@ impl Core {
         let before = std::mem::replace(&mut connection.booked, now);
         self.memory.buffers = self.memory.buffers + now.0 - before.0;
         self.memory.input = self.memory.input + now.1 - before.1;
+    }
+
+    /// Books a batch that leaves, if it is large: long values on their way to another core count as the unfinished
+    /// requests that they were, or their clients would send the next ones before those are stored.
+    pub(crate) fn book_batch(&mut self, batch: &mut Batch) {
+        let bytes = batch.heap_bytes();
+        if bytes > BATCH_FREE {
+            batch.booked = bytes;
+            self.memory.buffers += bytes;
+            self.memory.input += bytes;
+        }
+    }
+
+    /// A batch that was sent is back.
+    #[inline]
+    pub(crate) fn unbook_batch(&mut self, batch: &mut Batch) {
+        let booked = std::mem::take(&mut batch.booked);
+        self.memory.buffers -= booked;
+        self.memory.input -= booked;
     }
 
     /// Keeps what a read brought beyond the last complete request.
