@@ -146,6 +146,36 @@ fn makes_room() {
     }
 }
 
+/// A client that caches what it reads is told when the key goes for want of room, on whatever shard that is.
+#[test]
+fn tells_who_caches() {
+    let (server, mut clients) = start(&["--cache_mode=true"]);
+    let mut tracker = TcpStream::connect(server.address()).expect("connects");
+    tracker.set_read_timeout(Some(Duration::from_secs(10))).expect("a timeout");
+    tracker.write_all(b"HELLO 3\r\nCLIENT TRACKING ON\r\n").expect("it reads");
+    let mut heard = Vec::new();
+    let mut hear = |tracker: &mut TcpStream, until: &dyn Fn(&str) -> bool| {
+        while !until(&String::from_utf8_lossy(&heard)) {
+            let mut part = [0; 4096];
+            let len = tracker.read(&mut part).unwrap_or_else(|error| panic!("not told of all: {error}"));
+            assert!(len > 0, "the server closed the connection");
+            heard.extend_from_slice(&part[..len]);
+        }
+    };
+    for n in 0..20 {
+        line(&mut clients, &format!("SET read:{n} value"));
+        tracker.write_all(format!("GET read:{n}\r\n").as_bytes()).expect("it reads");
+    }
+    hear(&mut tracker, &|text| text.matches("value").count() == 20);
+    assert_eq!(fill(&server, 0, 60_000, 5000, &[]).0, 0);
+    assert_eq!(line(&mut clients, "EXISTS read:0 read:7 read:19"), Reply::Int(0), "they have gone");
+    hear(&mut tracker, &|text| {
+        (0..20).all(|n| {
+            text.contains(&format!("invalidate\r\n*1\r\n${}\r\nread:{n}\r\n", 5 + n.to_string().len()))
+        })
+    });
+}
+
 /// With a volatile policy only keys with an expiry go; when there are none left, writes are refused until there are.
 #[test]
 fn spares_the_permanent() {

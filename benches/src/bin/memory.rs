@@ -4,7 +4,9 @@
 //! client: GET, and on a miss SET. `limit` writes at full speed with values of one size after the other. `change`
 //! lets sizes grow and shrink with an expiry on every key. `cost` compares a SET at the limit with one below it.
 //! `lower` takes four fifths of the memory away under load. `unfinished` has many clients send half a value each, and
-//! `unread` has one ask for far more than it reads.
+//! `unread` has one ask for far more than it reads. `day` goes through the hours of a day, twelve of the given seconds
+//! in all, and `cgroup` plays all that is hostile to a server that was told nothing about memory, in a cgroup whose
+//! limit it must find by itself.
 //!
 //! Resident memory and processor time are the kernel's, read from outside.
 
@@ -16,7 +18,7 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use damselfly_benches::client::{Connection, encode};
 use damselfly_benches::server::{Contestant, Server};
-use damselfly_benches::traces::{Random, Trace, belady, traces};
+use damselfly_benches::traces::{Random, Trace, belady, mix, traces};
 use damselfly_benches::{Failure, sys};
 use redis_protocol::resp2::types::OwnedFrame;
 
@@ -24,7 +26,7 @@ use redis_protocol::resp2::types::OwnedFrame;
 #[derive(Parser)]
 #[command(version)]
 struct Options {
-    /// What to run: hits, limit, change, cost, lower, unfinished, unread
+    /// What to run: hits, limit, change, cost, lower, unfinished, unread, day, cgroup
     what: String,
     /// Our server
     #[arg(long, value_name = "PATH", default_value = "target/release/damselfly")]
@@ -38,6 +40,9 @@ struct Options {
     /// Megabytes of maxmemory
     #[arg(long, default_value_t = 256)]
     megabytes: u64,
+    /// Directory of a cgroup with a limit on memory, for `cgroup`; without, the server is told 80 % of the megabytes
+    #[arg(long, value_name = "PATH")]
+    cgroup: Option<String>,
     /// Leave Redis out
     #[arg(long)]
     alone: bool,
@@ -57,6 +62,8 @@ fn main() -> ExitCode {
         "lower" => lower(&options),
         "unfinished" => unfinished(&options),
         "unread" => unread(&options),
+        "day" => day(&options),
+        "cgroup" => cgroup(&options),
         other => Err(Failure::Broken(format!("there is no {other}"))),
     });
     match result {
@@ -458,5 +465,132 @@ fn unread(options: &Options) -> Result<(), Failure> {
     let asked = sent * 1000 / batch.len();
     println!("{asked} GETs of 1 MB, none read: most resident {} MB of {}", most / MB, maxmemory / MB);
     server.connect()?.call(&[b"PING"])?;
+    Ok(())
+}
+
+/// Parts of a day by their share of the load, and by how long values are kept.
+const HOURS: [(u32, u64); 8] = [(1, 40), (1, 40), (4, 30), (8, 10), (10, 5), (8, 10), (6, 20), (3, 40)];
+
+/// A cache-aside client through the parts of a day: what is popular moves on, values are of all sizes, there is more
+/// to do at noon than at night, and what was stored expires.
+fn live(server: SocketAddr, seed: u64, began: Instant, day: Duration) -> Result<(u64, u64), Failure> {
+    let (mut connection, mut random) = (Connection::open(server)?, Random(seed));
+    let (mut requests, mut errors) = (0, 0);
+    let value = vec![b'v'; 128 << 10];
+    let (mut batch, mut asked, mut missed) = (Vec::new(), Vec::new(), Vec::new());
+    while began.elapsed() < day {
+        let share = began.elapsed().as_secs_f64() / day.as_secs_f64();
+        let (load, kept) = HOURS[((share * HOURS.len() as f64) as usize).min(HOURS.len() - 1)];
+        batch.clear();
+        asked.clear();
+        for _ in 0..PIPELINE {
+            // The newest keys are the most popular, and there are ever newer ones.
+            let number = 1_000_000 + (share * 400_000.0) as u64 - (random.unit().powi(4) * 400_000.0) as u64;
+            asked.push(number);
+            encode(&mut batch, &[b"GET", &key(number)]);
+        }
+        connection.send(&batch)?;
+        missed.clear();
+        for &number in &asked {
+            match connection.receive()? {
+                OwnedFrame::BulkString(_) => {}
+                OwnedFrame::Null => missed.push(number),
+                _ => errors += 1,
+            }
+        }
+        batch.clear();
+        for &number in &missed {
+            let len = 64 << (mix(number as u32) % 11);
+            let seconds = kept.to_string();
+            encode(&mut batch, &[b"SET", &key(number), &value[..len], b"EX", seconds.as_bytes()]);
+        }
+        connection.send(&batch)?;
+        for _ in &missed {
+            errors += u64::from(matches!(connection.receive()?, OwnedFrame::Error(_)));
+        }
+        requests += (asked.len() + missed.len()) as u64;
+        std::thread::sleep(Duration::from_millis(10) / load);
+    }
+    Ok((requests, errors))
+}
+
+fn day(options: &Options) -> Result<(), Failure> {
+    println!(
+        "| maxmemory | requests/s | errors | evicted | most resident / maxmemory | GET p99, ms | longest, ms |"
+    );
+    println!("| --- | --- | --- | --- | --- | --- | --- |");
+    for maxmemory in [16_000 * MB, options.megabytes * MB] {
+        let server = Server::start(&ours(options, maxmemory), 2)?;
+        let (began, day) = (Instant::now(), Duration::from_secs(12 * options.seconds));
+        let ((lived, times), most) = watched(&server, || {
+            std::thread::scope(|scope| {
+                let reader = scope.spawn(|| read_times(server.address, began + day));
+                let clients: Vec<_> = (0..CLIENT_THREADS as u64)
+                    .map(|n| scope.spawn(move || live(server.address, n + 1, began, day)))
+                    .collect();
+                let lived: Result<Vec<_>, _> =
+                    clients.into_iter().map(|client| client.join().expect("a client ends")).collect();
+                (lived, reader.join().expect("the reader ends"))
+            })
+        });
+        let (lived, times) = (lived.map_err(|error| server.explain(error))?, times?);
+        let evicted = server.connect()?.info("stats", "evicted_keys")?;
+        println!(
+            "| {} MB | {} | {} | {evicted} | {:.3} | {:.2} | {:.2} |",
+            maxmemory / MB,
+            lived.iter().map(|(requests, _)| requests).sum::<u64>() / day.as_secs(),
+            lived.iter().map(|(_, errors)| errors).sum::<u64>(),
+            most as f64 / maxmemory as f64,
+            times[times.len() * 99 / 100] as f64 / 1000.0,
+            times[times.len() - 1] as f64 / 1000.0,
+        );
+    }
+    Ok(())
+}
+
+/// Values of all sizes from many clients, some of which stop in the middle of a value or do not read what they asked for.
+fn cgroup(options: &Options) -> Result<(), Failure> {
+    let mut contestant = Contestant::ours(&options.ours, &["--cache_mode=true".to_owned()]);
+    match &options.cgroup {
+        Some(path) => {
+            // The shell enters the group and becomes the server.
+            let enter = format!("echo $$ > '{path}/cgroup.procs' && exec \"$@\"");
+            contestant.command.splice(0..0, ["sh", "-c", &enter, "sh"].map(str::to_owned));
+        }
+        None => contestant.command.push(format!("--maxmemory={}", options.megabytes * MB / 10 * 8)),
+    }
+    let server = Server::start(&contestant, 2)?;
+    let (seen, began) = (Flood::default(), Instant::now());
+    let end = began + Duration::from_secs(12 * options.seconds);
+    let part = move || (began.elapsed().as_secs() / options.seconds.max(1)) as usize;
+    let sizes = [100usize, 60_000, 1000, 700_000, 5000, 200, 1 << 20, 64, 20_000, 300, 100_000, 1000];
+    let len = move |number: u64| (sizes[part() % sizes.len()] + (number % 50) as usize).min(1 << 20);
+    let (ended, most) = watched(&server, || {
+        let mut rude = Vec::new();
+        for number in 0..200 {
+            let mut connection = server.connect()?;
+            connection.call(&[b"SET", &key(number), &vec![b'v'; 100_000]])?;
+            let mut batch = Vec::new();
+            (0..100).for_each(|_| encode(&mut batch, &[b"GET", &key(number)]));
+            if number % 2 == 0 {
+                batch = format!("*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$10000000\r\n{}", "x".repeat(1 << 20))
+                    .into_bytes();
+            }
+            connection.send_some(&batch)?;
+            rude.push(connection);
+        }
+        flood(server.address, &seen, &len, Some("3600"), &until(end))
+    });
+    ended.map_err(|error| server.explain(error))?;
+    let mut connection = server.connect()?;
+    println!(
+        "maxmemory {} bytes, {}; {} SETs in {} s, {} errors, most resident {} MB; alive",
+        connection.info("memory", "maxmemory")?,
+        options.cgroup.as_deref().map_or_else(|| "as told".to_owned(), |path| format!("found in {path}")),
+        seen.sets.into_inner(),
+        began.elapsed().as_secs(),
+        seen.errors.into_inner(),
+        most / MB,
+    );
     Ok(())
 }
