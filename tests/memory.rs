@@ -163,7 +163,8 @@ fn tells_who_caches() {
         }
     };
     for n in 0..20 {
-        line(&mut clients, &format!("SET read:{n} value"));
+        // Long, so that they go before what fills the server.
+        line(&mut clients, &format!("SET read:{n} value{}", "x".repeat(20_000)));
         tracker.write_all(format!("GET read:{n}\r\n").as_bytes()).expect("it reads");
     }
     hear(&mut tracker, &|text| text.matches("value").count() == 20);

@@ -39,13 +39,16 @@ impl Memory {
     }
 }
 
+/// Of files, so much is not held against the process: a release build takes that. More, as of one with debugging
+/// information, is.
+const PROGRAM_MAX: u64 = 8 << 20;
+
 /// What of this process is in memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Resident {
     /// Bytes.
     pub all: u64,
-    /// Of these, what is not a file's: what the process has written. The rest, the program itself, the kernel drops and
-    /// reads again as it likes.
+    /// Without what the kernel drops and reads again as it likes: the program's own file, up to [`PROGRAM_MAX`].
     pub own: u64,
 }
 
@@ -58,7 +61,7 @@ impl Resident {
     fn parse(statm: &str, page: u64) -> Option<Resident> {
         let mut fields = statm.split_ascii_whitespace().skip(1);
         let (all, files): (u64, u64) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
-        Some(Resident { all: all * page, own: all.saturating_sub(files) * page })
+        Some(Resident { all: all * page, own: (all * page).saturating_sub((files * page).min(PROGRAM_MAX)) })
     }
 }
 

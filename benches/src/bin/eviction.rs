@@ -660,7 +660,7 @@ type Make = Box<dyn Fn(&Trace) -> Box<dyn Policy>>;
 
 fn policies() -> Vec<(&'static str, Make)> {
     let heat = |knobs: Knobs| -> Make { Box::new(move |trace| Box::new(Heat::new(trace, knobs))) };
-    let base = Knobs { group: 1, passes: 4, epoch: 20, ghosts: 150, queue: 1, sized: 2 };
+    let base = Knobs { group: 2, passes: 4, epoch: 20, ghosts: 160, queue: 1, sized: 2 };
     vec![
         ("redis lru", Box::new(|trace| Box::new(Redis::new(trace, false)))),
         ("redis lfu", Box::new(|trace| Box::new(Redis::new(trace, true)))),
@@ -673,12 +673,16 @@ fn policies() -> Vec<(&'static str, Make)> {
         ("heat, queue 5 %", heat(Knobs { queue: 5, ..base })),
         ("heat, no ghosts", heat(Knobs { ghosts: 0, ..base })),
         ("heat, a ghost per key", heat(Knobs { ghosts: 100, ..base })),
+        ("heat, 2 ghosts per key", heat(Knobs { ghosts: 200, ..base })),
         ("heat, 4 ghosts per key", heat(Knobs { ghosts: 400, ..base })),
         ("heat, root of size", heat(Knobs { sized: 1, ..base })),
         ("heat, no size", heat(Knobs { sized: 0, ..base })),
         ("heat, epoch 16", heat(Knobs { epoch: 16, ..base })),
         ("heat, epoch 24", heat(Knobs { epoch: 24, ..base })),
-        ("heat, two buckets", heat(Knobs { group: 2, ..base })),
+        ("heat, one bucket", heat(Knobs { group: 1, ..base })),
+        ("heat, one bucket, epoch 16", heat(Knobs { group: 1, epoch: 16, ..base })),
+        ("heat, one bucket, 4 ghosts", heat(Knobs { group: 1, ghosts: 400, ..base })),
+        ("heat, one bucket, eight passes", heat(Knobs { group: 1, passes: 8, ..base })),
         ("heat, one pass", heat(Knobs { passes: 1, ..base })),
         ("heat, two passes", heat(Knobs { passes: 2, ..base })),
         ("heat, eight passes", heat(Knobs { passes: 8, ..base })),
