@@ -555,8 +555,14 @@ const TOUCH: Command = Command {
     since: "3.2.1",
     syntax: "key [key ...]",
     summary: "Marks keys as used and counts those that exist.",
-    run: Run::Shard(exists),
+    run: Run::Shard(touch),
 };
+
+fn touch(cx: &mut Cx<'_>, args: Args<'_>) -> CmdResult {
+    // Also for a client whose reads leave it as it is.
+    cx.ks.leaves_heat = false;
+    exists(cx, args)
+}
 
 const TYPE: Command = Command {
     name: "TYPE",

@@ -22,7 +22,7 @@ use damselfly_protocol::{Argv, Proto, ReplyWriter, Requests};
 
 use crate::connection::ConnectionId;
 use crate::core::Core;
-use crate::execute::{Sender, reaches_everywhere, run_handler, run_handler_for, set_running};
+use crate::execute::{Sender, databases_of, run_handler, run_handler_for, set_running};
 use crate::locks::{Scope, Ticket, lock_number};
 use crate::mailbox::Message;
 use crate::tasks::TaskOf;
@@ -161,7 +161,6 @@ impl Core {
         for &at in &positions {
             parts.entry(self.shared.owner(self.ks.hash(&argv[at]))).or_default().push(at);
         }
-        let databases = self.ks.databases();
         let owned = Owned::new(argv.iter());
         match command.spread {
             Spread::Sort => return self.sort(Request { id, command, index, db, proto, owned }),
@@ -170,8 +169,7 @@ impl Core {
             }
             Spread::Single | Spread::Split { .. } | Spread::Together => {}
         }
-        let dbs =
-            if reaches_everywhere(command) { 0..databases } else { usize::from(db)..usize::from(db) + 1 };
+        let dbs = databases_of(command, usize::from(db), self.ks.databases());
         let scopes = parts
             .iter()
             .map(|(core, positions)| {

@@ -7,6 +7,7 @@
 
 use std::cell::Cell;
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::atomic::Ordering;
 
 use damselfly_commands::sort::Sort;
@@ -985,7 +986,7 @@ impl Core {
         let mut positions = std::mem::take(&mut self.positions);
         command.key_positions(argv, &mut positions);
         let mut numbers = Vec::with_capacity(positions.len());
-        let dbs = if reaches_everywhere(command) { 0..self.ks.databases() } else { db..db + 1 };
+        let dbs = databases_of(command, db, self.ks.databases());
         for &at in &positions {
             let hash = self.ks.hash(&argv[at]);
             numbers.extend(dbs.clone().map(|db| lock_number(db, hash)));
@@ -1073,9 +1074,11 @@ pub(crate) fn place_of(
     }
 }
 
-/// Whether a command may touch the keys that it names in other databases than the client's.
-pub(crate) fn reaches_everywhere(command: &Command) -> bool {
-    matches!(command.spread, Spread::Together) || command.name == "MOVE"
+/// The databases, of so many, in which a command of a client of database `db` may touch the keys that it names.
+pub(crate) fn databases_of(command: &Command, db: usize, databases: usize) -> Range<usize> {
+    // Commands that bring keys together may name another database in an option.
+    let all = matches!(command.spread, Spread::Together) || command.name == "MOVE";
+    if all { 0..databases } else { db..db + 1 }
 }
 
 /// Whether a SORT looks at keys that are not among its arguments. One with a mistake looks at none.
@@ -1119,7 +1122,6 @@ pub(crate) fn run_handler_for(
 ) -> Option<String> {
     RUNNING.set((name, shard));
     let before = out.len();
-    ks.leaves_heat &= name != "TOUCH";
     let mut cx = Cx { ks, db, out: ReplyWriter::new(out, proto), env, later };
     let ended = handler(&mut cx, Args::behind_name(argv));
     cx.ks.leaves_heat = false;

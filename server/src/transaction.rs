@@ -27,7 +27,7 @@ use damselfly_protocol::{Argv, Proto, ReplyWriter, Requests};
 use crate::connection::ConnectionId;
 use crate::coordinate::Held;
 use crate::core::Core;
-use crate::execute::{Flow, Route, looks_further, reaches_everywhere, run_handler};
+use crate::execute::{Flow, Route, databases_of, looks_further, run_handler};
 use crate::locks::{Scope, lock_number};
 use crate::mailbox::Message;
 use crate::scripts::Claim;
@@ -671,14 +671,12 @@ impl Core {
                 continue;
             }
             let argv = transaction.argv(i);
-            let everywhere = reaches_everywhere(found.command);
-            let db = plan.steps[i].1;
+            let dbs = databases_of(found.command, plan.steps[i].1, databases);
             found.command.key_positions(&argv, &mut positions);
             for &at in &positions {
                 let hash = self.ks.hash(&argv[at]);
-                let dbs = if everywhere { 0..databases } else { db..db + 1 };
                 let of_shard = numbers.entry(self.shared.owner(hash)).or_default();
-                of_shard.extend(dbs.map(|db| lock_number(db, hash)));
+                of_shard.extend(dbs.clone().map(|db| lock_number(db, hash)));
             }
         }
         for (owner, db, key) in watching.into_iter().flat_map(|watching| &watching.keys) {

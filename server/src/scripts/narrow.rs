@@ -16,7 +16,7 @@ use super::running::{Pace, Watch};
 use super::{Calling, clock};
 use crate::connection::ConnectionId;
 use crate::core::Core;
-use crate::execute::{OUT_OF_MEMORY, Route, looks_further, reaches_everywhere, run_handler};
+use crate::execute::{OUT_OF_MEMORY, Route, databases_of, looks_further, run_handler};
 use crate::locks::{Ticket, lock_number};
 use crate::pubsub::Kind;
 use crate::server_commands::monitor;
@@ -296,8 +296,7 @@ impl Narrow<'_> {
     fn keep(&mut self, command: &Command, argv: &Argv<'_>) -> bool {
         let mut positions = std::mem::take(&mut self.core.positions);
         command.key_positions(argv, &mut positions);
-        let dbs =
-            if reaches_everywhere(command) { 0..self.core.ks.databases() } else { self.db..self.db + 1 };
+        let dbs = databases_of(command, self.db, self.core.ks.databases());
         for &at in &positions {
             for db in dbs.clone() {
                 self.keep_key(db, &argv[at]);
