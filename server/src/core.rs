@@ -40,6 +40,7 @@ use crate::locks::Locks;
 use crate::mailbox::{Arrival, Job, Message};
 use crate::memory::{Account, rule_of};
 use crate::modes::Modes;
+use crate::pace::Pace;
 use crate::pause::Pause;
 use crate::poll::{Poll, Ready, Token};
 use crate::pubsub::PubSub;
@@ -152,8 +153,8 @@ pub struct Core {
     ready: VecDeque<Ready>,
     /// Reused for finding them.
     ready_batch: Vec<Ready>,
-    /// Something came from a socket or another core since the core last asked itself whether to go to sleep.
-    met: bool,
+    /// What it has met lately, and whether to rest.
+    pace: Pace,
     /// The sockets were looked at just before this turn.
     looked: bool,
     /// Connections to look at again in the next turn.
@@ -247,7 +248,7 @@ impl Core {
             later: VecDeque::new(),
             next_turn: VecDeque::new(),
             ready: VecDeque::new(),
-            met: false,
+            pace: Pace::default(),
             looked: false,
             ready_batch: Vec::new(),
             again: VecDeque::new(),
@@ -360,8 +361,12 @@ impl Core {
     fn linger(&mut self, until_ms: u64) -> io::Result<bool> {
         let until_ms = self.blocked.next_deadline().map_or(until_ms, |at| at.min(until_ms));
         let wait_ms = until_ms.saturating_sub(self.ks.now).min(LINGER_MAX_MS);
-        if !std::mem::take(&mut self.met) || wait_ms == 0 {
+        let met = self.pace.take_met();
+        if met == 0 || wait_ms == 0 {
             return Ok(false);
+        }
+        if let Some(rest) = self.pace.rest_after(met) {
+            std::thread::sleep(rest);
         }
         let shared = self.shared.clone();
         let mailbox = &shared.peers[self.id].mailbox;
@@ -371,12 +376,13 @@ impl Core {
         let looked = self.collect_ready(wait_ms);
         mailbox.wake_up();
         self.looked = !looked?;
-        Ok(self.met)
+        Ok(!self.ready.is_empty())
     }
 
     /// One turn; true if there is certainly more to do.
     fn turn(&mut self, ticked: bool) -> io::Result<bool> {
         self.ks.now = Shared::now_ms();
+        self.pace.set_now(self.ks.now);
         let busy = self.shared.scripts.running.busy();
         if let Some(busy) = busy
             && self.busy.is_none()
@@ -445,7 +451,7 @@ impl Core {
     fn collect_ready(&mut self, wait_ms: u64) -> io::Result<bool> {
         let mut batch = std::mem::take(&mut self.ready_batch);
         let more = self.poll.collect(&mut batch, wait_ms);
-        self.met |= !batch.is_empty();
+        self.pace.meet(batch.len());
         self.ready.extend(batch.drain(..));
         self.ready_batch = batch;
         more
@@ -454,7 +460,7 @@ impl Core {
     fn take_messages(&mut self) -> bool {
         let shared = self.shared.clone();
         let mailbox = &shared.peers[self.id].mailbox;
-        self.met |= mailbox.waiting() > 0;
+        self.pace.meet(mailbox.waiting());
         for _ in 0..MESSAGES_PER_TURN {
             match self.put_off.pop_front().or_else(|| mailbox.pop()) {
                 None => return false,
@@ -569,6 +575,7 @@ impl Core {
             return;
         }
         let id = ConnectionId { index: event.token.0 as u32, generation: (event.token.0 >> 32) as u32 };
+        self.pace.meet_connection(id.index);
         let Some(connection) = self.connection(id) else { return };
         connection.readable |= event.readable;
         connection.hung_up |= event.ended;

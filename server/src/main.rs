@@ -23,6 +23,7 @@ mod metrics;
 mod modes;
 mod notify;
 mod observe;
+mod pace;
 mod pause;
 mod poll;
 mod process;
