@@ -18,8 +18,9 @@ use crate::stream::StreamState;
 use crate::wire::{Cursor, canonical_i64};
 use crate::ziplist::{Intset, Ziplist, Zipmap};
 
-/// Units per call of [`ValueDecoder::step`]: enough to make the call itself free, few enough to yield often.
-const UNITS_PER_STEP: usize = 128;
+/// Units per call of [`ValueDecoder::step`]: enough to make the call itself free, few enough to yield often. A unit is
+/// one element, or a node of a list with some hundreds.
+const UNITS_PER_STEP: usize = 32;
 /// Raw content of sketches is handed on in pieces of at most this.
 const RAW_PIECE_LEN_MAX: u64 = 64 << 10;
 /// Redis' ceiling for a field's deadline, 2^48 ms.
@@ -153,6 +154,23 @@ impl ValueDecoder {
             }
         }
         Ok(())
+    }
+
+    /// Reads some units of a value that is in `bytes` as a whole, from `at` on; where it stands then. An error comes
+    /// with its place.
+    pub(crate) fn step_in(
+        &mut self,
+        bytes: &[u8],
+        at: usize,
+        sink: &mut impl ValueSink,
+    ) -> Result<usize, (ErrorKind, usize)> {
+        let mut cursor = Cursor::new(bytes);
+        cursor.at = at;
+        self.step(&mut cursor, sink).map_err(|stop| match stop {
+            Stop::More(_) => (ErrorKind::Truncated, bytes.len()),
+            Stop::Bad(kind) => (kind, cursor.at),
+        })?;
+        Ok(cursor.at)
     }
 
     fn unit(&mut self, cursor: &mut Cursor<'_>, sink: &mut impl ValueSink) -> Result<(), Stop> {
@@ -486,15 +504,12 @@ pub(crate) fn decode_slice(
     limits: &Limits,
     sink: &mut impl ValueSink,
 ) -> Result<usize, (ErrorKind, usize)> {
-    let mut cursor = Cursor::new(bytes);
     let mut decoder = ValueDecoder::new(value_type, *limits).map_err(|kind| (kind, 0))?;
+    let mut at = 0;
     while !decoder.is_done() {
-        decoder.step(&mut cursor, sink).map_err(|stop| match stop {
-            Stop::More(_) => (ErrorKind::Truncated, bytes.len()),
-            Stop::Bad(kind) => (kind, cursor.at),
-        })?;
+        at = decoder.step_in(bytes, at, sink)?;
     }
-    Ok(cursor.at)
+    Ok(at)
 }
 
 /// The encodings whose elements lie in one string.

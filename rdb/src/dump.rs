@@ -10,7 +10,7 @@
 //! byte for byte, as Redis 7.0 makes it.
 
 use crate::crc64::crc64;
-use crate::decode::decode_slice;
+use crate::decode::{ValueDecoder, decode_slice};
 use crate::encode::{Encoder, Shape, ValueWriter};
 use crate::error::{Error, ErrorKind};
 use crate::event::ValueSink;
@@ -19,7 +19,8 @@ use crate::limits::Limits;
 use crate::value::{Collector, Value, placed};
 
 const VERSION: u16 = 10;
-const FOOTER_LEN: usize = 10;
+/// Bytes of the footer.
+pub const FOOTER_LEN: usize = 10;
 
 /// Checks the footer and answers the value type and the bytes of the value.
 ///
@@ -47,9 +48,17 @@ fn content(payload: &[u8]) -> Result<&[u8], ErrorKind> {
 
 /// Appends the footer to the payload that begins at `start`.
 pub fn seal(out: &mut Vec<u8>, start: usize) {
-    out.extend_from_slice(&VERSION.to_le_bytes());
     let checksum = crc64(0, &out[start..]);
-    out.extend_from_slice(&checksum.to_le_bytes());
+    out.extend_from_slice(&footer(checksum));
+}
+
+/// The footer behind bytes that have this checksum, for a payload that is carried away as it is made.
+pub fn footer(checksum: u64) -> [u8; FOOTER_LEN] {
+    let mut footer = [0; FOOTER_LEN];
+    footer[..2].copy_from_slice(&VERSION.to_le_bytes());
+    let checksum = crc64(checksum, &footer[..2]);
+    footer[2..].copy_from_slice(&checksum.to_le_bytes());
+    footer
 }
 
 /// Appends the payload of a string.
@@ -78,11 +87,35 @@ pub fn begin(encoder: &mut Encoder, shape: Shape, out: &mut Vec<u8>) -> ValueWri
 ///
 /// The bytes must be used up: Redis does not look, but no server writes such a payload.
 pub fn decode(value_type: u8, bytes: &[u8], limits: &Limits, sink: &mut impl ValueSink) -> Result<(), Error> {
-    if value_type == value_type::MODULE_2 {
-        return Err(placed(ErrorKind::ValueType(value_type), 0));
+    let mut decoding = Decoding::new(value_type, limits)?;
+    while !decoding.step(bytes, sink)? {}
+    Ok(())
+}
+
+/// A payload's value on its way through a decoder, as [`decode`] tells it, in steps.
+pub struct Decoding {
+    decoder: ValueDecoder,
+    at: usize,
+}
+
+impl Decoding {
+    /// Begins; nothing is told yet.
+    pub fn new(value_type: u8, limits: &Limits) -> Result<Decoding, Error> {
+        if value_type == value_type::MODULE_2 {
+            return Err(placed(ErrorKind::ValueType(value_type), 0));
+        }
+        let decoder = ValueDecoder::new(value_type, *limits).map_err(|kind| placed(kind, 0))?;
+        Ok(Decoding { decoder, at: 0 })
     }
-    let end = decode_slice(value_type, bytes, limits, sink).map_err(|(kind, offset)| placed(kind, offset))?;
-    if end == bytes.len() { Ok(()) } else { Err(placed(ErrorKind::Trailing, end)) }
+
+    /// Tells some of the value; true if that was the end. `bytes` are the same every time.
+    pub fn step(&mut self, bytes: &[u8], sink: &mut impl ValueSink) -> Result<bool, Error> {
+        self.at = self.decoder.step_in(bytes, self.at, sink).map_err(|(kind, at)| placed(kind, at))?;
+        match self.decoder.is_done() {
+            true if self.at < bytes.len() => Err(placed(ErrorKind::Trailing, self.at)),
+            is_done => Ok(is_done),
+        }
+    }
 }
 
 /// Appends the payload of FUNCTION DUMP: the sources of libraries, each behind the opcode that it has in a file.

@@ -7,8 +7,8 @@
 //!
 //! | to do | use |
 //! | --- | --- |
-//! | RESTORE | [`dump::open`] (footer), then [`dump::decode`] into a [`ValueSink`] |
-//! | DUMP | [`dump::string`], or [`dump::begin`], [`ValueWriter::put`], [`dump::seal`] |
+//! | RESTORE | [`dump::open`] (footer), then [`dump::decode`] or [`dump::Decoding`] into a [`ValueSink`] |
+//! | DUMP | [`dump::string`], or [`dump::begin`], [`ValueWriter::put`], [`dump::seal`] or [`dump::footer`] |
 //! | load a file, follow a full sync | [`FileReader`], fed or reading, into a [`FileSink`] |
 //! | save a file, serve a full sync | [`FileWriter`] |
 //! | keep events and write them later | [`Measure`] |
