@@ -34,7 +34,7 @@ fn simple(text: &str) -> Reply {
     Reply::Simple(text.into())
 }
 
-/// Makes the sources set1 and set2, zset1 and zset2.
+/// Makes the sources set1 and set2, zset1 and zset2, and places.
 fn fill(client: &mut Client, count: usize) {
     for (number, from) in [(1, 0), (2, count / 2)] {
         for batch in (from..from + count).collect::<Vec<_>>().chunks(5000) {
@@ -43,6 +43,13 @@ fn fill(client: &mut Client, count: usize) {
             call(client, &format!("SADD set{number}{plain}"));
             call(client, &format!("ZADD zset{number}{scored}"));
         }
+    }
+    for batch in (0..count).collect::<Vec<_>>().chunks(5000) {
+        let places: String = batch
+            .iter()
+            .map(|at| format!(" {}.{} {}.{} place:{at}", at % 7, at % 100, at % 5, at % 90))
+            .collect();
+        call(client, &format!("GEOADD places{places}"));
     }
 }
 
@@ -60,6 +67,11 @@ fn commands() -> Vec<(&'static str, Option<&'static str>, usize)> {
         ("ZRANGESTORE to zset1 0 -1", Some("zset"), COUNT),
         ("SORT set1 ALPHA STORE to", Some("list"), COUNT),
         ("SORT zset1 ALPHA LIMIT 10 100", None, 100),
+        ("GEOSEARCHSTORE to places FROMLONLAT 3 2 BYRADIUS 2000 km", Some("zset"), COUNT),
+        ("GEORADIUS places 3 2 2000 km COUNT 11000 STOREDIST to", Some("zset"), 11_000),
+        ("GEOSEARCH places FROMLONLAT 3 2 BYRADIUS 2000 km", None, COUNT),
+        ("GEOSEARCH places FROMLONLAT 3 2 BYRADIUS 2000 km DESC COUNT 10", None, 10),
+        ("DUMP zset1", None, COUNT),
         ("SUNION set1 set2", None, all),
         ("SINTER set1 set2", None, both),
         ("SDIFF set1 set2", None, one),
@@ -76,6 +88,10 @@ fn size_of(reply: &Reply) -> usize {
     match reply {
         Reply::Int(number) => *number as usize,
         Reply::Array(elements) => elements.len(),
+        Reply::Bulk(payload) => match damselfly_rdb::dump::decode_value(payload) {
+            Ok(damselfly_rdb::Value::ZSet(members)) => members.len(),
+            other => panic!("{other:?}"),
+        },
         other => panic!("{other}"),
     }
 }
@@ -108,10 +124,6 @@ fn others_go_on() {
         let (server, mut other) = start(threads);
         fill(&mut other, COUNT);
         for (line, kind, size) in commands() {
-            if threads > 1 && kind == Some("list") {
-                // A SORT from shard to shard is not cut up.
-                continue;
-            }
             let (mut big, mut next) = (Client::open(server.address()), Client::open(server.address()));
             let mut met = false;
             for _ in 0..200 {
@@ -122,7 +134,7 @@ fn others_go_on() {
                     call(&mut other, "SREM set2 member:15000");
                     call(&mut other, "ZADD zset2 1 new");
                     send(&mut next, &["TYPE to", "SADD to extra", "ZADD to 1 extra"]);
-                    call(&mut other, "DEL zset1");
+                    call(&mut other, "DEL zset1 places");
                 }
                 assert_eq!(size_of(&big.reply()), size, "{line}, {threads} threads");
                 assert_eq!(big.reply(), simple(kind.unwrap_or("string")), "{line}, {threads} threads");
@@ -130,7 +142,7 @@ fn others_go_on() {
                     assert_eq!(next.reply(), simple(kind.unwrap_or("string")), "{line}");
                     let added = [next.reply(), next.reply()].map(|reply| reply == Reply::Int(1));
                     assert_eq!(added, [kind == Some("set"), kind == Some("zset")], "{line}");
-                    call(&mut other, "DEL set1 set2 zset1 zset2");
+                    call(&mut other, "DEL set1 set2 zset1 zset2 places");
                     fill(&mut other, COUNT);
                 }
                 if met {
@@ -139,6 +151,65 @@ fn others_go_on() {
             }
             assert!(met, "{line}, {threads} threads: always over before anybody else has a reply");
         }
+    }
+}
+
+/// Commands that change one big collection in its place, what is run before them, their reply, and how many elements
+/// are left.
+fn changes() -> Vec<(&'static str, &'static str, Reply, usize)> {
+    let half = COUNT / 2;
+    vec![
+        ("COPY zset1 to", "ZREMRANGEBYRANK to 100 -101", Reply::Int(COUNT as i64 - 200), 200),
+        ("COPY zset1 to", "ZREMRANGEBYSCORE to 0 (500", Reply::Int(half as i64), half),
+        ("COPY places to", "ZREMRANGEBYRANK to 0 -2", Reply::Int(COUNT as i64 - 1), 1),
+        ("PING", "RESTORE to 0 DUMP", simple("OK"), COUNT),
+    ]
+}
+
+/// While a command changes its key, nobody sees it half changed, and those who come to other keys do not wait.
+#[test]
+fn changes_are_whole() {
+    for threads in [1, 4] {
+        let (server, mut other) = start(threads);
+        fill(&mut other, COUNT);
+        call(&mut other, "DEBUG AT-ONCE-MAX 100");
+        let Reply::Bulk(payload) = call(&mut other, "DUMP zset1") else { panic!("DUMP replies with bytes") };
+        for (before, line, reply, left) in changes() {
+            let words: Vec<&[u8]> = line
+                .split(' ')
+                .map(|word| if word == "DUMP" { &payload[..] } else { word.as_bytes() })
+                .collect();
+            let (mut big, mut next) = (Client::open(server.address()), Client::open(server.address()));
+            let mut met = false;
+            for _ in 0..200 {
+                call(&mut other, "DEL to begun");
+                call(&mut other, before);
+                send(&mut big, &["CLIENT REPLY SKIP", "SET begun 1"]);
+                big.send(&[words.clone(), vec![b"ZCARD", b"to"]]);
+                while call(&mut other, "EXISTS begun") == Reply::Int(0) {}
+                met = !big.has_reply();
+                if threads == 1 {
+                    send(&mut next, &["ZCARD to", "ZADD to 1 extra"]);
+                }
+                call(&mut other, "SADD set1 new");
+                assert_eq!(big.reply(), reply, "{line}, {threads} threads");
+                // The one that came meanwhile may have added its member.
+                let size = size_of(&big.reply());
+                assert!(
+                    size == left || size == left + 1 && threads == 1,
+                    "{line}, {threads} threads: {size}"
+                );
+                if threads == 1 {
+                    assert_eq!(next.reply(), Reply::Int(left as i64), "{line}");
+                    assert_eq!(next.reply(), Reply::Int(1), "{line}");
+                }
+                if met {
+                    break;
+                }
+            }
+            assert!(met, "{line}, {threads} threads: always over before anybody else has a reply");
+        }
+        call(&mut other, "DEBUG RELOAD");
     }
 }
 

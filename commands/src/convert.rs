@@ -18,8 +18,10 @@ use crate::{CommandError, Cx, Env};
 
 mod file;
 mod sketches;
+mod steps;
 
 pub use file::write_object;
+pub(crate) use steps::{Dumping, Restoring, restored};
 
 /// Strings up to this length are `embstr` to Redis: they fit one 64-byte allocation with their two headers.
 const EMBEDDED_LEN_MAX: usize = 44;

@@ -1,6 +1,8 @@
 //! Keys, whatever they hold. When they expire is in `expire.rs`.
 
-use damselfly_keyspace::{Class, Expiry, UnixMs};
+use std::borrow::Cow;
+
+use damselfly_keyspace::{Class, UnixMs, Value};
 use damselfly_protocol::number::{Decimal, parse_i64};
 use damselfly_protocol::request::Argv;
 use damselfly_rdb::dump as payload;
@@ -8,6 +10,7 @@ use damselfly_rdb::dump as payload;
 use crate::convert;
 use crate::cx::Str;
 use crate::error::printable;
+use crate::task::Rest;
 use crate::{
     Args, Arity, CmdResult, Command, CommandError, Cx, Flags, Group, Keys, Merge, Run, ServerCommand, Spread,
 };
@@ -181,6 +184,12 @@ fn dump(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
             let value = cx.ks.value(cx.db, loc);
             if convert::cells_len(&value) > convert::CELLS_LEN_MAX {
                 return Err(CommandError::StringTooLong);
+            }
+            if let (Some(place), Value::Object(object)) = (&mut cx.later, value)
+                && let Some(dumping) = convert::Dumping::begin(object, cx.out.proto(), cx.env.at_once_max)
+            {
+                **place = Some(Rest::Task(Box::new(dumping)));
+                return Ok(());
             }
             let payload = convert::to_payload(value);
             cx.out.bulk(&payload);
@@ -405,36 +414,46 @@ const RESTORE: Command = Command {
 };
 
 fn restore(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
+    let (key, ttl, payload) = (args.take()?, args.take()?, args.take()?);
+    restore_payload(cx, key, ttl, payload.into(), args)
+}
+
+/// Bytes of an element in a payload, on average: rather too many than too few.
+const PAYLOAD_PER_ELEMENT: usize = 8;
+
+pub(crate) fn restore_payload(
+    cx: &mut Cx<'_>,
+    key: &[u8],
+    ttl: &[u8],
+    payload: Cow<'_, [u8]>,
+    options: Args<'_>,
+) -> CmdResult {
     const BUSY: CommandError = CommandError::text("BUSYKEY Target key name already exists.");
     const NEGATIVE: CommandError = CommandError::text("ERR Invalid TTL value, must be >= 0");
     const FOOTER: CommandError = CommandError::text("ERR DUMP payload version or checksum are wrong");
-    let (key, ttl, payload) = (args.take()?, args.take()?, args.take()?);
-    let options = RestoreOptions::parse(args)?;
-    let there = cx.find(key).is_some();
-    if there && !options.replace {
+    let options = RestoreOptions::parse(options)?;
+    if !options.replace && cx.find(key).is_some() {
         return Err(BUSY);
     }
     let ttl = parse_i64(ttl).ok_or(CommandError::NotInteger)?;
     let ttl = UnixMs::try_from(ttl).map_err(|_| NEGATIVE)?;
+    let now = cx.ks.now;
     let expire_at = match ttl {
         0 => None,
         at if options.absolute => Some(at),
         // Beyond the signed range nobody could be told when.
-        from_now => Some(cx.ks.now.saturating_add(from_now).min(i64::MAX as u64)),
+        from_now => Some(now.saturating_add(from_now).min(i64::MAX as u64)),
     };
-    payload::open(payload).map_err(|_| FOOTER)?;
-    let value = payload::decode_value(payload).map_err(|_| CommandError::BadPayload)?;
-    if expire_at.is_some_and(|at| at <= cx.ks.now) {
-        if there {
-            cx.ks.remove(cx.db, key);
-            cx.changed(key, Class::Generic, "del");
+    payload::open(&payload).map_err(|_| FOOTER)?;
+    if payload.len() / PAYLOAD_PER_ELEMENT > cx.env.at_once_max && cx.later.is_some() {
+        let restoring = convert::Restoring::begin(cx, key, payload.into_owned(), expire_at)?;
+        if let Some(place) = &mut cx.later {
+            **place = Some(Rest::Task(Box::new(restoring)));
         }
-    } else {
-        convert::store(cx, key, value, expire_at.map_or(Expiry::Never, Expiry::At))?;
-        cx.changed(key, Class::Generic, "restore");
+        return Ok(());
     }
-    cx.out.ok();
-    Ok(())
+    let value = payload::decode_value(&payload).map_err(|_| CommandError::BadPayload)?;
+    convert::restored(cx, key, expire_at, now, |cx, key, expiry| convert::store(cx, key, value, expiry))
 }
 
 struct RestoreOptions {

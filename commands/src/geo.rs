@@ -4,12 +4,18 @@
 //! them, and sorts if asked to. GEORADIUS and its kin are the same search in older words, so the words are parsed
 //! into one [`Query`].
 
+mod steps;
+
+use std::cmp::Ordering;
+use std::ops::Range;
+
 use damselfly_keyspace::Collection;
 use damselfly_keyspace::values::zset::{Bound, SortedSet};
 use damselfly_protocol::number::parse_f64;
 use damselfly_protocol::{Argv, Proto, ReplyWriter};
 use damselfly_sketches::geo::{Point, Search, Shape, unit_in_metres, write_coordinate, write_distance};
 
+use crate::task::Rest;
 use crate::{Args, Arity, CmdResult, Command, CommandError, Cx, Flags, Group, Keys, Run, Spread};
 
 pub(crate) const COMMANDS: &[&Command] = &[
@@ -362,7 +368,7 @@ impl Words {
 
 /// What is asked for.
 #[derive(Default)]
-struct Query<'a> {
+struct Query {
     /// None if it is a member's and there are no members.
     centre: Option<Point>,
     shape: Option<(Shape, f64)>,
@@ -373,7 +379,8 @@ struct Query<'a> {
     with_distance: bool,
     with_hash: bool,
     with_point: bool,
-    store: Option<&'a [u8]>,
+    /// Where the result goes, if it is not the reply.
+    store: Option<Box<[u8]>>,
     store_distance: bool,
 }
 
@@ -383,9 +390,18 @@ enum Order {
     Farthest,
 }
 
-impl<'a> Query<'a> {
+impl Order {
+    fn compare(self, one: f64, other: f64) -> Ordering {
+        match self {
+            Order::Nearest => one.total_cmp(&other),
+            Order::Farthest => other.total_cmp(&one),
+        }
+    }
+}
+
+impl Query {
     /// Takes all words of a command behind its key. `set` is what the key holds, to find members in.
-    fn parse(mut args: Args<'a>, words: Words, set: Option<&SortedSet>) -> Result<Query<'a>, CommandError> {
+    fn parse(mut args: Args<'_>, words: Words, set: Option<&SortedSet>) -> Result<Query, CommandError> {
         const COUNT: CommandError = CommandError::text("ERR COUNT must be > 0");
         const ANY: CommandError = CommandError::text("ERR the ANY argument requires COUNT argument");
         let mut query = Query::default();
@@ -430,9 +446,9 @@ impl<'a> Query<'a> {
                 let count = args.take_int()?;
                 query.count = usize::try_from(count).ok().filter(|&count| count > 0).ok_or(COUNT)?;
             } else if words.has_store() && more > 0 && args.take_word("STORE") {
-                (query.store, query.store_distance) = (Some(args.take()?), false);
+                (query.store, query.store_distance) = (Some(args.take()?.into()), false);
             } else if words.has_store() && more > 0 && args.take_word("STOREDIST") {
-                (query.store, query.store_distance) = (Some(args.take()?), true);
+                (query.store, query.store_distance) = (Some(args.take()?.into()), true);
             } else if words == Words::SearchStore && args.take_word("STOREDIST") {
                 query.store_distance = true;
             } else if words.is_search()
@@ -502,29 +518,44 @@ enum By {
 }
 
 /// A member that was found.
-struct Hit {
-    member: Box<[u8]>,
+#[derive(Clone, Copy)]
+struct Hit<M> {
+    member: M,
     score: f64,
-    point: Point,
     /// In metres.
     distance: f64,
 }
 
+/// The ranks of members that may be in the area, range by range.
+fn ranks(set: &SortedSet, search: Search) -> impl Iterator<Item = Range<usize>> {
+    search.ranges().map(|(from, to)| set.ranks_by_score(Bound::Included(from), Bound::Excluded(to)))
+}
+
+/// Visits those of the members with these ranks that are in the area.
+fn visit_hits(
+    set: &SortedSet,
+    search: Search,
+    ranks: Range<usize>,
+    mut visit: impl for<'a> FnMut(Hit<&'a [u8]>),
+) {
+    set.visit(ranks, false, |member, score| {
+        if let Some(distance) = search.distance_to(Point::from_score(score)) {
+            visit(Hit { member, score, distance });
+        }
+    });
+}
+
 /// The members in the area, in the order of the ranges; `enough` of them if not 0.
-fn hits(set: &SortedSet, search: Search, enough: usize) -> Vec<Hit> {
+fn hits(set: &SortedSet, search: Search, enough: usize) -> Vec<Hit<Box<[u8]>>> {
     /// Members looked at before asking whether there are enough.
     const STEP: usize = 64;
     let enough = if enough == 0 { usize::MAX } else { enough };
     let mut hits = Vec::new();
-    for (from, to) in search.ranges() {
-        let ranks = set.ranks_by_score(Bound::Included(from), Bound::Excluded(to));
+    for ranks in ranks(set, search) {
         for start in ranks.clone().step_by(STEP) {
-            set.visit(start..(start + STEP).min(ranks.end), false, |member, score| {
-                let point = Point::from_score(score);
-                if hits.len() < enough
-                    && let Some(distance) = search.distance_to(point)
-                {
-                    hits.push(Hit { member: member.into(), score, point, distance });
+            visit_hits(set, search, start..(start + STEP).min(ranks.end), |hit| {
+                if hits.len() < enough {
+                    hits.push(Hit { member: hit.member.into(), score: hit.score, distance: hit.distance });
                 }
             });
             if hits.len() >= enough {
@@ -536,57 +567,88 @@ fn hits(set: &SortedSet, search: Search, enough: usize) -> Vec<Hit> {
 }
 
 fn search(cx: &mut Cx<'_>, key: &[u8], store: Option<&[u8]>, args: Args<'_>, words: Words) -> CmdResult {
+    let (seed, limits) = (cx.ks.hash_seed(), cx.env.zset_pack);
     let set = cx.ks.view::<SortedSet>(cx.db, key)?;
-    let query = Query::parse(args, words, set)?;
-    let store = store.or(query.store);
-    let mut found = match (set, query.centre, query.shape) {
-        (Some(set), Some(centre), Some((shape, unit))) => {
-            let enough = if query.any { query.count } else { 0 };
-            hits(set, Search { centre, shape, unit }, enough)
+    let mut query = Query::parse(args, words, set)?;
+    if let Some(store) = store {
+        query.store = Some(store.into());
+    }
+    let event = if words.is_search() { "geosearchstore" } else { "georadiusstore" };
+    let mut found = Vec::new();
+    if let (Some(set), Some(area)) = (set, query.area()) {
+        let looked_at: usize = ranks(set, area).map(|ranks| ranks.len()).sum();
+        if looked_at > cx.env.at_once_max
+            && let Some(place) = &mut cx.later
+        {
+            let searching = steps::Searching::new(set, area, query, event, cx.out.proto(), (seed, limits));
+            **place = Some(Rest::Task(Box::new(searching)));
+            return Ok(());
         }
-        _ => Vec::new(),
-    };
-    let unit = query.shape.map_or(1.0, |(_, unit)| unit);
-    match query.order {
-        Some(Order::Nearest) => found.sort_by(|one, other| one.distance.total_cmp(&other.distance)),
-        Some(Order::Farthest) => found.sort_by(|one, other| other.distance.total_cmp(&one.distance)),
-        None => {}
+        found = hits(set, area, query.enough());
+    }
+    if let Some(order) = query.order {
+        // Of those equally far, those found first come first.
+        found.sort_by(|one, other| order.compare(one.distance, other.distance));
     }
     if query.count > 0 {
         found.truncate(query.count);
     }
-    if let Some(store) = store {
-        return store_hits(cx, store, &found, query.store_distance.then_some(unit), words);
-    }
-    let options = [query.with_distance, query.with_hash, query.with_point];
-    let nested = options.into_iter().filter(|&set| set).count();
-    let out = &mut cx.out;
-    out.array(found.len());
+    let Some(store) = &query.store else {
+        cx.out.array(found.len());
+        found.iter().for_each(|hit| query.reply(&mut cx.out, hit.borrow()));
+        return Ok(());
+    };
+    let mut set = SortedSet::begin(seed);
     for hit in &found {
-        if nested > 0 {
-            out.array(nested + 1);
-        }
-        out.bulk(&hit.member);
-        if query.with_distance {
-            reply_distance(out, hit.distance / unit);
-        }
-        if query.with_hash {
-            out.int(hit.score as i64);
-        }
-        if query.with_point {
-            reply_point(out, hit.point);
-        }
+        set.insert(seed, &hit.member, query.stored_score(hit.borrow()), limits);
     }
+    crate::zset::store(cx, store, set, event);
     Ok(())
 }
 
-/// Stores what was found, with its distances in a unit or its positions as scores.
-fn store_hits(cx: &mut Cx<'_>, key: &[u8], found: &[Hit], unit: Option<f64>, words: Words) -> CmdResult {
-    let (seed, limits) = (cx.ks.hash_seed(), cx.env.zset_pack);
-    let mut set = SortedSet::begin(seed);
-    for hit in found {
-        set.insert(seed, &hit.member, unit.map_or(hit.score, |unit| hit.distance / unit), limits);
+impl Hit<Box<[u8]>> {
+    fn borrow(&self) -> Hit<&[u8]> {
+        Hit { member: &self.member, score: self.score, distance: self.distance }
     }
-    crate::zset::store(cx, key, set, if words.is_search() { "geosearchstore" } else { "georadiusstore" });
-    Ok(())
+}
+
+impl Query {
+    /// Where to search; None if nothing can be there.
+    fn area(&self) -> Option<Search> {
+        let (centre, (shape, unit)) = (self.centre?, self.shape?);
+        Some(Search { centre, shape, unit })
+    }
+
+    fn unit(&self) -> f64 {
+        self.shape.map_or(1.0, |(_, unit)| unit)
+    }
+
+    /// How many hits end the search, in whatever order they are found; 0 if all are to be found.
+    fn enough(&self) -> usize {
+        if self.any { self.count } else { 0 }
+    }
+
+    /// Writes an element of the reply.
+    fn reply(&self, out: &mut ReplyWriter<'_>, hit: Hit<&[u8]>) {
+        let options = [self.with_distance, self.with_hash, self.with_point];
+        let nested = options.into_iter().filter(|&set| set).count();
+        if nested > 0 {
+            out.array(nested + 1);
+        }
+        out.bulk(hit.member);
+        if self.with_distance {
+            reply_distance(out, hit.distance / self.unit());
+        }
+        if self.with_hash {
+            out.int(hit.score as i64);
+        }
+        if self.with_point {
+            reply_point(out, Point::from_score(hit.score));
+        }
+    }
+
+    /// The score that a hit has where it is stored: its position or its distance.
+    fn stored_score(&self, hit: Hit<&[u8]>) -> f64 {
+        if self.store_distance { hit.distance / self.unit() } else { hit.score }
+    }
 }

@@ -41,6 +41,7 @@ mod scripting;
 mod server;
 mod set;
 pub mod sort;
+mod sorter;
 mod spread;
 mod stream;
 mod string;

@@ -13,6 +13,7 @@ use damselfly_protocol::reply::ReplyWriter;
 
 use crate::long::{Walk, put_aside};
 use crate::relay::{Looked, Parcel, Relay};
+use crate::task::edit_dropping;
 use crate::{Args, Arity, CmdResult, Command, CommandError, Cx, Flags, Group, Keys, Run, Spread};
 
 use blocking::{BLMOVE, BLMPOP, BLPOP, BRPOP, BRPOPLPUSH};
@@ -355,19 +356,24 @@ fn pop_some(cx: &mut Cx<'_>, key: &[u8], loc: Loc, end: End, count: usize) -> Cm
     if count == 0 {
         return Ok(());
     }
-    let show = |item: Item<'_>| reply_item(out, item);
-    if count == len {
-        // The key goes with all elements still in the list: a long one is then freed in steps.
+    let (range, kept) = match end {
+        End::Left => (0..count, count..len),
+        End::Right => (len - count..len, 0..len - count),
+    };
+    let (reverse, size) = (end == End::Right, (count, len, list.heap_bytes()));
+    if !put_aside(&mut cx.later, out.proto(), list, size, || Walk::Elements { range: range.clone(), reverse })
+    {
+        let items = list.range(range.start, range.end);
         match end {
-            End::Left => list.iter().for_each(show),
-            End::Right => list.iter().rev().for_each(show),
+            End::Left => items.for_each(|item| reply_item(out, item)),
+            End::Right => items.rev().for_each(|item| reply_item(out, item)),
         }
+    }
+    if kept.is_empty() {
+        // The key goes with all elements still in the list: a long one is then freed in steps.
         cx.ks.remove_at(cx.db, loc);
     } else {
-        cx.ks.edit_at(cx.db, loc, |list: &mut List| match end {
-            End::Left => list.pop_front(count, show),
-            End::Right => list.pop_back(count, show),
-        })?;
+        edit_dropping(cx, loc, count, |list: &mut List| list.trim(kept.start, kept.end))?;
     }
     end.announce_pop(cx, key, count == len);
     Ok(())
@@ -576,7 +582,10 @@ fn lrange(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
     let span = span(start, stop, list.len());
     out.array(span.len());
     let size = (span.len(), list.len(), list.heap_bytes());
-    if !put_aside(&mut cx.later, out.proto(), list, size, || Walk::Elements(span.clone())) {
+    if !put_aside(&mut cx.later, out.proto(), list, size, || Walk::Elements {
+        range: span.clone(),
+        reverse: false,
+    }) {
         list.range(span.start, span.end).for_each(|item| reply_item(out, item));
     }
     Ok(())
@@ -653,7 +662,8 @@ fn ltrim(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
             // With all elements still in the list: a long one is then freed in steps.
             cx.ks.remove_at(cx.db, loc);
         } else {
-            cx.ks.edit_at(cx.db, loc, |list: &mut List| list.trim(span.start, span.end))?;
+            let dropped = cx.ks.collection::<List>(cx.db, loc)?.len() - span.len();
+            edit_dropping(cx, loc, dropped, |list: &mut List| list.trim(span.start, span.end))?;
         }
         announce(cx, key, "ltrim", span.is_empty());
     }

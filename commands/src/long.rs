@@ -12,15 +12,19 @@
 use std::ops::Range;
 
 use damselfly_keyspace::stream::StreamId;
-use damselfly_keyspace::{Collection, Item, Object, UnixMs};
+use damselfly_keyspace::{Collection, Item, List, Object, UnixMs};
 use damselfly_protocol::{Proto, ReplyWriter};
 
+use crate::Cx;
 use crate::stream::reply::entry;
 use crate::task::{Later, Rest};
 use crate::zset::Pairs;
 
 /// Bytes from which a reply is written in pieces: some hundred microseconds' worth.
 const LONG_FROM: usize = 256 * 1024;
+
+/// Bytes of a piece of what is written before it is asked for.
+const PIECE_LEN: usize = 16 * 1024;
 
 /// Elements after which a look at the piece's length is due, at most.
 const ELEMENTS_PER_LOOK: usize = 512;
@@ -41,7 +45,9 @@ pub(crate) enum Walk {
     /// Members of a set from a cursor on.
     Members { cursor: u64 },
     /// Elements of a list by number.
-    Elements(Range<usize>),
+    Elements { range: Range<usize>, reverse: bool },
+    /// Elements of a list that are the reply's bytes, see [`Written`].
+    Bytes(Range<usize>),
     /// Members of a sorted set by rank.
     Ranks { ranks: Range<usize>, reverse: bool, pairs: Pairs },
     /// Entries of a stream between two ids, so many.
@@ -97,9 +103,29 @@ impl Long {
                     return *cursor == 0;
                 }
             },
-            (Object::List(list), Walk::Elements(range)) => {
+            (Object::List(list), Walk::Elements { range, reverse: false }) => {
                 for item in list.range(range.start, range.end) {
                     reply_item(out, item);
+                    range.start += 1;
+                    if out.len() >= full {
+                        break;
+                    }
+                }
+                range.start >= range.end
+            }
+            (Object::List(list), Walk::Elements { range, reverse: true }) => {
+                for item in list.range(range.start, range.end).rev() {
+                    reply_item(out, item);
+                    range.end -= 1;
+                    if out.len() >= full {
+                        break;
+                    }
+                }
+                range.start >= range.end
+            }
+            (Object::List(list), Walk::Bytes(range)) => {
+                for item in list.range(range.start, range.end) {
+                    out.raw(item.as_bytes(&mut [0; 20]));
                     range.start += 1;
                     if out.len() >= full {
                         break;
@@ -147,6 +173,50 @@ impl Long {
     /// What it held, to be freed in steps.
     pub fn into_held(self) -> Object {
         self.held
+    }
+}
+
+/// A part of a reply that a command in steps writes before it is asked for: its bytes, in the elements of a list.
+pub(crate) struct Written {
+    pieces: List,
+    piece: Vec<u8>,
+    proto: Proto,
+}
+
+impl Written {
+    /// Nothing yet, for a client that speaks this.
+    pub(crate) fn new(proto: Proto) -> Written {
+        Written { pieces: List::new(), piece: Vec::new(), proto }
+    }
+
+    /// Appends some of the reply: steps' worth, not all of it.
+    pub(crate) fn write(&mut self, write: impl FnOnce(&mut ReplyWriter<'_>)) {
+        write(&mut ReplyWriter::new(&mut self.piece, self.proto));
+        if self.piece.len() >= PIECE_LEN {
+            self.end_piece();
+        }
+    }
+
+    fn end_piece(&mut self) {
+        if !self.piece.is_empty() {
+            self.pieces.push_back(&self.piece);
+            self.piece.clear();
+        }
+    }
+
+    /// Replies with all of it, behind the head that is written.
+    pub(crate) fn reply(&mut self, cx: &mut Cx<'_>) {
+        self.end_piece();
+        let count = self.pieces.len();
+        let size = (count, count, self.pieces.heap_bytes());
+        if !put_aside(&mut cx.later, self.proto, &self.pieces, size, || Walk::Bytes(0..count)) {
+            self.pieces.iter().for_each(|piece| cx.out.raw(piece.as_bytes(&mut [0; 20])));
+        }
+    }
+
+    /// What it holds, to be freed in steps.
+    pub(crate) fn into_held(self) -> Object {
+        self.pieces.wrap()
     }
 }
 

@@ -567,7 +567,7 @@ fn set(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
 
 /// Whether [`run_given`] runs this command with a value in the place of its argument at `at`, its name being at 0.
 pub fn takes_given(name: &str, at: usize) -> bool {
-    matches!((name, at), ("SET" | "SETNX" | "GETSET" | "APPEND", 2) | ("SETEX" | "PSETEX", 3))
+    matches!((name, at), ("SET" | "SETNX" | "GETSET" | "APPEND", 2) | ("SETEX" | "PSETEX" | "RESTORE", 3))
 }
 
 /// Runs a command that stores a long value, which is kept as it is and not copied. What its arguments have in the place
@@ -576,6 +576,10 @@ pub fn run_given(cx: &mut Cx<'_>, name: &str, mut args: Args<'_>, value: Vec<u8>
     match name {
         "SETEX" => return set_expiring(cx, args, Some(value), Clock::EX, "setex"),
         "PSETEX" => return set_expiring(cx, args, Some(value), Clock::PX, "psetex"),
+        "RESTORE" => {
+            let (key, ttl, _) = (args.take()?, args.take()?, args.take()?);
+            return crate::generic::restore_payload(cx, key, ttl, Cow::Owned(value), args);
+        }
         _ => {}
     }
     let (key, _) = (args.take()?, args.take()?);

@@ -11,9 +11,9 @@
 //!
 //! Where a command must be over when its handler returns (inside of a transaction or a script) it is done at once.
 
-use damselfly_keyspace::Object;
+use damselfly_keyspace::{Collection, Edit, Loc, Object};
 
-use crate::{CmdResult, Cx, Long};
+use crate::{CmdResult, CommandError, Cx, Long};
 
 /// Members that are looked at in one step, at most, and their bytes: some tens of microseconds' worth.
 const MEMBERS_PER_STEP: usize = 256;
@@ -47,4 +47,68 @@ pub type Later<'a> = Option<&'a mut Option<Rest>>;
 pub(crate) fn members_per_step(len: usize, heap_bytes: usize, look_ups: usize) -> usize {
     let by_bytes = BYTES_PER_STEP.saturating_mul(len) / heap_bytes.max(1);
     by_bytes.min(MEMBERS_PER_STEP / look_ups.max(1)).max(1)
+}
+
+/// A change of one collection in steps. They are done to a clone, which takes the collection's place at the end: so
+/// nobody sees it half done, not even those who ask for no lock (SCAN, a snapshot that began before).
+pub(crate) struct Change<C, S, E> {
+    key: Box<[u8]>,
+    changed: C,
+    step: S,
+    end: E,
+}
+
+/// Leaves a change of the collection under a key. `step` does a bounded part of it to the clone, and answers whether
+/// that was the last; `end` announces and replies, and is told whether the key has gone with its last element, or
+/// None if it went before, as expiry and eviction take even what is locked.
+pub(crate) fn change_in_steps<C: Collection + Send + 'static>(
+    place: &mut Option<Rest>,
+    key: &[u8],
+    clone: C,
+    step: impl FnMut(&mut C) -> bool + Send + 'static,
+    end: impl FnMut(&mut Cx<'_>, Option<bool>) -> CmdResult + Send + 'static,
+) {
+    *place = Some(Rest::Task(Box::new(Change { key: key.into(), changed: clone, step, end })));
+}
+
+impl<C, S, E> Task for Change<C, S, E>
+where
+    C: Collection + Send,
+    S: FnMut(&mut C) -> bool + Send,
+    E: FnMut(&mut Cx<'_>, Option<bool>) -> CmdResult + Send,
+{
+    fn target(&self) -> Option<&[u8]> {
+        Some(&self.key)
+    }
+
+    fn step(&mut self) -> bool {
+        (self.step)(&mut self.changed)
+    }
+
+    fn finish(&mut self, cx: &mut Cx<'_>) -> CmdResult {
+        let changed = &mut self.changed;
+        let edit = cx.ks.edit(cx.db, &self.key, |collection| std::mem::swap(collection, changed))?;
+        (self.end)(cx, edit.map(|edit| edit.gone))
+    }
+
+    fn into_held(self: Box<Self>) -> Vec<Object> {
+        vec![self.changed.wrap()]
+    }
+}
+
+/// Changes the collection at a location at once, in a way that drops whole nodes for `dropped` elements. Where these are
+/// many, a clone keeps the nodes, to be freed in steps.
+pub(crate) fn edit_dropping<C: Collection + Clone, R>(
+    cx: &mut Cx<'_>,
+    loc: Loc,
+    dropped: usize,
+    change: impl FnOnce(&mut C) -> R,
+) -> Result<Edit<R>, CommandError> {
+    let kept = match dropped > cx.env.at_once_max {
+        true => Some(cx.ks.collection::<C>(cx.db, loc)?.clone()),
+        false => None,
+    };
+    let edit = cx.ks.edit_at(cx.db, loc, change)?;
+    kept.into_iter().for_each(|kept| cx.ks.discard(kept.wrap()));
+    Ok(edit)
 }

@@ -8,6 +8,7 @@ mod pick;
 mod range;
 
 use damselfly_keyspace::Class;
+use damselfly_keyspace::values::PackLimits;
 use damselfly_keyspace::values::zset::{Change, SortedSet};
 use damselfly_protocol::number::parse_f64;
 use damselfly_protocol::{Proto, ReplyWriter};
@@ -85,6 +86,16 @@ impl Pairs {
             out.double(score);
         }
     }
+}
+
+/// A set that was big from its first member on in the form that [`SortedSet::collect`] gives it.
+pub(crate) fn settled(set: &mut SortedSet, seed: u64, limits: PackLimits) -> SortedSet {
+    if set.len() > limits.entries_max {
+        return std::mem::take(set);
+    }
+    let mut members: Vec<(Box<[u8]>, f64)> = Vec::with_capacity(set.len());
+    set.for_each(|member, score| members.push((member.into(), score)));
+    SortedSet::collect(seed, members.iter().map(|(member, score)| (&**member, *score)), limits)
 }
 
 /// Puts a result under a key, which goes if there is none, and replies with its size.

@@ -6,7 +6,7 @@
 //! these keys, so the operation is atomic; commands on other keys are not disturbed.
 //!
 //! Operations that need little of the keys bring only that: `coordinate/relay.rs` (one element from key to key) and
-//! `coordinate/sort.rs` (SORT).
+//! `coordinate/sort.rs` (SORT that looks at keys which elements name).
 
 mod relay;
 mod sort;
@@ -22,7 +22,7 @@ use damselfly_protocol::{Argv, Proto, ReplyWriter, Requests};
 
 use crate::connection::ConnectionId;
 use crate::core::Core;
-use crate::execute::{Sender, databases_of, run_handler, run_handler_for, set_running};
+use crate::execute::{Sender, databases_of, looks_further, run_handler, run_handler_for, set_running};
 use crate::locks::{Scope, Ticket, lock_number};
 use crate::mailbox::Message;
 use crate::tasks::TaskOf;
@@ -163,11 +163,13 @@ impl Core {
         }
         let owned = Owned::new(argv.iter());
         match command.spread {
-            Spread::Sort => return self.sort(Request { id, command, index, db, proto, owned }),
+            Spread::Sort if looks_further(command, argv) => {
+                return self.sort(Request { id, command, index, db, proto, owned });
+            }
             Spread::Relay(relay) => {
                 return self.relay(relay, Request { id, command, index, db, proto, owned }, &parts);
             }
-            Spread::Single | Spread::Split { .. } | Spread::Together => {}
+            Spread::Single | Spread::Split { .. } | Spread::Together | Spread::Sort => {}
         }
         let dbs = databases_of(command, usize::from(db), self.ks.databases());
         let scopes = parts

@@ -37,10 +37,10 @@ impl Client {
     /// # Panics
     ///
     /// If the server has closed.
-    pub fn send<W: AsRef<str>>(&mut self, requests: &[Vec<W>]) {
+    pub fn send<W: AsRef<[u8]>>(&mut self, requests: &[Vec<W>]) {
         let mut bytes = Vec::new();
         for words in requests {
-            let words: Vec<&[u8]> = words.iter().map(|word| word.as_ref().as_bytes()).collect();
+            let words: Vec<&[u8]> = words.iter().map(W::as_ref).collect();
             bytes.extend_from_slice(&encode(&words));
         }
         self.stream.write_all(&bytes).expect("the server reads");

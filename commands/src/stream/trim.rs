@@ -4,6 +4,7 @@ use damselfly_keyspace::Class;
 use damselfly_keyspace::stream::{Effort, NodeLimits, Stream, Trim, default_trim_limit};
 
 use super::id::{self, NewId};
+use crate::task::edit_dropping;
 use crate::{Args, Arity, CmdResult, Command, CommandError, Cx, Flags, Group, Keys, Run, Spread};
 
 /// What goes, and how exactly.
@@ -14,6 +15,18 @@ pub(super) struct Trimming {
 }
 
 impl Trimming {
+    /// How many entries of so many may go, at most.
+    fn drops(self, len: u64) -> usize {
+        let above = match self.trim {
+            Trim::ToLen(kept) => len.saturating_sub(kept),
+            Trim::Below(_) => len,
+        };
+        match self.effort {
+            Effort::WholeNodes { limit: limit @ 1.. } => above.min(limit) as usize,
+            Effort::WholeNodes { limit: 0 } | Effort::Exact => above as usize,
+        }
+    }
+
     /// Trims; how many entries went.
     pub(super) fn apply(self, stream: &mut Stream) -> u64 {
         stream.trim(self.trim, self.effort)
@@ -119,8 +132,12 @@ fn xtrim(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
     let key = args.take()?;
     let options = take_options(&mut args, false, cx.env.stream_node)?;
     let trimming = options.trimming.expect("XTRIM has a strategy");
-    let edit = cx.ks.edit(cx.db, key, |stream: &mut Stream| trimming.apply(stream))?;
-    let removed = edit.map_or(0, |edit| edit.value);
+    let Some(loc) = cx.ks.find_collection::<Stream>(cx.db, key)? else {
+        cx.out.int(0);
+        return Ok(());
+    };
+    let dropped = trimming.drops(cx.ks.collection::<Stream>(cx.db, loc)?.len());
+    let removed = edit_dropping(cx, loc, dropped, |stream: &mut Stream| trimming.apply(stream))?.value;
     if removed > 0 {
         cx.changed(key, Class::Stream, "xtrim");
     }

@@ -47,6 +47,9 @@ fn pieces_are_the_whole() {
         "SMEMBERS set",
         "LRANGE list 0 -1",
         "LRANGE list 100 -2",
+        "LPOP list 15000",
+        "RPOP list 15000",
+        "RPOP list 20000",
         "ZRANGE zset 0 -1",
         "ZRANGE zset 3 -7 WITHSCORES",
         "ZREVRANGE zset 0 -1 WITHSCORES",
@@ -62,6 +65,7 @@ fn pieces_are_the_whole() {
         for proto in [Proto::Resp2, Proto::Resp3] {
             session.send(&[b"COPY", key, b"kept", b"REPLACE"]);
             let whole = session.send_in(proto, &args, None);
+            session.send(&[b"COPY", b"kept", key, b"REPLACE"]);
             let mut later = None;
             let mut got = session.send_in(proto, &args, Some(&mut later));
             assert!(got.len() < 64, "{line}: only the head is written at once");

@@ -72,6 +72,28 @@ const COMMANDS: &[&str] = &[
     "SORT numbers ALPHA LIMIT -5 -1",
     "SORT s1",
     "SORT s1 STORE to",
+    "ZREMRANGEBYRANK z1 3 -5",
+    "ZREMRANGEBYRANK zeros 0 -2",
+    "ZREMRANGEBYRANK z1 0 -1",
+    "ZREMRANGEBYSCORE z2 (-1 1.5",
+    "ZREMRANGEBYSCORE z3 -inf (inf",
+    "ZREMRANGEBYSCORE z3 8 9",
+    "ZREMRANGEBYLEX zeros [1 [member:3",
+    "GEOSEARCH places FROMLONLAT 2 1 BYRADIUS 300 km",
+    "GEOSEARCH places FROMLONLAT 2 1 BYRADIUS 300 km ASC WITHDIST WITHHASH WITHCOORD",
+    "GEOSEARCH places FROMLONLAT 2 1 BYBOX 900 200 mi DESC COUNT 31 WITHDIST",
+    "GEOSEARCH places FROMMEMBER place:7 BYRADIUS 900 km COUNT 31",
+    "GEOSEARCH places FROMMEMBER place:7 BYRADIUS 900 km COUNT 12 ANY",
+    "GEOSEARCH places FROMMEMBER place:7 BYRADIUS 900 km COUNT 12 ANY DESC WITHCOORD",
+    "GEOSEARCH places FROMLONLAT 2 1 BYRADIUS 20000 km DESC",
+    "GEOSEARCH places FROMLONLAT 90 45 BYRADIUS 1 km",
+    "GEOSEARCHSTORE to places FROMLONLAT 2 1 BYRADIUS 300 km",
+    "GEOSEARCHSTORE to places FROMLONLAT 2 1 BYRADIUS 300 km COUNT 200 STOREDIST",
+    "GEOSEARCHSTORE places places FROMLONLAT 2 1 BYRADIUS 20000 km COUNT 30",
+    "GEOSEARCHSTORE to places FROMLONLAT 90 45 BYRADIUS 1 km",
+    "GEORADIUS places 2 1 300 km WITHDIST DESC",
+    "GEORADIUS places 2 1 300 km STORE to",
+    "GEORADIUSBYMEMBER places place:7 200 mi ASC COUNT 50 STOREDIST to",
 ];
 
 fn words(line: &str) -> Vec<&[u8]> {
@@ -98,6 +120,10 @@ fn fill(session: &mut Session, random: &mut Random, count: usize) {
         let number = random.below(1000) as f64 / 8.0 - 60.0;
         session.run(&format!("RPUSH numbers {number}"));
         session.run(&format!("LPUSH numbers {}{}", "0".repeat(random.below(5)), random.below(100)));
+    }
+    for at in 0..count {
+        let [lon, lat] = [0, 0].map(|_| random.below(600) as f64 / 100.0 - 3.0);
+        session.run(&format!("GEOADD places {lon} {lat} place:{at}"));
     }
     session.run("COPY s2 volatile");
     for line in ["SADDEX volatile 1000 going", "SADD s1 going", "PEXPIRE to 5000"] {
@@ -179,8 +205,10 @@ fn steps_are_the_whole() {
         let mut random = Random::new(seed);
         let mut original = Session::unchecked();
         fill(&mut original, &mut random, count);
-        let keys: Vec<String> =
-            "s1 s2 s3 tiny to ints volatile z1 z2 z3 zeros numbers".split(' ').map(str::to_owned).collect();
+        let keys: Vec<String> = "s1 s2 s3 tiny to ints volatile z1 z2 z3 zeros numbers places"
+            .split(' ')
+            .map(str::to_owned)
+            .collect();
         let again = |original: &mut Session| {
             let mut session = Session::unchecked();
             for key in &keys {
@@ -243,6 +271,185 @@ fn steps_are_the_whole() {
         }
         assert!(in_steps > COMMANDS.len(), "{in_steps} were done in steps");
     }
+}
+
+/// The payload in a reply of DUMP.
+fn payload(reply: &[u8]) -> Vec<u8> {
+    let head = reply.iter().position(|byte| *byte == b'\n').expect("a header") + 1;
+    assert_eq!(reply[..head], *format!("${}\r\n", reply.len() - head - 2).as_bytes());
+    reply[head..].strip_suffix(b"\r\n").expect("an end").to_vec()
+}
+
+/// All steps of a command that is to be done in steps, and its end. Between them its sources go.
+fn in_steps(session: &mut Session, words: &[&[u8]]) -> Vec<u8> {
+    let mut later = None;
+    let reply = session.send_in(Proto::Resp2, words, Some(&mut later));
+    let Some(Rest::Task(mut task)) = later else {
+        panic!("{} is not done in steps: {}", words[0].escape_ascii(), reply.escape_ascii())
+    };
+    while !task.step() {
+        if words[0] == b"DUMP" {
+            session.send(&[b"DEL", words[1]]);
+        }
+    }
+    end(session, Proto::Resp2, task)
+}
+
+/// DUMP and RESTORE of every type that is dumped or restored in steps: the bytes say the same, whoever wrote and
+/// whoever reads them.
+#[test]
+fn payloads_in_steps() {
+    let mut session = Session::unchecked();
+    // Payloads count the deadlines of fields from 2023 on.
+    session.ks.now = 1_700_000_000_000;
+    let mut random = Random::new(4);
+    fill(&mut session, &mut random, 2_500);
+    for at in 0..3_000 {
+        session.run(&format!("HSET h field:{at} {}", random.below(1000)));
+        session.run(&format!("HSET he {at} {}", "v".repeat(random.below(90))));
+        session.run(&format!("XADD x {}-1 f {at}", at + 1));
+    }
+    session.run("HEXPIRE he 100 FIELDS 3 1 2 3");
+    let list = |session: &mut Session, key: &str| session.run(&format!("LRANGE {key} 0 -1"));
+    let sorted = |session: &mut Session, line: &str| {
+        let line = session.run(line);
+        let mut words: Vec<&str> = line.split(' ').collect();
+        words.sort_unstable();
+        words.join(" ")
+    };
+    for key in ["s1", "z1", "h", "he", "numbers", "s3", "places"] {
+        let seen = |session: &mut Session, key: &str| {
+            let encoding = session.run(&format!("OBJECT ENCODING {key}"));
+            let contents = match session.run(&format!("TYPE {key}")).as_str() {
+                "+list" => list(session, key),
+                "+zset" => session.run(&format!("ZRANGE {key} 0 -1 WITHSCORES")),
+                "+hash" => {
+                    sorted(session, &format!("HGETALL {key}"))
+                        + &session.run(&format!("HTTL {key} FIELDS 2 1 9"))
+                }
+                _ => sorted(session, &format!("SMEMBERS {key}")),
+            };
+            (encoding, contents)
+        };
+        let expected = seen(&mut session, key);
+        session.env.at_once_max = usize::MAX;
+        let at_once = payload(&session.send(&[b"DUMP", key.as_bytes()]));
+        session.run(&format!("COPY {key} original"));
+        session.env.at_once_max = 0;
+        let stepwise = payload(&in_steps(&mut session, &[b"DUMP", key.as_bytes()]));
+        if matches!(key, "z1" | "numbers" | "places") {
+            assert!(at_once == stepwise, "{key}: in the same order, so the same bytes");
+        }
+        session.ks.take_events();
+        for payload in [&at_once, &stepwise] {
+            let reply = in_steps(&mut session, &[b"RESTORE", b"r", b"5000", payload, b"REPLACE"]);
+            assert_eq!(reply, b"+OK\r\n", "{key}");
+            assert_eq!(session.events(), "restore r", "{key}");
+            assert!(seen(&mut session, "r") == expected, "{key}");
+            assert_eq!(session.run("PTTL r"), ":5000", "{key}");
+            session.ks.check();
+            session.env.at_once_max = usize::MAX;
+            let reply = session.send(&[b"RESTORE", b"r", b"0", payload, b"REPLACE"]);
+            assert_eq!(reply, b"+OK\r\n", "{key}");
+            assert!(seen(&mut session, "r") == expected, "{key}, at once");
+            session.env.at_once_max = 0;
+            session.ks.take_events();
+        }
+        session.run(&format!("RENAME original {key}"));
+    }
+
+    // What is not made of elements one by one.
+    session.run("SET string value");
+    for key in ["x", "string"] {
+        let whole = payload(&session.send(&[b"DUMP", key.as_bytes()]));
+        session.env.at_once_max = 0;
+        assert_eq!(in_steps(&mut session, &[b"RESTORE", b"r", b"0", &whole, b"REPLACE"]), b"+OK\r\n");
+        assert!(payload(&session.send(&[b"DUMP", b"r"])) == whole, "{key}");
+        session.env.at_once_max = usize::MAX;
+    }
+
+    // What must be refused is, and leaves what was there.
+    session.env.at_once_max = 0;
+    session.run("SET r old");
+    let bad = |body: &[u8]| {
+        let mut bad = body.to_vec();
+        damselfly_rdb::dump::seal(&mut bad, 0);
+        bad
+    };
+    for body in [
+        &b"\x02\x02\x01a\x01a"[..],
+        b"\x02\x02\x01a\x40",
+        b"\x02\x00",
+        b"\x04\x02\x01a\x01b\x01a\x01c",
+        b"\x05\x01\x01a\x00\x00\x00\x00\x00\x00\xf8\x7f",
+        b"\x00\x01ab",
+        b"\x02\x01\x01aaaaaaaaa",
+    ] {
+        let mut later = None;
+        let words: [&[u8]; 5] = [b"RESTORE", b"r", b"0", &bad(body), b"REPLACE"];
+        let mut reply = session.send_in(Proto::Resp2, &words, Some(&mut later));
+        if let Some(Rest::Task(mut task)) = later {
+            while !task.step() {}
+            reply = end(&mut session, Proto::Resp2, task);
+        }
+        assert_eq!(reply, b"-ERR Bad data format\r\n", "{}", body.escape_ascii());
+        assert_eq!(session.run("GET r"), "$3 old");
+    }
+    // One whose time has passed removes what was there.
+    let whole = bad(b"\x02\x01\x09aaaaaaaaa");
+    assert_eq!(in_steps(&mut session, &[b"RESTORE", b"r", b"1", &whole, b"REPLACE", b"ABSTTL"]), b"+OK\r\n");
+    assert_eq!(session.run("EXISTS r"), ":0");
+}
+
+/// What drops many elements at once leaves them to be freed in steps, and what stays is the same.
+#[test]
+fn what_is_dropped_is_freed_later() {
+    for line in [
+        "LTRIM numbers 1000 1010",
+        "LTRIM numbers 3 -3",
+        "LPOP numbers 1500",
+        "RPOP numbers 1500",
+        "XTRIM x MAXLEN 30",
+        "XTRIM x MINID 1200",
+        "XTRIM x MAXLEN ~ 30",
+    ] {
+        let mut outcomes = Vec::new();
+        for at_once_max in [usize::MAX, 0] {
+            let mut session = Session::unchecked();
+            let long = "x".repeat(200);
+            for at in 0..2_000 {
+                session.run(&format!("RPUSH numbers {at}{long}"));
+                session.run(&format!("XADD x {}-1 f {at}{long}", at + 1));
+            }
+            session.ks.take_events();
+            session.env.at_once_max = at_once_max;
+            let reply = session.run(line);
+            assert_eq!(session.ks.has_doomed(), at_once_max == 0, "{line}");
+            session.ks.check();
+            while session.ks.free_some() {}
+            let left = [session.run("LRANGE numbers 0 -1"), session.run("XRANGE x - +")];
+            outcomes.push((reply, left, session.events()));
+        }
+        assert!(outcomes[0] == outcomes[1], "{line}");
+    }
+}
+
+/// What expiry takes from a command in steps stays away.
+#[test]
+fn a_target_may_expire() {
+    let mut session = Session::unchecked();
+    for at in 0..3_000 {
+        session.run(&format!("ZADD z {at} m:{at}"));
+    }
+    session.run("PEXPIRE z 10");
+    session.env.at_once_max = 0;
+    let (_, task) = begin(&mut session, Proto::Resp2, "ZREMRANGEBYRANK z 0 99");
+    let mut task = task.expect("in steps");
+    while !task.step() {}
+    session.ks.now += 11;
+    session.ks.take_events();
+    assert_eq!(end(&mut session, Proto::Resp2, task), b":100\r\n");
+    assert_eq!((session.events().as_str(), session.run("EXISTS z").as_str()), ("expired z", ":0"));
 }
 
 /// What looks at little is done at once, whatever it has before it, and so is everything where nothing may be left.

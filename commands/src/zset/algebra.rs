@@ -12,7 +12,7 @@ use damselfly_keyspace::values::zset::SortedSet;
 use damselfly_keyspace::{Keyspace, Loc, Object, Type, Value};
 use damselfly_protocol::number::{parse_f64, parse_i64};
 
-use super::{Pairs, store};
+use super::{Pairs, settled, store};
 use crate::long::{Walk, put_aside};
 use crate::task::{Rest, Task, members_per_step};
 use crate::{Args, Arity, CmdResult, Command, CommandError, Cx, Flags, Group, Keys, Run, Spread};
@@ -461,14 +461,7 @@ impl Task for Combining {
                 }
             }
             Purpose::Store(key) => {
-                let result = if set.len() <= self.limits.entries_max {
-                    let mut members = Members::new();
-                    set.for_each(|member, score| members.push((member.into(), score)));
-                    let members = members.iter().map(|(member, score)| (&**member, *score));
-                    SortedSet::collect(self.seed, members, self.limits)
-                } else {
-                    std::mem::take(&mut self.result)
-                };
+                let result = settled(&mut self.result, self.seed, self.limits);
                 store(cx, key, result, self.name);
             }
         }

@@ -4,12 +4,12 @@ use std::ops::Range;
 
 use damselfly_keyspace::values::PackLimits;
 use damselfly_keyspace::values::zset::SortedSet;
-use damselfly_keyspace::{Class, Collection, Object};
+use damselfly_keyspace::{Class, Collection, Loc, Object};
 
 use super::bounds::{By, Span};
 use super::{Pairs, store};
 use crate::long::{Walk, put_aside};
-use crate::task::{Rest, Task, members_per_step};
+use crate::task::{Rest, Task, change_in_steps, members_per_step};
 use crate::{Args, Arity, CmdResult, Command, CommandError, Cx, Flags, Group, Keys, Run, Spread};
 
 /// What is asked of a range besides its ends.
@@ -113,19 +113,73 @@ fn count(cx: &mut Cx<'_>, mut args: Args<'_>, by: By) -> CmdResult {
 fn remove(cx: &mut Cx<'_>, mut args: Args<'_>, by: By, event: &'static str) -> CmdResult {
     let key = args.take()?;
     let span = Span::take(by, &mut args)?;
-    let edit = cx.ks.edit(cx.db, key, |set: &mut SortedSet| {
-        let ranks = span.ranks(set, false);
-        set.remove_ranks(ranks)
-    })?;
-    let removed = edit.map_or(0, |edit| edit.value);
-    if removed > 0 {
+    let Some(loc) = cx.ks.find_collection::<SortedSet>(cx.db, key)? else {
+        cx.out.int(0);
+        return Ok(());
+    };
+    let set = cx.ks.collection::<SortedSet>(cx.db, loc)?;
+    let ranks = span.ranks(set, false);
+    let removed = ranks.len();
+    let reply = move |cx: &mut Cx<'_>| cx.out.int(removed as i64);
+    if removed == 0 {
+        reply(cx);
+        return Ok(());
+    }
+    remove_ranks(cx, key, loc, ranks, event, move |cx| {
+        reply(cx);
+        Ok(())
+    })
+}
+
+/// Removes the members with these ranks, some or all of the set's, then replies.
+pub(super) fn remove_ranks(
+    cx: &mut Cx<'_>,
+    key: &[u8],
+    loc: Loc,
+    ranks: Range<usize>,
+    event: &'static str,
+    mut reply: impl FnMut(&mut Cx<'_>) -> CmdResult + Send + 'static,
+) -> CmdResult {
+    let set = cx.ks.collection::<SortedSet>(cx.db, loc)?;
+    let announce = move |cx: &mut Cx<'_>, key: &[u8], gone: bool| {
         cx.changed(key, Class::ZSet, event);
-        if edit.is_some_and(|edit| edit.gone) {
+        if gone {
             cx.changed(key, Class::Generic, "del");
         }
+    };
+    if ranks.len() == set.len() {
+        // The key goes with all members still in the set: a big one is then freed in steps.
+        cx.ks.remove_at(cx.db, loc);
+        announce(cx, key, true);
+        return reply(cx);
     }
-    cx.out.int(removed as i64);
-    Ok(())
+    if ranks.len() > cx.env.at_once_max
+        && let Some(place) = &mut cx.later
+    {
+        let per_step = members_per_step(set.len(), set.heap_bytes(), 1);
+        let (start, mut left) = (ranks.start, ranks.len());
+        let name: Box<[u8]> = key.into();
+        change_in_steps(
+            place,
+            key,
+            set.clone(),
+            move |set: &mut SortedSet| {
+                let count = left.min(per_step);
+                left -= set.remove_ranks(start..start + count);
+                left == 0
+            },
+            move |cx, gone| {
+                if let Some(gone) = gone {
+                    announce(cx, &name, gone);
+                }
+                reply(cx)
+            },
+        );
+        return Ok(());
+    }
+    cx.ks.edit_at(cx.db, loc, |set: &mut SortedSet| set.remove_ranks(ranks))?;
+    announce(cx, key, false);
+    reply(cx)
 }
 
 pub(super) const ZCOUNT: Command = Command {

@@ -1,8 +1,8 @@
-//! SORT over several shards, in the steps of `damselfly_commands::sort`.
+//! SORT by what other keys hold, over several shards, in the steps of `damselfly_commands::sort`.
 //!
 //! The elements are brought here and so is what their keys hold, in two rounds of one message per shard: first the
-//! weights of all, then what GET wants for those that LIMIT left. If elements name keys, every shard is locked
-//! meanwhile, because nobody knows which; otherwise only the source and the target are.
+//! weights of all, then what GET wants for those that LIMIT left. Every shard is locked meanwhile, because nobody knows
+//! which keys the elements name.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -15,7 +15,7 @@ use damselfly_commands::{CommandError, Flags};
 
 use super::{Args, Held, Request, Step};
 use crate::core::Core;
-use crate::locks::{Scope, lock_number};
+use crate::locks::Scope;
 
 /// Strings that were looked up, in the order in which they were wanted.
 type Fetched = Vec<Option<Vec<u8>>>;
@@ -30,31 +30,13 @@ struct Running {
 }
 
 impl Core {
-    /// Carries out a SORT whose keys are, or may be, on several shards.
+    /// Carries out a SORT whose elements name keys.
     pub(super) fn sort(&mut self, request: Request) {
         let argv = request.owned.argv();
         let may_store = request.command.flags.has(Flags::WRITE);
-        let sort = match Sort::parse(damselfly_commands::Args::behind_name(&argv), may_store) {
-            Ok(sort) => Arc::new(sort),
-            Err(error) => {
-                // The connection learns of it when it has begun to wait.
-                self.defer(move |core| request.finish(core, Some(error), b"", 0));
-                return;
-            }
-        };
-        let mut scopes = BTreeMap::new();
-        if sort.looks_further() {
-            scopes.extend((0..self.shared.peers.len()).map(|core| (core, Scope::Shard)));
-        } else {
-            for key in std::iter::once(sort.key()).chain(sort.target()) {
-                let hash = self.ks.hash(key);
-                let number = lock_number(usize::from(request.db), hash);
-                match scopes.entry(self.shared.owner(hash)).or_insert_with(|| Scope::Keys(Vec::new())) {
-                    Scope::Keys(numbers) => numbers.push(number),
-                    Scope::Shard => {}
-                }
-            }
-        }
+        let sort = Sort::parse(damselfly_commands::Args::behind_name(&argv), may_store);
+        let sort = Arc::new(sort.expect("whoever found that it looks further has parsed it"));
+        let scopes = (0..self.shared.peers.len()).map(|core| (core, Scope::Shard)).collect();
         self.lock_for(request.id, scopes, move |core, held| {
             Running { request, sort, held, nanos: 0 }.elements(core)
         });
