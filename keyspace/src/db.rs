@@ -6,14 +6,13 @@
 
 use std::borrow::Cow;
 
-use damselfly_structures::dense::DenseHash;
 use damselfly_structures::keytable::{Edited, Expiry, Freed, KeyTable, NewValue, Removed, TableView, Value};
 use damselfly_structures::table::{Cursor, Loc, SegmentId};
 
+use crate::ahead::Big;
 use crate::cut::DbCut;
 use crate::eviction::Warmth;
 use crate::value::{Object, Type};
-use crate::values::hash::Hash;
 
 /// See the module's head.
 pub struct Db {
@@ -179,23 +178,11 @@ impl Db {
         self.warmth.ghosts.prefetch(hash);
     }
 
-    /// Asks the processor to load the bucket of a field in a big hash; `hash` is that of the key.
-    pub fn prefetch_field(&self, hash: u64, key: &[u8], field: &[u8]) {
-        if let Some(table) = self.big_hash(hash, key) {
-            table.prefetch(field);
-        }
-    }
-
-    /// As [`Db::prefetch_field`], the entry that the field probably leads to. Cheap only if the bucket is cached.
-    pub fn prefetch_field_entry(&self, hash: u64, key: &[u8], field: &[u8]) {
-        if let Some(table) = self.big_hash(hash, key) {
-            table.prefetch_entry(field);
-        }
-    }
-
-    fn big_hash(&self, hash: u64, key: &[u8]) -> Option<&DenseHash> {
+    /// The big collection at a key, to look into ahead of the commands that will.
+    #[inline]
+    pub(crate) fn big(&self, hash: u64, key: &[u8]) -> Option<Big<'_>> {
         match self.table.value(self.table.find(hash, key)?) {
-            Value::Object(Object::Hash(Hash::Big(table))) => Some(table),
+            Value::Object(object) => Big::of(object),
             _ => None,
         }
     }

@@ -10,6 +10,7 @@
 //! Read next: `db.rs` (one database), `value.rs` (what a key can hold), `expiry.rs` (how keys go in time),
 //! `eviction.rs` (how they go for want of room).
 
+mod ahead;
 mod collection;
 mod cut;
 mod db;
@@ -22,6 +23,7 @@ mod tidy;
 mod value;
 pub mod values;
 
+pub use ahead::Ahead;
 pub use collection::{Collection, Edit, WrongType};
 pub use cut::Saved;
 pub use damselfly_structures::hash::hash;

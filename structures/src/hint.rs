@@ -14,3 +14,12 @@ pub fn prefetch<T>(address: *const T) {
     #[cfg(not(target_arch = "x86_64"))]
     let _ = address;
 }
+
+/// Asks the processor to load all lines of some memory.
+#[inline]
+pub fn prefetch_all(bytes: &[u8]) {
+    const LINE: usize = 64;
+    for line in bytes.chunks(LINE) {
+        prefetch(line.as_ptr());
+    }
+}

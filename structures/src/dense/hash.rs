@@ -1,6 +1,6 @@
 //! The big hash.
 
-use super::{Dense, Draft, EXPIRY_MAX, Part, Revision, Span, Walk, expire_at};
+use super::{Ahead, Dense, Draft, EXPIRY_MAX, Part, Revision, Span, Walk, expire_at};
 use crate::keytable::Expiry;
 use crate::pack::Item;
 use crate::table::Cursor;
@@ -69,16 +69,10 @@ impl DenseHash {
         self.dense.expiring
     }
 
-    /// Asks the processor to load the bucket of a field.
+    /// Begins to load what a command with this field looks at.
     #[inline]
-    pub fn prefetch(&self, field: &[u8]) {
-        self.dense.table.prefetch(self.dense.hash(field));
-    }
-
-    /// Asks the processor to load the entry that a field probably leads to. Cheap only behind `prefetch`.
-    #[inline]
-    pub fn prefetch_entry(&self, field: &[u8]) {
-        self.dense.table.prefetch_entry(self.dense.hash(field));
+    pub fn ahead(&self, field: &[u8]) -> Ahead<'_, true> {
+        self.dense.ahead(field)
     }
 
     /// A field's value.

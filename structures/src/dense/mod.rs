@@ -72,6 +72,20 @@ struct Sweep {
     earliest: u64,
 }
 
+/// Loads what a coming command will look at, so that the misses of several overlap. Nothing here must be right.
+pub struct Ahead<'a, const VALUE: bool> {
+    dense: &'a Dense<VALUE>,
+    hash: u64,
+}
+
+impl<const VALUE: bool> Ahead<'_, VALUE> {
+    /// The second step; cheap only if other work lies before it.
+    #[inline]
+    pub fn step(&self) {
+        self.dense.table.prefetch_entry(self.hash);
+    }
+}
+
 const SWEEP_START: Sweep = Sweep { at: 0, earliest: u64::MAX };
 
 #[inline]
@@ -102,6 +116,12 @@ impl<const VALUE: bool> Dense<VALUE> {
     #[inline]
     fn hash(&self, key: &[u8]) -> u64 {
         hash_of(key, self.table.seed())
+    }
+
+    fn ahead(&self, key: &[u8]) -> Ahead<'_, VALUE> {
+        let hash = self.hash(key);
+        self.table.prefetch(hash);
+        Ahead { dense: self, hash }
     }
 
     /// The entry of a key that has not expired.

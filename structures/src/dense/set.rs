@@ -1,6 +1,6 @@
 //! The big set.
 
-use super::{Dense, Draft, EXPIRY_MAX, Part, Span, Walk, expire_at};
+use super::{Ahead, Dense, Draft, EXPIRY_MAX, Part, Span, Walk, expire_at};
 use crate::pack::Item;
 use crate::table::Cursor;
 
@@ -49,6 +49,12 @@ impl DenseSet {
     /// Members that have an expiry.
     pub fn expiring(&self) -> usize {
         self.dense.expiring
+    }
+
+    /// Begins to load what a command with this member looks at.
+    #[inline]
+    pub fn ahead(&self, member: &[u8]) -> Ahead<'_, false> {
+        self.dense.ahead(member)
     }
 
     /// Whether this is a member.

@@ -23,6 +23,7 @@ use super::pages::Pages;
 use super::scan::find_byte;
 use crate::alloc::good_size;
 use crate::hash::hash;
+use crate::hint::{prefetch, prefetch_all};
 use std::sync::Arc;
 
 /// Mean members per bucket that makes the table grow.
@@ -58,7 +59,7 @@ fn leaf_of(slot: u64) -> u32 {
 
 /// A bucket for reading.
 #[derive(Clone, Copy)]
-struct Bucket<'a>(&'a [u8]);
+pub(super) struct Bucket<'a>(&'a [u8]);
 
 impl<'a> Bucket<'a> {
     #[inline]
@@ -77,6 +78,18 @@ impl<'a> Bucket<'a> {
         let bytes: &[u8; 6] = self.0[here..here + 6].try_into().expect("six bytes");
         let [a, b, c, d, e, f] = *bytes;
         u64::from_le_bytes([a, b, c, d, e, f, 0, 0])
+    }
+
+    pub(super) fn prefetch_tags(self) {
+        prefetch_all(&self.0[..self.0.len().min(HEADER + LOAD)]);
+    }
+
+    /// Loads the slots of the members with this tag.
+    pub(super) fn prefetch_slots(self, tag: u8) {
+        find_byte(self.tags(), tag, |at| {
+            prefetch(&raw const self.0[HEADER + self.len() + 6 * at]);
+            false
+        });
     }
 
     #[inline]
@@ -182,10 +195,16 @@ impl Index {
         result
     }
 
+    /// Where members with this hash are.
+    #[inline]
+    pub(super) fn bucket(&self, hash: u64) -> Bucket<'_> {
+        Bucket(self.buckets.get(self.bucket_of(hash)))
+    }
+
     /// Calls `accept` with the leaves that may hold a member with this hash until it answers.
     #[inline]
     pub(super) fn find<R>(&self, hash: u64, mut accept: impl FnMut(u32) -> Option<R>) -> Option<R> {
-        let bucket = Bucket(self.buckets.get(self.bucket_of(hash)));
+        let bucket = self.bucket(hash);
         let wanted = slot_of(hash, 0) >> LEAF_BITS;
         let mut result = None;
         find_byte(bucket.tags(), tag_of(hash), |at| {
@@ -219,7 +238,7 @@ impl Index {
         // A bucket that has been split in this round of doubling owns one hash bit more.
         let split = (hash as usize & (high - 1)) + high < self.buckets.len();
         let width = HASH_BITS - (high.trailing_zeros() + u32::from(split));
-        let bucket = Bucket(self.buckets.get(self.bucket_of(hash)));
+        let bucket = self.bucket(hash);
         for (at, &tag) in bucket.tags().iter().enumerate() {
             let slot = bucket.slot(at);
             let first = bucket.find(slot, tag) == Some(at);

@@ -167,6 +167,11 @@ impl Leaf {
         usize::from(self.len)
     }
 
+    #[inline]
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.buf
+    }
+
     /// What counts against [`LEAF_BYTES_MAX`].
     #[inline]
     pub(super) fn size(&self) -> usize {

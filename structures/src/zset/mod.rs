@@ -18,6 +18,7 @@
 //! What must hold (`check`): leaves ascend within and between each other, counts are sums, separators separate,
 //! every member has one slot naming its leaf, and the heap counter equals the sum over all nodes.
 
+mod ahead;
 mod index;
 mod iter;
 mod leaf;
@@ -27,6 +28,7 @@ mod scan;
 mod tests;
 mod tree;
 
+pub use ahead::{Ahead, STEPS as STEPS_AHEAD};
 pub use iter::Iter;
 
 use index::tag_of;

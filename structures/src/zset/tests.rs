@@ -1,7 +1,7 @@
 //! Against a model: a `BTreeMap` for the order and a map for the scores.
 
 use super::leaf::order_of;
-use super::{Change, ZSet};
+use super::{Change, STEPS_AHEAD, ZSet};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// xorshift64*: small, seeded, the same everywhere.
@@ -389,4 +389,19 @@ fn scan_while_it_grows_and_shrinks() {
     for cursor in [u64::MAX, 1 << 63, 1, 99] {
         set.scan(cursor, |_, _| {});
     }
+}
+
+/// Looking ahead changes nothing and may be of members, scores and sets of any kind.
+#[test]
+fn looking_ahead_is_harmless() {
+    let mut set = ZSet::new(7);
+    for number in 0..5000 {
+        set.ahead(b"nobody", Some(f64::NAN)).step();
+        let member = format!("member:{number}");
+        let mut ahead = set.ahead(member.as_bytes(), Some(f64::from(number % 100)));
+        (0..STEPS_AHEAD + 2).for_each(|_| ahead.step());
+        set.insert(member.as_bytes(), f64::from(number % 100));
+    }
+    set.check();
+    assert_eq!(set.len(), 5000);
 }

@@ -61,7 +61,7 @@ impl Node {
 
     /// The child whose keys may include this one.
     #[inline]
-    fn child_for(&self, order: u64, member: &[u8]) -> usize {
+    pub(super) fn child_for(&self, order: u64, member: &[u8]) -> usize {
         let above = |entry: &Entry| entry.order > order || entry.order == order && &*entry.member > member;
         let (mut low, mut high) = (1, self.entries.len());
         while low < high {
