@@ -10,8 +10,10 @@
 //!                                           LIMIT
 //! ```
 //!
-//! On one shard the handler goes through them, or leaves a task where many elements are sorted by themselves; over several the server does, with every shard locked. What is passed
-//! on is owned, because it may travel.
+//! On one shard the handler goes through them, or leaves a task where many elements are sorted by themselves; so it does
+//! where the source and the target are on two. If elements name keys, on several shards, the server goes through them
+//! with every shard locked: what these keys hold is looked up at one instant. What is passed on is owned, because it may
+//! travel.
 
 mod steps;
 

@@ -1,9 +1,11 @@
 //! What the commands that walk in steps share: SSCAN, HSCAN and ZSCAN, and with SCAN what a cursor is.
 
 use damselfly_config::glob::Pattern;
-use damselfly_keyspace::Collection;
+use damselfly_keyspace::{Collection, Object};
 use damselfly_protocol::ReplyWriter;
 
+use crate::long::Written;
+use crate::task::{Rest, Task};
 use crate::{Args, CmdResult, CommandError, Cx};
 
 /// The options of a step.
@@ -45,16 +47,16 @@ impl Step {
 }
 
 /// What a step has found.
-pub(crate) struct Shown<'a> {
-    out: ReplyWriter<'a>,
+pub(crate) struct Shown<'a, 'b> {
+    out: &'b mut ReplyWriter<'a>,
     elements: usize,
 }
 
-impl<'a> Shown<'a> {
+impl<'a> Shown<'a, '_> {
     /// Where the next element of the reply goes.
     pub(crate) fn element(&mut self) -> &mut ReplyWriter<'a> {
         self.elements += 1;
-        &mut self.out
+        self.out
     }
 }
 
@@ -76,11 +78,11 @@ pub fn parse_cursor(text: &[u8]) -> Result<u64, CommandError> {
 }
 
 /// One step: `scan` shows what it finds behind the cursor and returns the next one.
-pub(crate) fn walk<C: Collection>(
+pub(crate) fn walk<C: Collection + Clone + Send + 'static>(
     cx: &mut Cx<'_>,
     mut args: Args<'_>,
     fields: bool,
-    scan: impl FnOnce(&C, u64, &Step, &mut Shown<'_>) -> u64,
+    scan: impl Fn(&C, u64, &Step, &mut Shown<'_, '_>) -> u64 + Send + 'static,
 ) -> CmdResult {
     let key = args.take()?;
     let cursor = parse_cursor(args.take()?)?;
@@ -92,13 +94,75 @@ pub(crate) fn walk<C: Collection>(
         return Ok(());
     };
     let step = Step::parse(args, fields)?;
+    let (left, written) = (step.count, Written::new(cx.out.proto()));
+    if left > cx.env.at_once_max
+        && let Some(place) = &mut cx.later
+    {
+        let collection = collection.clone();
+        let walking = Walking { collection, cursor, left, step, scan, written, elements: 0 };
+        **place = Some(Rest::Task(Box::new(walking)));
+        return Ok(());
+    }
     let mut found = Vec::new();
-    let mut shown = Shown { out: ReplyWriter::new(&mut found, cx.out.proto()), elements: 0 };
+    let mut out = ReplyWriter::new(&mut found, cx.out.proto());
+    let mut shown = Shown { out: &mut out, elements: 0 };
     let next = scan(collection, cursor, &step, &mut shown);
     let elements = shown.elements;
-    cx.out.array(2);
-    cx.out.bulk_int(next.cast_signed());
-    cx.out.array(elements);
+    reply_head(&mut cx.out, next, elements);
     cx.out.raw(&found);
     Ok(())
+}
+
+/// Writes what is in front of the elements.
+fn reply_head(out: &mut ReplyWriter<'_>, next: u64, elements: usize) {
+    out.array(2);
+    out.bulk_int(next.cast_signed());
+    out.array(elements);
+}
+
+/// Elements that a long walk looks at in a step of its own.
+const ELEMENTS_PER_STEP: usize = 64;
+
+/// A walk over many elements at once, in steps: over what was there when it began.
+struct Walking<C, S> {
+    collection: C,
+    cursor: u64,
+    /// How many elements are still to be looked at.
+    left: usize,
+    step: Step,
+    scan: S,
+    written: Written,
+    elements: usize,
+}
+
+impl<C, S> Task for Walking<C, S>
+where
+    C: Collection + Send,
+    S: Fn(&C, u64, &Step, &mut Shown<'_, '_>) -> u64 + Send,
+{
+    fn target(&self) -> Option<&[u8]> {
+        None
+    }
+
+    fn step(&mut self) -> bool {
+        let Walking { collection, cursor, left, step, scan, written, elements } = self;
+        step.count = ELEMENTS_PER_STEP.min(*left);
+        *left -= step.count;
+        written.write(|out| {
+            let mut shown = Shown { out, elements: 0 };
+            *cursor = scan(collection, *cursor, step, &mut shown);
+            *elements += shown.elements;
+        });
+        *cursor == 0 || *left == 0
+    }
+
+    fn finish(&mut self, cx: &mut Cx<'_>) -> CmdResult {
+        reply_head(&mut cx.out, self.cursor, self.elements);
+        self.written.reply(cx);
+        Ok(())
+    }
+
+    fn into_held(self: Box<Self>) -> Vec<Object> {
+        vec![self.collection.wrap(), self.written.into_held()]
+    }
 }

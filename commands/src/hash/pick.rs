@@ -151,7 +151,7 @@ pub(super) const HSCAN: Command = Command {
 
 fn hscan(cx: &mut Cx<'_>, args: Args<'_>) -> CmdResult {
     let now = cx.ks.now;
-    walk(cx, args, true, |hash: &Hash, cursor, step, shown| {
+    walk(cx, args, true, move |hash: &Hash, cursor, step, shown| {
         hash.scan(cursor, step.count, now, |field| {
             if step.shows(field.field.as_bytes(&mut [0; 20])) {
                 reply_item(shown.element(), field.field);

@@ -8,6 +8,8 @@ use damselfly_protocol::Proto;
 use damselfly_protocol::number::{DOUBLE_LEN_MAX, fmt_double_17, parse_i64};
 
 use super::Pairs;
+use super::range::remove_ranks;
+use crate::long::{Walk, put_aside};
 use crate::random::Random;
 use crate::walk::walk;
 use crate::{Args, Arity, CmdResult, Command, CommandError, Cx, Flags, Group, Keys, Run, Spread};
@@ -30,6 +32,9 @@ impl End {
 
 /// Replies with up to `count` members from an end of the set under a key, and removes them.
 pub(super) fn pop(cx: &mut Cx<'_>, key: &[u8], end: End, count: usize, shape: Shape) -> CmdResult {
+    if count > cx.env.at_once_max && shape != Shape::Bare && cx.later.is_some() {
+        return pop_many(cx, key, end, count, shape);
+    }
     let out = &mut cx.out;
     let edit = cx.ks.edit(cx.db, key, |set: &mut SortedSet| {
         let len = set.len();
@@ -60,6 +65,28 @@ pub(super) fn pop(cx: &mut Cx<'_>, key: &[u8], end: End, count: usize, shape: Sh
         }
     }
     Ok(())
+}
+
+/// As [`pop`], where many are asked for: they are removed in steps if so many are there, and shown in pieces behind that.
+fn pop_many(cx: &mut Cx<'_>, key: &[u8], end: End, count: usize, shape: Shape) -> CmdResult {
+    let Some(loc) = cx.ks.find_collection::<SortedSet>(cx.db, key)? else {
+        cx.out.array(0);
+        return Ok(());
+    };
+    let set = cx.ks.collection::<SortedSet>(cx.db, loc)?.clone();
+    let (len, reverse) = (set.len(), end == End::Highest);
+    let count = count.min(len);
+    let ranks = if reverse { len - count..len } else { 0..count };
+    let pairs = Pairs { scores: true, nested: shape == Shape::Nested };
+    let shown = ranks.clone();
+    remove_ranks(cx, key, loc, ranks, end.event(), move |cx| {
+        cx.out.array(if pairs.nested { count } else { 2 * count });
+        let walk = || Walk::Ranks { ranks: shown.clone(), reverse, pairs };
+        if !put_aside(&mut cx.later, cx.out.proto(), &set, (count, len, set.heap_bytes()), walk) {
+            set.visit(shown.clone(), reverse, |member, score| pairs.write(&mut cx.out, member, score));
+        }
+        Ok(())
+    })
 }
 
 /// How popped members are shown.
