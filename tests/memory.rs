@@ -250,19 +250,23 @@ fn cuts_the_unfinished() {
     assert_eq!(error_of(&call(&mut clients, &[b"SET", b"k", &[b'v'; 100_000]])), None);
 }
 
-/// maxmemory can be lowered and raised while the server runs, and it follows.
+/// maxmemory can be lowered and raised while the server runs and clients write, and it follows.
 #[test]
 fn follows_the_setting() {
     let (server, mut clients) = start(&["--cache_mode=true"]);
     line(&mut clients, "CONFIG SET maxmemory 200mb");
     assert_eq!(fill(&server, 0, 300_000, 500, &[]).0, 0);
     assert!(resident(&server) > 100 * MIB, "{} MiB are resident", resident(&server) / MIB);
-    line(&mut clients, "CONFIG SET maxmemory 60mb");
-    let deadline = Instant::now() + Duration::from_secs(30);
-    while resident(&server) > 63 * MIB + 16 * MIB {
-        assert!(Instant::now() < deadline, "still {} MiB", resident(&server) / MIB);
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| fill(&server, 400_000, 200_000, 500, &[]));
+        line(&mut clients, "CONFIG SET maxmemory 60mb");
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while resident(&server) > 63 * MIB + 16 * MIB {
+            assert!(Instant::now() < deadline, "still {} MiB", resident(&server) / MIB);
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        assert_eq!(writer.join().expect("the writer ends").0, 0);
+    });
     assert!(info(&mut clients, "evicted_keys") > 10_000);
     line(&mut clients, "CONFIG SET maxmemory 200mb");
     assert_eq!(fill(&server, 1_000_000, 200_000, 500, &[]).0, 0);

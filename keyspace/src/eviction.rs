@@ -43,6 +43,9 @@ const BUCKETS_PER_STEP: usize = 16;
 const BUCKETS_PER_VICTIM: usize = 4;
 /// How much heavier than usual is unusual: a logarithm with eight binary places, so half as heavy again.
 const UNUSUAL: i64 = 150;
+/// From so many uses on one of those of a key that leaves the queue does not count. Earlier, what becomes popular would
+/// be slower.
+const LAG_FROM: u64 = 8;
 /// Segments without any candidate that one step passes at most.
 const SEGMENTS_PER_STEP: usize = 64;
 /// Of so many keys one may wait in the queue.
@@ -110,14 +113,36 @@ enum Pick {
     Nobody,
 }
 
-/// A key that may go.
+/// A key that may go. Its weight is a fraction, which nobody needs to divide.
 #[derive(Clone, Copy)]
 struct Candidate {
     loc: Loc,
-    /// What it is worth per byte.
-    weight: u64,
+    /// What it is worth.
+    worth: u64,
+    /// For how much.
+    size: u64,
     /// What it takes.
     bytes: usize,
+}
+
+impl Candidate {
+    #[inline]
+    fn is_lighter_than(&self, other: &Candidate) -> bool {
+        // 12 bits times at most 40, or, if time alone counts, 64 times 1.
+        self.worth * other.size < other.worth * self.size
+    }
+
+    /// As if the use that has brought it back did not count, if it has many: the others' next one is still to come. In
+    /// a loop all keys are used alike, and behind the end of an epoch those that came first would push out those that
+    /// come next.
+    fn without_last_use(self) -> Candidate {
+        if self.worth < LAG_FROM << 8 { self } else { Candidate { worth: self.worth - (1 << 8), ..self } }
+    }
+
+    /// The logarithm of its weight, with eight binary places.
+    fn log2(&self) -> i64 {
+        log2(self.worth) - log2(self.size)
+    }
 }
 
 /// Says of the hash of a key that the key must stay for now.
@@ -218,15 +243,12 @@ impl Db {
         if glance.is_sticky || rule != Eviction::All && glance.expire_at.is_none() {
             return None;
         }
-        let bytes = glance.bytes + self.collection_bytes(loc);
-        let weight = match rule {
-            Eviction::NextDue => glance.expire_at.unwrap_or(UnixMs::MAX),
-            _ => {
-                let warmth = self.warmth.warmth(self.table.raw().heat(loc));
-                ((warmth + 1) << 32) / (bytes as u64 + KEY_BYTES)
-            }
+        let bytes = glance.bytes + if glance.is_object { self.collection_bytes(loc) } else { 0 };
+        let (worth, size) = match rule {
+            Eviction::NextDue => (glance.expire_at.unwrap_or(UnixMs::MAX), 1),
+            _ => (self.warmth.warmth(self.table.raw().heat(loc)) + 1, bytes as u64 + KEY_BYTES),
         };
-        Some(Candidate { loc, weight, bytes })
+        Some(Candidate { loc, worth, size, bytes })
     }
 
     fn is_spared(&self, loc: Loc, is_spared: IsSpared<'_>) -> bool {
@@ -255,7 +277,7 @@ impl Db {
                 if self.warmth.age(heat) == EPOCHS - 1 {
                     old.push(loc);
                 }
-                if lightest.is_none_or(|other| candidate.weight < other.weight) {
+                if lightest.is_none_or(|other| candidate.is_lighter_than(&other)) {
                     lightest = Some(candidate);
                 }
             });
@@ -310,8 +332,10 @@ impl Db {
             }
             new = self.candidate(loc, &glance, rule).filter(|new| !self.is_spared(new.loc, is_spared));
         }
-        match (self.lightest(rule, now, is_spared), new) {
-            (Pick::Victim(old), Some(new)) if new.weight <= old.weight => Pick::Victim(new),
+        let is_by_heat = rule != Eviction::NextDue;
+        let rival = new.map(|new| if is_by_heat { new.without_last_use() } else { new });
+        match (self.lightest(rule, now, is_spared), rival) {
+            (Pick::Victim(old), Some(new)) if !old.is_lighter_than(&new) => Pick::Victim(new),
             (Pick::Nobody, Some(new)) => Pick::Victim(new),
             (pick, _) => pick,
         }
@@ -326,7 +350,7 @@ impl Db {
                 Pick::Nobody => {}
                 Pick::Victim(found) => {
                     self.warmth.fruitless = 0;
-                    if lightest.is_none_or(|other| found.weight < other.weight) {
+                    if lightest.is_none_or(|other| found.is_lighter_than(&other)) {
                         lightest = Some(found);
                     }
                 }
@@ -337,9 +361,7 @@ impl Db {
             }
             buckets += usize::from(self.warmth.fruitless == before || lightest.is_some());
             let enough = match lightest {
-                Some(found) => {
-                    buckets >= BUCKETS_PER_VICTIM || log2(found.weight) <= self.warmth.usual + UNUSUAL
-                }
+                Some(found) => buckets >= BUCKETS_PER_VICTIM || found.log2() <= self.warmth.usual + UNUSUAL,
                 None => buckets >= BUCKETS_PER_STEP,
             };
             if enough {
@@ -347,7 +369,7 @@ impl Db {
             }
         }
         let Some(found) = lightest else { return Pick::Nobody };
-        self.warmth.usual += (log2(found.weight) - self.warmth.usual) >> 4;
+        self.warmth.usual += (found.log2() - self.warmth.usual) >> 4;
         Pick::Victim(found)
     }
 

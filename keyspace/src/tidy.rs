@@ -20,7 +20,7 @@ pub(crate) struct Walk {
 /// What one call of [`Keyspace::tidy_some`] did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tidied {
-    /// Bytes that now lie elsewhere.
+    /// Bytes that now lie elsewhere, and those that tables gave back.
     pub moved: usize,
     /// Whether a round over all databases ended.
     pub round_ended: bool,
@@ -30,14 +30,16 @@ pub struct Tidied {
 pub type IsSparse<'a> = &'a dyn Fn(*const u8) -> bool;
 
 impl Db {
-    /// Tidies one segment; returns how many bytes moved.
+    /// Tidies one segment; returns how many bytes moved or are free now.
     fn tidy(&mut self, id: SegmentId, is_sparse: IsSparse<'_>) -> usize {
+        let before = self.table.heap_bytes();
         self.table.compact_segment(id);
         // A running cut knows which buckets it has saved; entries that changed theirs would confuse it.
-        if self.cut().is_none() {
-            self.table.merge(id.hash());
-        }
-        self.table.move_segment(id, is_sparse)
+        // The walk comes in order, so what one merge makes has its buddy behind it or just before: all levels in one
+        // round.
+        while self.cut().is_none() && self.table.merge(id.hash()) {}
+        let freed = before.saturating_sub(self.table.heap_bytes());
+        freed + self.table.move_segment(id, is_sparse)
     }
 }
 
@@ -107,5 +109,32 @@ mod tests {
         }
         let capacity = keyspace.table(0).capacity() + keyspace.table(1).capacity();
         assert!(capacity < 8 * 2000, "room for {capacity} keys is kept for 2000");
+    }
+
+    /// After most keys went, as when the limit on memory is lowered, one round makes the table as small as what is left,
+    /// however many times its segments must be joined for that, and says how much it did; a second one finds nothing.
+    #[test]
+    fn one_round_is_enough() {
+        let mut keyspace = Keyspace::new(&Options { databases: 1, hash_seed: 5, random_seed: 6 });
+        let key = |n: usize| format!("key:{n}").into_bytes();
+        (0..50_000).for_each(|n| keyspace.set_string(0, &key(n), &[b'v'; 100], Expiry::Never));
+        (0..50_000).filter(|n| n % 32 > 0).for_each(|n| assert!(keyspace.remove(0, &key(n))));
+        let before = keyspace.heap_bytes();
+        let round = |keyspace: &mut Keyspace| {
+            let mut moved = 0;
+            loop {
+                let tidied = keyspace.tidy_some(4, usize::MAX, &|_| false);
+                moved += tidied.moved;
+                if tidied.round_ended {
+                    return moved;
+                }
+            }
+        };
+        let moved = round(&mut keyspace);
+        keyspace.check();
+        let after = keyspace.heap_bytes();
+        assert!(moved > before / 2 && after < before / 2, "{moved} of {before} bytes, {after} are left");
+        assert!(keyspace.table(0).capacity() < 12 * 50_000 / 32);
+        assert!(round(&mut keyspace) < after / 32);
     }
 }

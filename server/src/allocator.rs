@@ -72,14 +72,14 @@ unsafe impl GlobalAlloc for Allocator {
 
 /// Number of `mi_option_purge_delay` in the header's enumeration.
 const OPTION_PURGE_DELAY: c_int = 15;
-/// Milliseconds until a free page goes back to the system. Long enough that a page that is freed and taken again at
-/// once does not travel, short enough that resident memory follows the data.
-const PURGE_DELAY_MS: c_long = 5;
+/// Milliseconds after which whoever frees a page gives back all that are free. The watcher of memory does so earlier
+/// (`give_back`), which spares the cores the system calls.
+const PURGE_DELAY_MS: c_long = 200;
 /// Percentage of blocks in use up to which a page is sparse.
 const SPARSE_UP_TO: usize = 70;
 
-/// Has free memory given back soon. To be called before there are other threads.
-pub fn give_back_soon() {
+/// Leaves giving free memory back to [`give_back`]. To be called before there are other threads.
+pub fn give_back_later() {
     mi_option_set(OPTION_PURGE_DELAY, PURGE_DELAY_MS);
     debug_assert_eq!(mi_option_get(OPTION_PURGE_DELAY), PURGE_DELAY_MS);
 }
@@ -94,10 +94,18 @@ pub fn is_sparse(address: *const u8) -> bool {
     unsafe { mi_unsafe_heap_page_is_under_utilized(std::ptr::null_mut(), address.cast(), SPARSE_UP_TO) }
 }
 
-/// Gives free memory of the calling thread back to the system, now and not when the allocator would have. It walks
-/// the thread's pages: some milliseconds per gigabyte.
-pub fn collect() {
+/// Gives the free pages of all threads back to the system. For a thread with few allocations of its own: those of the
+/// calling thread are walked too, some milliseconds per gigabyte.
+///
+/// The allocator would do so itself after a while, but not reliably: two threads that meet, of which one frees a page
+/// while the other has just given back the last, may leave it without a time at which to do it again.
+pub fn give_back() {
     mi_collect(true);
+}
+
+/// Finds out which pages of the calling thread are free because of what other threads freed in them.
+pub fn collect() {
+    mi_collect(false);
 }
 
 /// The allocator's figures for the whole process, as it prints them.
@@ -159,7 +167,7 @@ mod tests {
     #[test]
     fn option() {
         assert!([1000, PURGE_DELAY_MS].contains(&mi_option_get(OPTION_PURGE_DELAY)));
-        give_back_soon();
+        give_back_later();
     }
 
     /// A page that lost nine objects of ten is sparse, one that is full is not.
@@ -182,6 +190,7 @@ mod tests {
         let kept = vec![7u8; 1 << 20];
         drop(vec![8u8; 8 << 20]);
         super::collect();
+        super::give_back();
         assert!(kept.iter().all(|&byte| byte == 7));
         assert!(super::stats().lines().count() > 3, "{}", super::stats());
     }

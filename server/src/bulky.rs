@@ -100,6 +100,7 @@ impl Core {
         let Some(mut bulky) = Bulky::of(&connection.input, connection.scanner.wanted()) else { return false };
         let arrived = have - bulky.head.len();
         let Some(room) = self.room_for(have, bulky.missing(arrived)) else { return false };
+        self.make_way(arrived + room);
         let Some(connection) = self.connection(id) else { return false };
         bulky.long.reserve_exact(arrived + room);
         bulky.long.extend_from_slice(&connection.input[bulky.head.len()..]);
@@ -118,7 +119,10 @@ impl Core {
         let mut grows = true;
         if have == growing.long.capacity() {
             match self.room_for(have, growing.missing(have)) {
-                Some(room) => growing.long.reserve_exact(room),
+                Some(room) => {
+                    self.make_way(room);
+                    growing.long.reserve_exact(room);
+                }
                 None => grows = false,
             }
         }

@@ -805,6 +805,7 @@ impl Core {
                         self.starve(id);
                         break;
                     }
+                    self.make_way(room);
                     let Some(connection) = self.connection(id) else { return };
                     connection.input.reserve_exact(room);
                 }

@@ -754,6 +754,7 @@ impl Core {
         index: usize,
         peer: usize,
     ) {
+        self.make_way_there(argv);
         let Some(connection) = self.connection(id) else { return };
         let (db, proto) = (connection.db, connection.proto);
         let (remembers, no_touch) = (connection.modes.has(Modes::REMEMBERS), connection.no_touch);

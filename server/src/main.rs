@@ -78,7 +78,7 @@ fn main() -> ExitCode {
     // Huge pages make resident memory grow in steps of 2 MiB per size class and thread: an empty server took 14 MB
     // with them and 6 MB without. A limit on resident memory cannot be kept that way. Redis turns them off too.
     let _ = rustix::thread::disable_transparent_huge_pages(true);
-    allocator::give_back_soon();
+    allocator::give_back_later();
     let parsed = damselfly_config::Config::from_args(std::env::args_os(), std::env::vars_os(), &|path| {
         std::fs::read_to_string(path)
     });

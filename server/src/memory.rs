@@ -1,6 +1,7 @@
 //! The limit on memory, and how it is kept.
 //!
-//! What counts is what the kernel counts: resident memory of the process, but for the program's own file. It is read
+//! What counts is what the kernel counts: resident memory of the process, less what was resident before there was any
+//! data (the program itself, as with Redis, whose limit is on data). It is read
 //! every few milliseconds by a thread that does nothing else ([`watch`]). But it moves late and for many reasons, so the
 //! cores do not act on it. They act on an exact account of what they hold: data without the holes in tables, connections
 //! and messages. What resident memory exceeds the sum of the accounts by is the *overhead* (stacks, holes, the
@@ -44,6 +45,10 @@ use crate::shared::Shared;
 /// Looks at resident memory: often when it is above three quarters of the limit, seldom below.
 const LOOK_NEAR: Duration = Duration::from_millis(4);
 const LOOK_FAR: Duration = Duration::from_millis(50);
+/// Free pages go back to the system with each look when less than this part of the limit is left, else only so often:
+/// those that are taken again meanwhile need not travel.
+const GIVE_BACK_SHARE: u64 = 64;
+const GIVE_BACK_EVERY: Duration = Duration::from_millis(50);
 /// Beyond this part of the limit too much, the budget follows quickly.
 const FAR_SHARE: u64 = 64;
 /// At least this part of the limit is for data, whatever the overhead: a cache that evicts all it has because memory
@@ -57,15 +62,16 @@ const SPARSE_SHARE: u64 = 8;
 const MARGIN_SHARE: u64 = 256;
 /// From here on new keys queue, as a part of the budget.
 const SELECTIVE_FROM: (u64, u64) = (7, 8);
-/// What one command may have to free beyond its own size.
+/// What one command may have to free beyond its own size, and the time that all of one turn spend on that.
 const EXTRA: i64 = 4096;
+const TOIL_TIME: Duration = Duration::from_millis(3);
 /// Steps that find nobody which one command waits for.
 const SEARCH_STEPS: usize = 32;
 /// Time for eviction and for tidying in one turn; and when there is more than a sixteenth too much, as after the limit
 /// was lowered.
 const EVICT_TIME: Duration = Duration::from_micros(300);
 const TIDY_TIME: Duration = Duration::from_micros(200);
-const HURRIED_TIME: Duration = Duration::from_millis(2);
+const HURRIED_TIME: Duration = Duration::from_millis(1);
 const HURRY_SHARE: u64 = 16;
 /// From this part of the limit beyond it, writers wait for the tidying, with a rest between two times.
 const OVER_SHARE: u64 = 50;
@@ -73,7 +79,7 @@ const BRAKE_REST: Duration = Duration::from_millis(1);
 /// A shard that has nothing left to give refuses a write only when more than this part of the budget is missing, or four
 /// times that while no more is resident than should be: the others are giving up theirs.
 const PATIENCE_SHARE: u64 = 32;
-/// Rest behind a round of tidying that moved little, doubled each time, and the longest.
+/// Rest behind a round of tidying that moved little, doubled each time unless too much is resident, and the longest.
 const TIDY_REST: Duration = Duration::from_millis(250);
 const TIDY_REST_MAX: Duration = Duration::from_secs(8);
 /// Without sparse pages, tidying begins when more than this part of the data is holes: writes close holes by themselves,
@@ -85,8 +91,9 @@ const TELL_FROM: u64 = 32 << 10;
 const INPUT_SHARE: u64 = 4;
 /// Shorter ones are always let in.
 const INPUT_FREE: usize = 4 << 10;
-/// A batch with less is not booked.
+/// A batch with less is not booked, and buffers that grow by less wait for the end of the turn until others go for them.
 const BATCH_FREE: usize = 64 << 10;
+const REPLY_FREE: usize = 64 << 10;
 /// A client whose unfinished request holds room and that has sent nothing for so long is closed when room is short.
 const STALLED_MS: u64 = 500;
 /// Such clients are looked for once in so long, and connections that wait for room are let in so many at a time.
@@ -98,7 +105,7 @@ const FED_PER_TICK: usize = 64;
 pub struct Memory {
     /// For the accounts of all cores together.
     budget: AtomicU64,
-    /// Resident bytes at the last look, but for files'.
+    /// Resident bytes at the last look, but for files' and for what was there from the start.
     resident: AtomicU64,
     /// Resident bytes when the first core began.
     startup: AtomicU64,
@@ -158,24 +165,30 @@ pub fn watch(shared: &Arc<Shared>) -> std::io::Result<()> {
     let memory = &shared.memory;
     let first = Resident::now().unwrap_or_default();
     memory.startup.store(first.all, Ordering::Relaxed);
-    memory.resident.store(first.own, Ordering::Relaxed);
-    let mut overhead = Overhead(first.own);
-    memory.budget.store(overhead.update(shared.settings.maxmemory(), first.own, 0), Ordering::Relaxed);
+    let mut overhead = Overhead(0);
+    memory.budget.store(overhead.update(shared.settings.maxmemory(), 0, 0), Ordering::Relaxed);
     let shared = shared.clone();
     std::thread::Builder::new().name("memory".to_string()).spawn(move || {
+        let mut given_back = Instant::now();
         while !shared.stopping.load(Ordering::Relaxed) {
-            let near = look(&shared, &mut overhead, first.own);
-            std::thread::sleep(if near { LOOK_NEAR } else { LOOK_FAR });
+            let left = look(&shared, &mut overhead, first.own);
+            let limit = shared.settings.maxmemory();
+            if left < limit / GIVE_BACK_SHARE || given_back.elapsed() >= GIVE_BACK_EVERY {
+                allocator::give_back();
+                given_back = Instant::now();
+            }
+            std::thread::sleep(if left < limit / 4 { LOOK_NEAR } else { LOOK_FAR });
         }
     })?;
     Ok(())
 }
 
-/// Whether memory is near the limit. `startup` is what was resident before there was any data.
-fn look(shared: &Shared, overhead: &mut Overhead, startup: u64) -> bool {
+/// Looks once; how much of the limit is left. `startup` is what was resident before there was any data.
+fn look(shared: &Shared, overhead: &mut Overhead, startup: u64) -> u64 {
     let (memory, limit) = (&shared.memory, shared.settings.maxmemory());
     // Before the accounts: what grows meanwhile makes the overhead too small for one look, not too large.
-    let Some(resident) = Resident::now().map(|resident| resident.own) else { return false };
+    let Some(now) = Resident::now() else { return limit };
+    let resident = now.own.saturating_sub(startup);
     let sum = |field: fn(&crate::shared::Peer) -> &AtomicU64| -> u64 {
         shared.peers.iter().map(|peer| field(peer).load(Ordering::Relaxed)).sum()
     };
@@ -184,9 +197,9 @@ fn look(shared: &Shared, overhead: &mut Overhead, startup: u64) -> bool {
     // What is being freed is neither data nor a reason to evict.
     let counted = accounts + sum(|peer| &peer.doomed);
     memory.budget.store(overhead.update(limit, resident, counted), Ordering::Relaxed);
-    let excess = resident.saturating_sub(startup + counted);
+    let excess = resident.saturating_sub(counted);
     memory.is_sparse.store(excess > SPARSE_FROM + counted / SPARSE_SHARE, Ordering::Relaxed);
-    limit > 0 && resident > limit / 4 * 3
+    limit.saturating_sub(resident)
 }
 
 /// What a core knows of its part.
@@ -208,6 +221,8 @@ pub struct Account {
     next_cut_ms: u64,
     /// What the others know of this core's account.
     told: u64,
+    /// What commands of this turn have done for memory beyond their own need.
+    toil: Duration,
     /// Tidying rests until then, and how long.
     tidy_from: Instant,
     tidy_rest: Duration,
@@ -225,6 +240,7 @@ impl Default for Account {
             starved: VecDeque::new(),
             next_cut_ms: 0,
             told: 0,
+            toil: Duration::ZERO,
             tidy_from: Instant::now(),
             tidy_rest: TIDY_REST,
             tidied_in_round: 0,
@@ -262,6 +278,7 @@ impl Core {
 
     /// Tells the others what this core holds, and learns how much it may.
     pub(crate) fn settle_account(&mut self, ticked: bool) {
+        self.memory.toil = Duration::ZERO;
         let account = self.account();
         let shared = &self.shared;
         let mine = &shared.peers[self.id];
@@ -298,9 +315,12 @@ impl Core {
 
     #[cold]
     fn admit_if_room(&mut self, argv: &Argv<'_>) -> bool {
-        if self.is_over_limit() && Instant::now() >= self.memory.tidy_from {
+        let toils = self.memory.toil < TOIL_TIME;
+        if toils && self.is_over_limit() && Instant::now() >= self.memory.tidy_from {
             // Holes appear faster than they are closed: who writes waits until some are.
+            let began = Instant::now();
             self.tidy(true);
+            self.memory.toil += began.elapsed();
             self.memory.tidy_from = self.memory.tidy_from.max(Instant::now() + BRAKE_REST);
         }
         let apart = self.long_value.as_ref().map_or(0, Vec::len);
@@ -311,8 +331,8 @@ impl Core {
         }
         let limit = self.shared.settings.maxmemory();
         let is_possible = limit == 0 || need as u64 <= limit;
-        let is_admitted =
-            is_possible && (self.make_room(over.min(2 * need + EXTRA)) || self.others_give_way(over));
+        let is_admitted = is_possible
+            && (self.make_room(over.min(need), over.min(2 * need + EXTRA)) || self.others_give_way(over));
         if !is_admitted {
             self.stats.oom += 1;
         }
@@ -337,17 +357,23 @@ impl Core {
             && self.memory.allowance < (budget - budget / PATIENCE_SHARE) as i64
     }
 
-    /// Evicts about so many bytes; false if there is nobody to evict.
-    fn make_room(&mut self, bytes: i64) -> bool {
-        let (mut bytes, mut searched) = (bytes, 0);
-        while bytes > 0 && searched < SEARCH_STEPS {
+    /// Evicts about `needed` bytes, and up to `wanted` while this turn has time for it; false if there is nobody to evict.
+    fn make_room(&mut self, needed: i64, wanted: i64) -> bool {
+        let (mut freed, mut searched) = (0, 0);
+        let began = (wanted > 2 * needed).then(Instant::now);
+        let bytes = if self.memory.toil < TOIL_TIME { wanted } else { needed };
+        let mut is_somebody = true;
+        while is_somebody && freed < bytes && searched < SEARCH_STEPS {
             match self.evict() {
-                Evicted::Freed(freed) => bytes -= freed as i64,
+                Evicted::Freed(bytes) => freed += bytes as i64,
                 Evicted::Searching => searched += 1,
-                Evicted::Nobody => return false,
+                Evicted::Nobody => is_somebody = false,
             }
         }
-        true
+        if let Some(began) = began {
+            self.memory.toil += began.elapsed();
+        }
+        is_somebody
     }
 
     /// One step of eviction.
@@ -425,6 +451,8 @@ impl Core {
                 let moved = std::mem::take(&mut self.memory.tidied_in_round);
                 self.memory.tidy_rest = if moved > self.ks.heap_bytes() / 32 {
                     Duration::ZERO
+                } else if self.is_over_limit() {
+                    TIDY_REST
                 } else {
                     (self.memory.tidy_rest * 2).clamp(TIDY_REST, TIDY_REST_MAX)
                 };
@@ -445,6 +473,34 @@ impl Core {
         let all: u64 = self.shared.peers.iter().map(|peer| peer.input.load(Ordering::Relaxed)).sum();
         let others = all - self.shared.peers[self.id].input.load(Ordering::Relaxed).min(all);
         others + (self.memory.input + more) as u64 <= limit
+    }
+
+    /// Makes room for a buffer before it is there: what many clients send at once would else be resident before anybody
+    /// has gone for it.
+    #[inline]
+    pub(crate) fn make_way(&mut self, bytes: usize) {
+        if bytes > INPUT_FREE && self.memory.is_tight {
+            self.make_way_for(bytes as i64, bytes as i64);
+        }
+    }
+
+    /// Evicts for so many bytes that are to come, and at most about `most`.
+    #[cold]
+    fn make_way_for(&mut self, coming: i64, most: i64) {
+        let over = self.account() as i64 + coming - self.memory.allowance;
+        if over > 0 && self.memory.rule != Eviction::Never {
+            // Who finds nobody goes on: buffers have a bound of their own.
+            self.make_room(over.min(most), over.min(2 * most));
+        }
+    }
+
+    /// As [`Core::make_way`], for a request that another core is to have: it is copied on its way.
+    #[inline]
+    pub(crate) fn make_way_there(&mut self, argv: &Argv<'_>) {
+        let long = argv[argv.len() - 1].len();
+        if long > BATCH_FREE {
+            self.make_way(long);
+        }
     }
 
     /// Whether a request of so many bytes could never be stored: it exists twice while it is.
@@ -501,6 +557,10 @@ impl Core {
         let before = std::mem::replace(&mut connection.booked, now);
         self.memory.buffers = self.memory.buffers + now.0 - before.0;
         self.memory.input = self.memory.input + now.1 - before.1;
+        if now.0 > before.0 + REPLY_FREE && self.memory.is_tight {
+            // A long reply that the client does not take at once.
+            self.make_way_for(0, (now.0 - before.0) as i64);
+        }
     }
 
     /// Books a batch that leaves, if it is large: long values on their way to another core count as the unfinished
@@ -532,6 +592,7 @@ impl Core {
                 return;
             }
         }
+        self.make_way(rest.len());
         if let Some(connection) = self.connection(id) {
             connection.input.extend_from_slice(rest);
         }

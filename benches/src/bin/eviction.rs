@@ -446,6 +446,8 @@ struct Knobs {
     queue: usize,
     /// What a size counts: nothing, its root, all of it.
     sized: u8,
+    /// One use of a key that leaves the queue does not count if it has so many.
+    lag_from: u32,
 }
 
 struct Heat {
@@ -510,7 +512,17 @@ impl Heat {
     }
 
     fn weight(&self, key: u32) -> u64 {
-        let warmth = u64::from(self.warmth(self.heat[key as usize]));
+        self.weight_at(key, self.warmth(self.heat[key as usize]))
+    }
+
+    /// Of a key that leaves the queue: the next use of those that it is compared with is still to come.
+    fn weight_of_new(&self, key: u32) -> u64 {
+        let warmth = self.warmth(self.heat[key as usize]);
+        self.weight_at(key, warmth - if warmth >= self.knobs.lag_from << 8 { 1 << 8 } else { 0 })
+    }
+
+    fn weight_at(&self, key: u32, warmth: u32) -> u64 {
+        let warmth = u64::from(warmth);
         let size = u64::from(self.here.sizes[key as usize] + 64);
         match self.knobs.sized {
             0 => warmth,
@@ -594,7 +606,7 @@ impl Heat {
         let is_long = self.queue.len() * 100 > self.here.keys.len() * self.knobs.queue;
         let new = if is_long { self.leave_queue() } else { None };
         let victim = match (self.lightest(), new) {
-            (Some(old), Some(new)) if self.weight(old) < self.weight(new) => old,
+            (Some(old), Some(new)) if self.weight(old) < self.weight_of_new(new) => old,
             (_, Some(new)) => new,
             (Some(old), None) => old,
             (None, None) => self.leave_queue().expect("what is there is in the queue or not"),
@@ -660,7 +672,7 @@ type Make = Box<dyn Fn(&Trace) -> Box<dyn Policy>>;
 
 fn policies() -> Vec<(&'static str, Make)> {
     let heat = |knobs: Knobs| -> Make { Box::new(move |trace| Box::new(Heat::new(trace, knobs))) };
-    let base = Knobs { group: 2, passes: 4, epoch: 20, ghosts: 160, queue: 1, sized: 2 };
+    let base = Knobs { group: 2, passes: 4, epoch: 20, ghosts: 160, queue: 1, sized: 2, lag_from: 8 };
     vec![
         ("redis lru", Box::new(|trace| Box::new(Redis::new(trace, false)))),
         ("redis lfu", Box::new(|trace| Box::new(Redis::new(trace, true)))),
@@ -680,6 +692,8 @@ fn policies() -> Vec<(&'static str, Make)> {
         ("heat, epoch 16", heat(Knobs { epoch: 16, ..base })),
         ("heat, epoch 24", heat(Knobs { epoch: 24, ..base })),
         ("heat, one bucket", heat(Knobs { group: 1, ..base })),
+        ("heat, one bucket, all uses count", heat(Knobs { group: 1, lag_from: 99, ..base })),
+        ("heat, one bucket, one never counts", heat(Knobs { group: 1, lag_from: 1, ..base })),
         ("heat, one bucket, epoch 16", heat(Knobs { group: 1, epoch: 16, ..base })),
         ("heat, one bucket, 4 ghosts", heat(Knobs { group: 1, ghosts: 400, ..base })),
         ("heat, one bucket, eight passes", heat(Knobs { group: 1, passes: 8, ..base })),

@@ -55,7 +55,7 @@ pub fn memory(core: &mut Core, id: ConnectionId, mut args: Args<'_>) -> Outcome 
         let release = |core: &mut Core| {
             let bytes = core.release_spares();
             // Each thread has a heap of its own, which nobody else can tidy.
-            allocator::collect();
+            allocator::give_back();
             bytes
         };
         core.ask_all(release, move |core, released| {

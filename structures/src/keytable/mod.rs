@@ -164,6 +164,16 @@ impl KeyLayout {
             unsafe { outside::view(&entry[1..13]) }
         }
     }
+
+    #[inline]
+    fn expire_at(entry: &[u8]) -> Option<u64> {
+        if entry[0] & EXPIRES == 0 {
+            return None;
+        }
+        let at = if entry[0] & KEY_OUT == 0 { 2 } else { 13 };
+        let wide = read_u64(entry, at);
+        Some(if entry[0] & FAR == 0 { wide & (FAR_FROM - 1) } else { wide })
+    }
 }
 
 impl Layout for KeyLayout {
@@ -233,6 +243,8 @@ pub struct Glance {
     pub expire_at: Option<u64>,
     /// The key is exempt from eviction.
     pub is_sticky: bool,
+    /// The value is a collection, whose own bytes are not in `bytes`.
+    pub is_object: bool,
 }
 
 /// Where a replaced value is now and what was there before; or, when the segment is full, the new value back.
@@ -321,7 +333,9 @@ impl<O> KeyTable<O> {
             OBJECT => bytes += size_of::<O>(),
             _ => {}
         }
-        Glance { bytes, expire_at: self.expire_at(loc), is_sticky: parts.tag & STICKY != 0 }
+        let expire_at = KeyLayout::expire_at(entry);
+        let (is_sticky, is_object) = (parts.tag & STICKY != 0, parts.tag & KIND == OBJECT);
+        Glance { bytes, expire_at, is_sticky, is_object }
     }
 
     /// Number of collections.
@@ -421,13 +435,7 @@ impl<O> KeyTable<O> {
     /// When the key expires.
     #[inline]
     pub fn expire_at(&self, loc: Loc) -> Option<u64> {
-        let entry = self.table.entry(loc);
-        if entry[0] & EXPIRES == 0 {
-            return None;
-        }
-        let at = if entry[0] & KEY_OUT == 0 { 2 } else { 13 };
-        let wide = read_u64(entry, at);
-        Some(if entry[0] & FAR == 0 { wide & (FAR_FROM - 1) } else { wide })
+        KeyLayout::expire_at(self.table.entry(loc))
     }
 
     /// Whether the key is exempt from eviction.

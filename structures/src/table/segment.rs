@@ -13,9 +13,18 @@
 //! bucket passed counts one overflow. A lookup goes on past a bucket only while its overflow is not zero. A count
 //! that reaches 255 stays (lookups then probe a little longer until the segment is rebuilt).
 //!
-//! The log: entries are appended to the last block; freed bytes are only counted (`dead`). When the last block has
-//! no room, the segment is rewritten if an eighth of it is dead, else a block is added. The cost of rewriting is
-//! thereby at most eight bytes copied per byte freed. Deletions that leave less than half alive rewrite too.
+//! The log: entries are appended to the last block; freed bytes are counted (`dead`), and are *holes* that later
+//! entries of about their size go into. When neither a hole nor the last block has room, the segment is rewritten if an
+//! eighth of it is dead, else a block is added. The cost of rewriting is thereby at most eight bytes copied per byte
+//! freed, and nothing where entries come and go that are alike, as in a cache that is full. Deletions that leave less
+//! than half alive rewrite too.
+//!
+//! ```text
+//! hole:  | 0..2 offset of the next one | 2..4 length in units | whatever was there |
+//! ```
+//!
+//! A list, last in first out, of which an insertion looks at the first few; what is forgotten of it (ends of holes that
+//! are too short) is still counted as dead.
 //!
 //! The last block grows in steps of a quarter: half a block per segment, unused on average, would be four bytes per
 //! entry. Its missing quarters are kept in the low bits of its address, where a lookup has them at hand.
@@ -53,6 +62,13 @@ const STEP: usize = BLOCK_LEN / 4;
 /// three quarters of a block as seven eighths.
 const BLOCK_ALIGN: usize = 8;
 const OVERFLOW_STUCK: u8 = u8::MAX;
+/// The least hole that is remembered, and the least end of one.
+const HOLE_MIN: usize = 4;
+const HOLE_END_MIN: usize = 32;
+/// Holes that an insertion looks at.
+const HOLES_TRIED: usize = 4;
+/// No hole begins at the last unit, since it is longer.
+const NO_HOLE: u16 = u16::MAX;
 
 #[repr(C, align(64))]
 struct Bucket {
@@ -92,6 +108,8 @@ pub struct Segment {
     tail: u16,
     depth: u8,
     block_count: u8,
+    /// Offset of the first hole.
+    holes: u16,
 }
 
 /// Neither a slot nor room in the log could be found.
@@ -243,6 +261,7 @@ impl Segment {
             fresh.prefix = prefix;
             fresh.note = u64::MAX;
             fresh.depth = depth as u8;
+            fresh.holes = NO_HOLE;
             fresh.holders = AtomicU32::new(1);
             segment
         }
@@ -452,8 +471,9 @@ impl Segment {
     pub(super) fn prefetch_tail(&self) {
         if let Some(last) = self.blocks().checked_sub(1) {
             let tail = self.blocks[last].start().wrapping_add(usize::from(self.tail));
-            prefetch(tail);
-            prefetch(tail.wrapping_add(64));
+            let place = if self.holes == NO_HOLE { tail } else { self.address(self.holes) };
+            prefetch(place);
+            prefetch(place.wrapping_add(64));
         }
     }
 
@@ -606,9 +626,69 @@ impl Segment {
         self.set_tail_len(usize::from(self.tail).next_multiple_of(STEP).max(STEP));
     }
 
-    /// As `append`, but wins back dead bytes first when that is worth it.
+    /// Offset of the next hole and length of this one, in units.
+    #[inline]
+    fn hole(&self, offset: u16) -> (u16, u16) {
+        let bytes = self.entry_at(offset);
+        (u16::from_le_bytes([bytes[0], bytes[1]]), u16::from_le_bytes([bytes[2], bytes[3]]))
+    }
+
+    #[inline]
+    fn set_hole(&mut self, offset: u16, next: u16, units: u16) {
+        debug_assert!(usize::from(units) * UNIT <= self.rest(offset));
+        let [a, b] = next.to_le_bytes();
+        let [c, d] = units.to_le_bytes();
+        // SAFETY: `HOLE_MIN` bytes of one of our blocks that no entry uses; `&mut self` excludes views of them.
+        unsafe { self.address(offset).cast::<[u8; HOLE_MIN]>().write_unaligned([a, b, c, d]) };
+    }
+
+    /// Counts the bytes of an entry that is no more, and keeps their place for another.
+    #[inline]
+    fn leave_hole(&mut self, offset: u16, len: usize) {
+        let len = Self::footprint(len);
+        self.dead += len as u32;
+        if len >= HOLE_MIN {
+            self.set_hole(offset, self.holes, (len / UNIT) as u16);
+            self.holes = offset;
+        }
+    }
+
+    /// A place for `len` bytes in one of the first holes.
+    #[inline]
+    fn take_hole(&mut self, len: usize) -> Option<u16> {
+        let wanted = (Self::footprint(len) / UNIT) as u16;
+        let (mut before, mut offset) = (NO_HOLE, self.holes);
+        for _ in 0..HOLES_TRIED {
+            if offset == NO_HOLE {
+                return None;
+            }
+            let (next, units) = self.hole(offset);
+            let Some(left) = units.checked_sub(wanted) else {
+                (before, offset) = (offset, next);
+                continue;
+            };
+            self.dead -= u32::from(wanted) * UNIT as u32;
+            if usize::from(left) * UNIT >= HOLE_END_MIN {
+                self.set_hole(offset, next, left);
+                return Some(offset + left);
+            }
+            if before == NO_HOLE {
+                self.holes = next;
+            } else {
+                let (_, units) = self.hole(before);
+                self.set_hole(before, next, units);
+            }
+            return Some(offset);
+        }
+        None
+    }
+
+    /// Room for `len` bytes in a hole or, as `append`, at the end; wins back dead bytes first when that is worth it.
     #[inline]
     fn reserve<L: Layout>(&mut self, len: usize) -> Option<u16> {
+        if let Some(offset) = self.take_hole(len) {
+            return Some(offset);
+        }
         let fits = self.block_count > 0 && usize::from(self.tail) + Self::footprint(len) <= BLOCK_LEN;
         if !fits && self.worth_compacting() {
             self.compact::<L>();
@@ -670,22 +750,22 @@ impl Segment {
         let offset = self.reserve::<L>(len).ok_or(SegmentFull)?;
         let old = self.buckets[usize::from(bucket)].offsets[usize::from(slot)];
         let old_len = L::entry_len(self.entry_at(old));
-        // SAFETY: `reserve` gave out bytes behind all live entries, so the new place does not overlap the old one,
-        // and both lie in initialised blocks. `&mut self` excludes other views.
+        // SAFETY: `reserve` gave out bytes that no entry uses, so the new place does not overlap the old one, and both
+        // lie in initialised blocks. `&mut self` excludes other views.
         unsafe {
             let from = std::slice::from_raw_parts(self.address(old), old_len);
             let to = std::slice::from_raw_parts_mut(self.address(offset), len);
             fill(from, to);
         }
         self.buckets[usize::from(bucket)].offsets[usize::from(slot)] = offset;
-        self.dead += Self::footprint(old_len) as u32;
+        self.leave_hole(old, old_len);
         debug_assert!(L::entry_len(self.entry(bucket, slot)) <= len);
         Ok(())
     }
 
     pub(super) fn remove<L: Layout>(&mut self, bucket: u8, slot: u8, hash: u64) {
         let len = L::entry_len(self.entry(bucket, slot));
-        self.dead += Self::footprint(len) as u32;
+        self.leave_hole(self.buckets[usize::from(bucket)].offsets[usize::from(slot)], len);
         self.count -= 1;
         self.buckets[usize::from(bucket)].fingerprints[usize::from(slot)] = 0;
         self.buckets[usize::from(bucket)].heat[usize::from(slot)] = 0;
@@ -705,6 +785,7 @@ impl Segment {
             self.block_count = 0;
             self.tail = 0;
             self.dead = 0;
+            self.holes = NO_HOLE;
         } else if self.worth_compacting() && self.dead as usize * 2 > self.block_bytes() {
             self.compact::<L>();
         }
@@ -718,6 +799,7 @@ impl Segment {
         self.block_count = 0;
         self.tail = 0;
         self.dead = 0;
+        self.holes = NO_HOLE;
         for index in 0..BUCKETS {
             for slot in bits(self.occupied(index)) {
                 let place = usize::from(self.buckets[index].offsets[slot]);
@@ -831,6 +913,7 @@ impl Segment {
         fresh.count = self.count;
         fresh.tail = self.tail;
         fresh.block_count = self.block_count;
+        fresh.holes = self.holes;
         if L::OWNS {
             fresh.clone_owned::<L>();
         }
@@ -921,8 +1004,19 @@ impl Segment {
             let have = u32::from(bucket.overflow);
             assert!(have == passed || bucket.overflow == OVERFLOW_STUCK, "overflow {have}, passed {passed}");
         }
+        let (mut hole, mut remembered) = (self.holes, 0);
+        while hole != NO_HOLE {
+            let (next, units) = self.hole(hole);
+            assert!(usize::from(hole) / UNITS_PER_BLOCK < self.blocks(), "a hole is in a block");
+            let (start, len) = (usize::from(hole) * UNIT, usize::from(units) * UNIT);
+            assert!(len >= HOLE_MIN && len <= self.rest(hole), "a hole ends inside its block");
+            spans.push((start, start + len));
+            remembered += len;
+            hole = next;
+        }
+        assert!(remembered <= self.dead as usize, "holes are counted as dead");
         spans.sort_unstable();
-        assert!(spans.windows(2).all(|pair| pair[0].1 <= pair[1].0), "entries do not overlap");
+        assert!(spans.windows(2).all(|pair| pair[0].1 <= pair[1].0), "entries and holes do not overlap");
         for &block in &self.blocks[..self.blocks().saturating_sub(1)] {
             assert_eq!(block.len(), BLOCK_LEN, "only the last is short");
         }

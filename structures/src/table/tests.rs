@@ -367,3 +367,53 @@ mod owning {
         assert_eq!(Rc::strong_count(&value), 1);
     }
 }
+
+/// Entries that come where others of their length went take their places: nothing else moves, and no byte is added.
+#[test]
+fn holes_are_filled() {
+    let mut table = Table::<Plain>::new(42);
+    let key = |n: u64| format!("key:{n:08}").into_bytes();
+    // Fewer than a segment holds, so that all of them are in one.
+    let (kept, changing) = (300, 300);
+    (0..kept + changing).for_each(|n| put(&mut table, &key(n), &[n as u8; 40]));
+    let places = |table: &Table<Plain>| -> Vec<_> {
+        let found = |n| table.find(hash(&key(n), table.seed()), &key(n)).expect("kept");
+        (0..kept).map(|n| table.entry(found(n)).as_ptr()).collect()
+    };
+    let (before, bytes) = (places(&table), table.heap_bytes());
+    for n in kept..20 * changing {
+        assert!(delete(&mut table, &key(n)));
+        // Every fifth is shorter, and its place has an end that is used by those that come later or not at all.
+        let len = if n % 5 == 0 { 36 } else { 40 };
+        put(&mut table, &key(n + changing), &vec![n as u8; len]);
+        assert_eq!(value(&table, &key(n + changing)), Some(vec![n as u8; len]));
+        if n % 1000 == 0 {
+            table.check();
+        }
+    }
+    table.check();
+    assert_eq!((places(&table), table.heap_bytes()), (before, bytes));
+}
+
+/// Holes of all lengths: what comes is never larger than its hole, and the ends of holes are used too, so that a table
+/// whose entries change all the time is not much larger than what is in it.
+#[test]
+fn holes_of_all_lengths() {
+    let (mut table, mut rng) = (Table::<Plain>::new(42), Rng(77));
+    let (mut model, keys) = (Model::new(), 600);
+    for _ in 0..STEPS / 3 {
+        let key = key_of(rng.below(keys));
+        let value = vec![rng.next() as u8; rng.below(250) as usize];
+        if rng.below(3) == 0 {
+            assert_eq!(delete(&mut table, &key), model.remove(&key).is_some());
+        } else {
+            put(&mut table, &key, &value);
+            model.insert(key, value);
+        }
+    }
+    table.check();
+    model.iter().for_each(|(key, want)| assert_eq!(value(&table, key).as_ref(), Some(want)));
+    let live: usize = model.iter().map(|(key, value)| 2 + key.len() + value.len()).sum();
+    let most = live * 4 / 3 + 3 * 2 * BLOCK_LEN;
+    assert!(table.heap_bytes() < most, "{} bytes for {live}", table.heap_bytes());
+}
