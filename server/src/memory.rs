@@ -71,7 +71,7 @@ const SEARCH_STEPS: usize = 32;
 /// was lowered.
 const EVICT_TIME: Duration = Duration::from_micros(300);
 const TIDY_TIME: Duration = Duration::from_micros(200);
-const HURRIED_TIME: Duration = Duration::from_millis(1);
+const HURRIED_TIME: Duration = Duration::from_millis(2);
 const HURRY_SHARE: u64 = 16;
 /// From this part of the limit beyond it, writers wait for the tidying, with a rest between two times.
 const OVER_SHARE: u64 = 50;

@@ -213,21 +213,9 @@ struct Flood {
 /// Writes new keys with values of `len(n)` bytes over all clients until `stop` says so.
 fn flood(
     server: SocketAddr,
-    seen: &Flood,
-    len: &(dyn Fn(u64) -> usize + Sync),
-    expiry: Option<&str>,
-    stop: &(dyn Fn() -> bool + Sync),
-) -> Result<(), Failure> {
-    flood_and_read(server, seen, len, expiry, 0, stop)
-}
-
-/// The same, with `reads` GETs of keys written not long ago before each SET.
-fn flood_and_read(
-    server: SocketAddr,
     flood: &Flood,
     len: &(dyn Fn(u64) -> usize + Sync),
     expiry: Option<&str>,
-    reads: usize,
     stop: &(dyn Fn() -> bool + Sync),
 ) -> Result<(), Failure> {
     let next = AtomicU64::new(0);
@@ -244,11 +232,6 @@ fn flood_and_read(
                 *count = 0;
                 while *count < PIPELINE && batch.len() < 64 << 10 {
                     let number = next.fetch_add(1, Ordering::Relaxed);
-                    for read in 0..reads as u64 {
-                        let back = mix(number as u32 ^ (read as u32) << 30) % 400;
-                        encode(&mut batch, &[b"GET", &key(number.saturating_sub(back))]);
-                        *count += 1;
-                    }
                     let (key, value) = (key(number), &value[..len(number)]);
                     match expiry {
                         Some(seconds) => {
@@ -266,7 +249,7 @@ fn flood_and_read(
                         flood.errors.fetch_add(1, Ordering::Relaxed);
                     }
                 }
-                flood.sets.fetch_add((*count / (reads + 1)) as u64, Ordering::Relaxed);
+                flood.sets.fetch_add(*count as u64, Ordering::Relaxed);
             }
             flood.longest.fetch_max(began.elapsed().as_micros() as u64, Ordering::Relaxed);
         }
@@ -306,8 +289,7 @@ fn limit(options: &Options) -> Result<(), Failure> {
         for contestant in all {
             let server = Server::start(&contestant, 2)?;
             let (seen, end) = (Flood::default(), Instant::now() + Duration::from_secs(options.seconds));
-            let (ended, most) =
-                watched(&server, || flood_and_read(server.address, &seen, &len, None, 1, &until(end)));
+            let (ended, most) = watched(&server, || flood(server.address, &seen, &len, None, &until(end)));
             ended.map_err(|error| server.explain(error))?;
             println!(
                 "| {size} | {} | {} | {} | {:.3} | {:.1} |",
