@@ -16,7 +16,8 @@
 //! not show; a rule of the bucket's life cycle removes them.
 //!
 //! Calls block. The network is served by one thread with a runtime of its own, so that a shard's thread never is; do
-//! not call from tasks of another runtime. Memory: two parts of each file that is written or read.
+//! not call from tasks of another runtime. Memory: two parts of each file that is written or read. Time: a request to a
+//! bucket that cannot be reached, or does not answer, fails within what [`Patience`] says.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -27,12 +28,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use object_store::aws::AmazonS3Builder;
+use object_store::aws::{AmazonS3, AmazonS3Builder};
 use object_store::azure::MicrosoftAzureBuilder;
 use object_store::gcp::GoogleCloudStorageBuilder;
 use object_store::multipart::{MultipartStore, PartId};
 use object_store::path::Path;
-use object_store::{ClientOptions, GetOptions, MultipartId, ObjectStore, ObjectStoreExt, PutPayload};
+use object_store::{
+    BackoffConfig, ClientOptions, GetOptions, MultipartId, ObjectStore, ObjectStoreExt, PutPayload,
+    RetryConfig,
+};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
@@ -46,8 +50,6 @@ const LONG_PART_LEN: usize = 64 << 20;
 const PARTS_MAX: usize = 10_000;
 /// What is asked of an object at once; two such requests are under way.
 const READ_LEN: u64 = 8 << 20;
-/// How long a server may be silent within an answer. Requests are tried again by the library, for three minutes.
-const SILENCE_MAX: Duration = Duration::from_secs(30);
 /// Ends the name of a journal; before it stands that of the set's main file.
 const JOURNAL_SUFFIX: &str = ".journal";
 const JOURNAL_HEAD: &str = "damselfly uploads journal 1";
@@ -71,6 +73,54 @@ pub struct S3Options {
 impl Default for S3Options {
     fn default() -> S3Options {
         S3Options { endpoint: String::new(), use_https: true, sign_payload: true, ec2_metadata: false }
+    }
+}
+
+/// How long is waited for a bucket, one request at a time. The library's own answer is three minutes of trying and no end
+/// to an attempt; a save that goes to nowhere is to be told of sooner.
+#[derive(Clone, Copy, Debug)]
+struct Patience {
+    /// For a connection.
+    connect: Duration,
+    /// Between two pieces of an answer, and from the beginning of a request to its first one: a part of an upload must be
+    /// through by then, 64 MiB at the most.
+    silence: Duration,
+    /// For a whole attempt, the answer included: what trickles ends too.
+    attempt: Duration,
+    /// How long after the first attempt others may begin. Then, at most `silence` later, or `attempt` if something did
+    /// come, the request has failed.
+    retries: Duration,
+    /// Attempts after the first, with pauses that grow to some seconds.
+    retries_max: usize,
+}
+
+impl Default for Patience {
+    fn default() -> Patience {
+        Patience {
+            connect: Duration::from_secs(5),
+            silence: Duration::from_secs(30),
+            attempt: Duration::from_secs(300),
+            // So that a connection that has silently died is not the end of a save.
+            retries: Duration::from_secs(60),
+            retries_max: 10,
+        }
+    }
+}
+
+/// The longest pause before another attempt.
+const PAUSE_MAX: Duration = Duration::from_secs(4);
+
+impl Patience {
+    fn client(&self) -> ClientOptions {
+        ClientOptions::new()
+            .with_connect_timeout(self.connect)
+            .with_read_timeout(self.silence)
+            .with_timeout(self.attempt)
+    }
+
+    fn retry(&self) -> RetryConfig {
+        let backoff = BackoffConfig { max_backoff: PAUSE_MAX, ..BackoffConfig::default() };
+        RetryConfig { backoff, max_retries: self.retries_max, retry_timeout: self.retries }
     }
 }
 
@@ -120,20 +170,23 @@ impl Bucket {
         }
         let prefix = Path::parse(prefix.trim_end_matches('/'))
             .map_err(|error| bad(format!("{address} is no address: {error}")))?;
-        // A whole answer may take its time; no byte for half a minute is a fault.
-        let options = ClientOptions::new().with_timeout_disabled().with_read_timeout(SILENCE_MAX);
+        let patience = Patience::default();
+        let (options, retry) = (patience.client(), patience.retry());
         let cloud: Arc<dyn Cloud> = match scheme {
-            "s3" => Arc::new(open_s3(bucket, s3, options)?),
+            "s3" => Arc::new(open_s3(bucket, s3, patience)?),
             "gs" => {
-                let builder = GoogleCloudStorageBuilder::from_env().with_client_options(options);
+                let builder = GoogleCloudStorageBuilder::from_env();
+                let builder = builder.with_client_options(options).with_retry(retry);
                 Arc::new(builder.with_bucket_name(bucket).build().map_err(failed)?)
             }
             "az" => {
-                let builder = MicrosoftAzureBuilder::from_env().with_client_options(options);
+                let builder =
+                    MicrosoftAzureBuilder::from_env().with_client_options(options).with_retry(retry);
                 Arc::new(builder.with_container_name(bucket).build().map_err(failed)?)
             }
             "https" => {
-                let builder = MicrosoftAzureBuilder::from_env().with_client_options(options);
+                let builder =
+                    MicrosoftAzureBuilder::from_env().with_client_options(options).with_retry(retry);
                 let builder = builder.with_url(format!("https://{host}/{bucket}"));
                 Arc::new(builder.with_container_name(bucket).build().map_err(failed)?)
             }
@@ -242,19 +295,7 @@ impl Bucket {
     }
 }
 
-fn open_s3(bucket: &str, s3: &S3Options, options: ClientOptions) -> io::Result<object_store::aws::AmazonS3> {
-    let mut builder = AmazonS3Builder::from_env().with_bucket_name(bucket);
-    let mut options = options;
-    if !s3.endpoint.is_empty() {
-        // Other servers have buckets in the path: they have no names of their own for each.
-        let scheme = if s3.use_https { "https" } else { "http" };
-        let endpoint = match s3.endpoint.contains("://") {
-            true => s3.endpoint.clone(),
-            false => format!("{scheme}://{}", s3.endpoint),
-        };
-        options = options.with_allow_http(endpoint.starts_with("http://"));
-        builder = builder.with_endpoint(endpoint).with_virtual_hosted_style_request(false);
-    }
+fn open_s3(bucket: &str, s3: &S3Options, patience: Patience) -> io::Result<AmazonS3> {
     const SOURCES: [&str; 5] = [
         "AWS_ACCESS_KEY_ID",
         "AWS_WEB_IDENTITY_TOKEN_FILE",
@@ -270,8 +311,28 @@ fn open_s3(bucket: &str, s3: &S3Options, options: ClientOptions) -> io::Result<o
         );
         return Err(io::Error::new(ErrorKind::PermissionDenied, text));
     }
-    let builder = builder.with_unsigned_payload(!s3.sign_payload).with_client_options(options);
-    builder.build().map_err(failed)
+    build_s3(AmazonS3Builder::from_env(), bucket, s3, patience)
+}
+
+fn build_s3(
+    mut builder: AmazonS3Builder,
+    bucket: &str,
+    s3: &S3Options,
+    patience: Patience,
+) -> io::Result<AmazonS3> {
+    let mut options = patience.client();
+    if !s3.endpoint.is_empty() {
+        // Other servers have buckets in the path: they have no names of their own for each.
+        let scheme = if s3.use_https { "https" } else { "http" };
+        let endpoint = match s3.endpoint.contains("://") {
+            true => s3.endpoint.clone(),
+            false => format!("{scheme}://{}", s3.endpoint),
+        };
+        options = options.with_allow_http(endpoint.starts_with("http://"));
+        builder = builder.with_endpoint(endpoint).with_virtual_hosted_style_request(false);
+    }
+    let builder = builder.with_bucket_name(bucket).with_unsigned_payload(!s3.sign_payload);
+    builder.with_client_options(options).with_retry(patience.retry()).build().map_err(failed)
 }
 
 fn failed(error: object_store::Error) -> io::Error {
@@ -727,6 +788,39 @@ mod tests {
         assert_eq!(parse_journal(&text.replace("dump-0001", "dump-0007")), None);
         assert_eq!(parse_journal(&text.replace("len 7", "len x")), None);
         assert_eq!(parse_journal(&text.replace("dump-summary.dfs", "../x")), None);
+    }
+
+    /// A bucket whose server is not there, or takes connections and says nothing, is given up within the bounds, with words
+    /// that name it: before a save begins, and in its midst.
+    #[test]
+    fn unreachable() {
+        let patience = Patience {
+            connect: Duration::from_millis(200),
+            silence: Duration::from_millis(200),
+            attempt: Duration::from_millis(400),
+            retries: Duration::from_millis(300),
+            retries_max: 3,
+        };
+        let silent = std::net::TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0)).expect("a port");
+        let gone = std::net::TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0)).expect("a port");
+        let ports = [&silent, &gone].map(|listener| listener.local_addr().expect("bound").port());
+        drop(gone);
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        for port in ports {
+            let builder = AmazonS3Builder::new().with_access_key_id("x").with_secret_access_key("y");
+            let s3 =
+                S3Options { endpoint: format!("127.0.0.1:{port}"), use_https: false, ..S3Options::default() };
+            let cloud = build_s3(builder, "backups", &s3, patience).expect("nothing is asked yet");
+            let bucket = Bucket::over(Arc::new(cloud), Path::default(), "s3://backups").expect("a thread");
+            let started = std::time::Instant::now();
+            let listed = bucket.recover().expect_err("nobody answers").to_string();
+            let created = bucket.create("dump-0000.dfs").map(|_| ()).expect_err("nobody answers").to_string();
+            let opened = bucket.open("dump.rdb").map(|_| ()).expect_err("nobody answers").to_string();
+            assert!(started.elapsed() < Duration::from_secs(6), "{:?}", started.elapsed());
+            for text in [listed, created, opened] {
+                assert!(text.contains(&format!("127.0.0.1:{port}")), "{text}");
+            }
+        }
     }
 
     /// Addresses that lead nowhere are refused with words, before anything is asked of the network.
