@@ -350,7 +350,9 @@ mod tests {
     use std::collections::{BTreeMap, HashMap};
 
     use super::{LONG_FROM, Saved};
-    use crate::{Attributes, Content, Db, Expiry, Keyspace, List, Loc, Object, Options, Value, next_random};
+    use crate::{
+        Attributes, Content, Db, Eviction, Expiry, Keyspace, List, Loc, Object, Options, Value, next_random,
+    };
 
     /// Everything of a key that must survive, the value as text.
     type State = BTreeMap<(u32, Vec<u8>), (Vec<u8>, Attributes)>;
@@ -582,6 +584,56 @@ mod tests {
                 );
                 life.ks.check();
             }
+        }
+    }
+
+    /// Keys that went for want of room before the cut are not in it, and those that go while it is saved are, as they
+    /// were: eviction is under way when the cut begins, and goes on to the end, by every rule, next to all other
+    /// changes.
+    #[test]
+    fn eviction_around_the_instant() {
+        let evicted = |ks: &Keyspace| ks.db_stats.iter().map(|stats| stats.evicted).sum::<u64>();
+        for seed in 1..=18u64 {
+            let rule = [Eviction::All, Eviction::Timed, Eviction::NextDue][seed as usize % 3];
+            let mut life = Life::new(seed, 3000);
+            life.ks.be_selective();
+            // Change, use and evict, so that some are warm and some queue; how many went of those that once were there.
+            let live = |life: &mut Life, steps: u64| {
+                for _ in 0..steps {
+                    life.change();
+                    let key = format!("key{:04}", life.below(100)).into_bytes();
+                    life.ks.find(0, &key);
+                    life.ks.keep_epochs();
+                    if life.below(4) == 0 {
+                        life.ks.evict(rule, None);
+                    }
+                }
+            };
+            live(&mut life, 6000);
+            let (expected, gone_before) = (state(&life.ks), evicted(&life.ks));
+            assert!(
+                gone_before > 100 && expected.len() > 100,
+                "seed {seed}: {gone_before} {}",
+                expected.len()
+            );
+            life.ks.begin_cut();
+            let (mut received, mut more) = (Received::default(), true);
+            while more {
+                live(&mut life, 20);
+                for _ in 0..life.below(3) {
+                    more &= life.ks.cut_some();
+                }
+                while let Some(saved) = life.ks.take_saved(false) {
+                    received.take(saved);
+                }
+            }
+            while let Some(saved) = life.ks.take_saved(true) {
+                received.take(saved);
+            }
+            life.ks.end_cut();
+            assert!(evicted(&life.ks) > gone_before + 100, "seed {seed}: {}", evicted(&life.ks));
+            assert!(received.state == expected, "seed {seed}: not the state of the instant");
+            life.ks.check();
         }
     }
 
