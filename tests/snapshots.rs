@@ -272,6 +272,40 @@ fn failed_start(directory: &Directory) -> String {
     }
 }
 
+/// A library whose name another one has, or that does not load, ends the start as in Redis. The error names the file and
+/// the place.
+#[test]
+fn libraries_that_do_not_load_end_the_start() {
+    let library = |name: &str, function: &str| {
+        let register = format!("redis.register_function('{function}', function() return 1 end)");
+        format!("#!lua name={name}\n{register}").into_bytes()
+    };
+    let cases = [
+        ([library("one", "f"), library("one", "g")], "Library 'one' already exists"),
+        ([library("one", "f"), library("two", "f")], "Function f already exists"),
+        ([library("one", "f"), b"#!lua name=two\nreturn nonsense(".to_vec()], "Error compiling function"),
+        ([library("one", "f"), b"no head".to_vec()], "Missing library metadata"),
+    ];
+    for (libraries, expected) in cases {
+        for target in [Target::Dfs, Target::Redis7_0] {
+            let options =
+                FileOptions { target, compression: Compression::Lz4, chunk_len_max: 0, checksum: true };
+            let (mut writer, mut file) = (FileWriter::new(options), Vec::new());
+            writer.string(0, &Meta::default(), b"key", b"value");
+            for source in &libraries {
+                writer.function(source);
+            }
+            writer.eof();
+            writer.take(&mut file);
+            let directory = Directory::new();
+            fs::write(directory.file("dump.rdb"), file).expect("room");
+            let log = failed_start(&directory);
+            assert!(log.contains("dump.rdb: a function library: ") && log.contains(expected), "{log}");
+            assert!(log.contains(" at offset "), "{log}");
+        }
+    }
+}
+
 /// Nothing is loaded twice: a key, in one file or in two, or what a value may have only once. The error names the file
 /// and the place.
 #[test]

@@ -11,7 +11,10 @@ use damselfly_keyspace::values::zset::SortedSet;
 use damselfly_keyspace::{Collection, Db, Expiry, Keyspace, List, Loc, Object, Value};
 use damselfly_protocol::number::Decimal;
 use damselfly_protocol::{Proto, ReplyWriter};
-use damselfly_rdb::{Compression, ConsumerValue, Encoder, GroupValue, StreamMeta, StreamValue, Target, dump};
+use damselfly_rdb::{
+    Compression, ConsumerValue, Encoder, Event, Gathered, GroupValue, Kind, Run, StreamMeta, StreamValue,
+    Target, dump,
+};
 use damselfly_sketches::blocks::Blocks;
 
 use crate::{CommandError, Cx, Env};
@@ -197,7 +200,7 @@ pub fn restore(
     env: &Env,
     db: usize,
     key: &[u8],
-    value: damselfly_rdb::Value,
+    value: Gathered,
     expiry: Expiry,
 ) -> Result<(), CommandError> {
     let mut unused = Vec::new();
@@ -213,57 +216,88 @@ pub fn restore(
 pub(crate) fn store(
     cx: &mut Cx<'_>,
     key: &[u8],
+    value: Gathered,
+    expiry: Expiry,
+) -> Result<(), CommandError> {
+    match value {
+        Gathered::Run(run) => store_run(cx, key, &run, expiry),
+        Gathered::Value(value) => store_value(cx, key, value, expiry),
+    }
+}
+
+/// Stores a list, a hash, a set or a sorted set. Elements that are there twice were written by no server.
+fn store_run(cx: &mut Cx<'_>, key: &[u8], run: &Run, expiry: Expiry) -> Result<(), CommandError> {
+    let (seed, now) = (cx.ks.hash_seed(), cx.ks.now);
+    let is_past = |at: Option<u64>| at.is_some_and(|at| at <= now);
+    let mut past = 0;
+    let wrong = || unreachable!("a run has elements of its kind");
+    let (len, object) = match run.kind() {
+        Kind::List => {
+            let mut list = List::new();
+            for event in run.iter() {
+                let Event::Element(element) = event else { wrong() };
+                list.push_back(element);
+            }
+            (list.len(), list.wrap())
+        }
+        Kind::Hash => {
+            let mut hash = Hash::new();
+            let rules = Rules { now, seed, limits: cx.env.hash_pack };
+            for event in run.iter() {
+                let Event::Field { field, value, expire_at_ms } = event else { wrong() };
+                if is_past(expire_at_ms) {
+                    past += 1;
+                } else {
+                    hash.set(&rules, field, value, expire_at_ms.map_or(Expiry::Never, Expiry::At));
+                }
+            }
+            (hash.len(0), hash.wrap())
+        }
+        Kind::Set => {
+            let mut set = Set::new();
+            let limits = cx.env.set_limits;
+            for event in run.iter() {
+                let Event::Member { member, expire_at_ms } = event else { wrong() };
+                match expire_at_ms {
+                    at if is_past(at) => past += 1,
+                    Some(at) => drop(set.insert_until(seed, member, at, false)),
+                    None => drop(set.insert(seed, member, limits)),
+                }
+            }
+            (set.len(), set.wrap())
+        }
+        Kind::ZSet => {
+            let members = run.iter().map(|event| match event {
+                Event::Scored { member, score } => (member, score),
+                _ => wrong(),
+            });
+            let zset = SortedSet::collect(seed, members, cx.env.zset_pack);
+            (zset.len(), zset.wrap())
+        }
+        Kind::Stream => unreachable!("streams are no runs"),
+    };
+    if len + past != run.len() || run.is_empty() {
+        return Err(CommandError::BadPayload);
+    }
+    if len == 0 {
+        // All elements expired on the way: so did what the key had.
+        cx.ks.remove(cx.db, key);
+    } else {
+        cx.set_object(key, object, expiry);
+    }
+    Ok(())
+}
+
+fn store_value(
+    cx: &mut Cx<'_>,
+    key: &[u8],
     value: damselfly_rdb::Value,
     expiry: Expiry,
 ) -> Result<(), CommandError> {
     use damselfly_rdb::Value as Rdb;
     match value {
         Rdb::String(bytes) => cx.set_string(key, &bytes, expiry),
-        Rdb::List(elements) => {
-            let mut list = List::new();
-            for element in &elements {
-                list.push_back(element);
-            }
-            store_collection(cx, key, list, expiry)?;
-        }
-        Rdb::Hash(fields) => {
-            let mut hash = Hash::new();
-            let rules = Rules { now: cx.ks.now, seed: cx.ks.hash_seed(), limits: cx.env.hash_pack };
-            let is_past = |at: Option<u64>| at.is_some_and(|at| at <= rules.now);
-            for (field, value, expire_at) in &fields {
-                if !is_past(*expire_at) {
-                    hash.set(&rules, field, value, expire_at.map_or(Expiry::Never, Expiry::At));
-                }
-            }
-            if hash.is_empty() && !fields.is_empty() {
-                // All fields expired on the way: so did what the key had.
-                cx.ks.remove(cx.db, key);
-                return Ok(());
-            }
-            store_collection(cx, key, hash, expiry)?;
-        }
-        Rdb::Set(members) => {
-            let mut set = Set::new();
-            let (seed, limits, now) = (cx.ks.hash_seed(), cx.env.set_limits, cx.ks.now);
-            for (member, expire_at) in &members {
-                match *expire_at {
-                    None => set.insert(seed, member, limits),
-                    Some(at) if at > now => set.insert_until(seed, member, at, false),
-                    Some(_) => false,
-                };
-            }
-            if set.is_empty() && !members.is_empty() {
-                // All members have expired on the way: so has the key.
-                cx.ks.remove(cx.db, key);
-                return Ok(());
-            }
-            store_collection(cx, key, set, expiry)?;
-        }
-        Rdb::ZSet(members) => {
-            let members = members.iter().map(|(member, score)| (&**member, *score));
-            let zset = SortedSet::collect(cx.ks.hash_seed(), members, cx.env.zset_pack);
-            store_collection(cx, key, zset, expiry)?;
-        }
+        Rdb::List(_) | Rdb::Hash(_) | Rdb::Set(_) | Rdb::ZSet(_) => unreachable!("they are runs"),
         Rdb::Json(text) => {
             let document = Document::parse(&text).map_err(|_| CommandError::BadPayload)?;
             store_collection(cx, key, document, expiry)?;

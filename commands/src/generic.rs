@@ -452,7 +452,7 @@ pub(crate) fn restore_payload(
         }
         return Ok(());
     }
-    let value = payload::decode_value(&payload).map_err(|_| CommandError::BadPayload)?;
+    let value = payload::decode_gathered(&payload).map_err(|_| CommandError::BadPayload)?;
     convert::restored(cx, key, expire_at, now, |cx, key, expiry| convert::store(cx, key, value, expiry))
 }
 

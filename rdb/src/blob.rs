@@ -10,6 +10,8 @@ use std::io::Read;
 use lz4_flex::block::{CompressTable, compress_into_with_table, decompress_into, get_maximum_output_size};
 use lz4_flex::frame::FrameDecoder;
 use twox_hash::XxHash32;
+use zstd::stream::read::Decoder;
+use zstd::zstd_safe::{DCtx, DParameter, ResetDirective, find_frame_compressed_size, get_frame_content_size};
 
 use crate::error::ErrorKind;
 
@@ -30,15 +32,53 @@ pub enum Compression {
     Lz4,
 }
 
-/// Expands a zstd frame into `out`, at most to `len_max` bytes.
-pub(crate) fn expand_zstd(frame: &[u8], len_max: u64, out: &mut Vec<u8>) -> Result<(), ErrorKind> {
-    const BAD: ErrorKind = ErrorKind::Blob("zstd frame");
-    let decoder = zstd::stream::read::Decoder::with_buffer(frame).map_err(|_| BAD)?;
-    let mut decoder = decoder.single_frame();
-    decoder.window_log_max(ZSTD_WINDOW_LOG_MAX).map_err(|_| BAD)?;
-    out.clear();
-    decoder.by_ref().take(len_max + 1).read_to_end(out).map_err(|_| BAD)?;
-    check(out, len_max, decoder.finish())
+/// No block of zstd expands to more than this, and none is shorter than its head and a byte.
+const ZSTD_BLOCK_MAX: u64 = 128 << 10;
+const ZSTD_BLOCK_LEN_MIN: u64 = 4;
+
+/// Expands runs. What the library needs for a frame is kept for the next one: making it anew costs as much as the frame.
+#[derive(Default)]
+pub(crate) struct Expander {
+    zstd: Option<Box<DCtx<'static>>>,
+}
+
+impl Expander {
+    /// Expands a zstd frame into `out`, at most to `len_max` bytes.
+    pub(crate) fn zstd(&mut self, frame: &[u8], len_max: u64, out: &mut Vec<u8>) -> Result<(), ErrorKind> {
+        const BAD: ErrorKind = ErrorKind::Blob("zstd frame");
+        let context = self.zstd.get_or_insert_with(|| Box::new(DCtx::create()));
+        // A frame that was bad may have left it in the midst.
+        context.reset(ResetDirective::SessionOnly).map_err(|_| BAD)?;
+        let stated = get_frame_content_size(frame).map_err(|_| BAD)?;
+        let amounts_to = (frame.len() as u64 / ZSTD_BLOCK_LEN_MIN + 1) * ZSTD_BLOCK_MAX;
+        // Where the frame says how long it is, it is taken in one go, without a window beside what it expands to.
+        if let Some(len) = stated
+            && find_frame_compressed_size(frame) == Ok(frame.len())
+        {
+            if len > len_max {
+                return Err(ErrorKind::TooLarge("content of a blob"));
+            }
+            if len > amounts_to {
+                return Err(BAD);
+            }
+            // What is in it is overwritten, and need not be cleared.
+            out.resize(len as usize, 0);
+            return match context.decompress(&mut out[..], frame) {
+                Ok(written) if written == out.len() => Ok(()),
+                _ => Err(BAD),
+            };
+        }
+        context.set_parameter(DParameter::WindowLogMax(ZSTD_WINDOW_LOG_MAX)).map_err(|_| BAD)?;
+        let mut decoder = Decoder::with_context(frame, context).single_frame();
+        out.clear();
+        decoder.by_ref().take(len_max + 1).read_to_end(out).map_err(|_| BAD)?;
+        check(out, len_max, decoder.finish())
+    }
+
+    /// Expands an LZ4 frame, in the same way.
+    pub(crate) fn lz4(&mut self, frame: &[u8], len_max: u64, out: &mut Vec<u8>) -> Result<(), ErrorKind> {
+        expand_lz4(frame, len_max, out)
+    }
 }
 
 /// What an LZ4 frame begins with.
@@ -70,7 +110,7 @@ fn lz4_head(block_len: u8, content_len: u64) -> [u8; LZ4_HEAD_LEN] {
 ///
 /// The library's reader of frames takes and clears several megabytes for each, which costs more than the decoding; so
 /// plain frames are taken apart here, and the library has the rest.
-pub(crate) fn expand_lz4(frame: &[u8], len_max: u64, out: &mut Vec<u8>) -> Result<(), ErrorKind> {
+fn expand_lz4(frame: &[u8], len_max: u64, out: &mut Vec<u8>) -> Result<(), ErrorKind> {
     if let Some((head, blocks)) = frame.split_first_chunk::<LZ4_HEAD_LEN>() {
         let content_len = u64::from_le_bytes(head[6..14].try_into().expect("eight bytes"));
         if *head == lz4_head(head[5] >> 4, content_len) {
@@ -219,11 +259,21 @@ mod tests {
         let run = b"a run of opcodes, of which many repeat; ".repeat(5000);
         let (mut frame, mut back) = (Vec::new(), Vec::new());
         assert!(Compressor::new(Compression::Zstd { level: 3 }).compress(&run, &mut frame));
-        assert_eq!(expand_zstd(&frame, run.len() as u64, &mut back), Ok(()));
-        assert_eq!(back, run);
-        assert!(expand_zstd(&frame, run.len() as u64 - 1, &mut back).is_err());
-        assert!(expand_zstd(&frame[..frame.len() - 1], 1 << 20, &mut back).is_err());
-        assert!(expand_zstd(&[&frame[..], b"x"].concat(), 1 << 20, &mut back).is_err());
+        // One after the other with the same context, good and bad ones, with the size stated and without.
+        let mut expander = Expander::default();
+        let unstated = zstd::stream::encode_all(&run[..], 3).expect("memory takes all");
+        assert!(matches!(get_frame_content_size(&unstated), Ok(None)));
+        for frame in [&frame, &unstated] {
+            for _ in 0..2 {
+                assert!(expander.zstd(&frame[..frame.len() - 1], 1 << 20, &mut back).is_err());
+                assert_eq!(expander.zstd(frame, run.len() as u64, &mut back), Ok(()));
+                assert_eq!(back, run);
+                assert!(expander.zstd(frame, run.len() as u64 - 1, &mut back).is_err());
+                assert!(expander.zstd(&[frame, &b"x"[..]].concat(), 1 << 20, &mut back).is_err());
+                assert!(expander.zstd(&[&frame[..], &frame[..]].concat(), 1 << 20, &mut back).is_err());
+                assert!(expander.zstd(b"", 1 << 20, &mut back).is_err());
+            }
+        }
 
         assert!(Compressor::new(Compression::Lz4).compress(&run, &mut frame));
         assert_eq!(frame[4] & 0x08, 0x08, "content size is present");
@@ -239,16 +289,14 @@ mod tests {
     fn bombs() {
         let zeros = vec![0; 40 << 20];
         let (mut frame, mut back) = (Vec::new(), Vec::new());
-        for (compression, expand) in [
-            (
-                Compression::Zstd { level: 1 },
-                expand_zstd as fn(&[u8], u64, &mut Vec<u8>) -> Result<(), ErrorKind>,
-            ),
-            (Compression::Lz4, expand_lz4),
-        ] {
+        type Expand = fn(&mut Expander, &[u8], u64, &mut Vec<u8>) -> Result<(), ErrorKind>;
+        for (compression, expand) in
+            [(Compression::Zstd { level: 1 }, Expander::zstd as Expand), (Compression::Lz4, Expander::lz4)]
+        {
             assert!(Compressor::new(compression).compress(&zeros, &mut frame));
             assert!(frame.len() < 1 << 20);
-            assert_eq!(expand(&frame, 1 << 20, &mut back), Err(ErrorKind::TooLarge("content of a blob")));
+            let expanded = expand(&mut Expander::default(), &frame, 1 << 20, &mut back);
+            assert_eq!(expanded, Err(ErrorKind::TooLarge("content of a blob")));
             assert!(back.capacity() <= 4 << 20, "{}", back.capacity());
         }
     }

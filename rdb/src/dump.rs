@@ -14,6 +14,7 @@ use crate::decode::{ValueDecoder, decode_slice};
 use crate::encode::{Encoder, Shape, ValueWriter};
 use crate::error::{Error, ErrorKind};
 use crate::event::ValueSink;
+use crate::gather::{Gathered, Gatherer};
 use crate::kinds::{VERSION_MAX, opcode, value_type};
 use crate::limits::Limits;
 use crate::value::{Collector, Value, placed};
@@ -145,6 +146,15 @@ pub fn decode_functions(payload: &[u8]) -> Result<Vec<Vec<u8>>, Error> {
         at += 1 + end;
     }
     Ok(sources)
+}
+
+/// As [`decode_value`], for who stores the value. Whether its elements differ is his to see.
+pub fn decode_gathered(payload: &[u8]) -> Result<Gathered, Error> {
+    let (value_type, bytes) = open(payload).map_err(|kind| placed(kind, 0))?;
+    let mut gatherer = Gatherer::new();
+    decode(value_type, bytes, &Limits::PAYLOAD, &mut gatherer)?;
+    let value = gatherer.take().expect("a decoder that ends without error has sent the end");
+    if value.is_empty_container() { Err(placed(ErrorKind::Empty, bytes.len())) } else { Ok(value) }
 }
 
 /// Checks and decodes a whole payload. Empty containers are refused, as RESTORE does.

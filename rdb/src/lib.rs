@@ -11,6 +11,7 @@
 //! | DUMP | [`dump::string`], or [`dump::begin`], [`ValueWriter::put`], [`dump::seal`] or [`dump::footer`] |
 //! | load a file, follow a full sync | [`FileReader`], fed or reading, into a [`FileSink`] |
 //! | save a file, serve a full sync | [`FileWriter`] |
+//! | hand a value to who stores it | [`Gatherer`], [`Gathered`] |
 //! | keep events and write them later | [`Measure`] |
 //! | small values, tests | [`Value`], [`Collector`], [`dump::value`], [`FileWriter::value`] |
 //!
@@ -28,6 +29,7 @@ mod encode;
 mod error;
 mod event;
 mod fuzz;
+mod gather;
 mod kinds;
 mod limits;
 pub mod listpack;
@@ -54,6 +56,7 @@ pub use event::{
     Bloom, Consumer, Cuckoo, Event, Fields, Group, Kind, Pending, StreamId, StreamMeta, TopK, ValueSink,
 };
 pub use fuzz::fuzz_decode;
+pub use gather::{Elements, Gathered, Gatherer, Run};
 pub use kinds::{VERSION_MAX, value_type};
 pub use limits::Limits;
 pub use lzf::{Lzf, decompress as lzf_decompress};

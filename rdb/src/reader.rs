@@ -19,7 +19,7 @@
 use std::collections::BTreeMap;
 use std::io::Read;
 
-use crate::blob::{expand_lz4, expand_zstd};
+use crate::blob::Expander;
 use crate::crc64::crc64;
 use crate::decode::{ValueDecoder, skip_module_item};
 use crate::error::{Error, ErrorKind, Refused, Stop};
@@ -166,6 +166,7 @@ pub struct FileReader {
     blob: Option<(Vec<u8>, usize)>,
     /// Memory for the next blob.
     spare: Vec<u8>,
+    expander: Expander,
     core: Core,
     crc: u64,
 }
@@ -224,6 +225,7 @@ impl FileReader {
             window: Window::default(),
             blob: None,
             spare: Vec::new(),
+            expander: Expander::default(),
             core: Core::new(limits),
             crc: 0,
         }
@@ -290,8 +292,8 @@ impl FileReader {
         };
         let expand = match next {
             Next::Items => None,
-            Next::BlobZstd(frame) => Some((frame, expand_zstd as Expand)),
-            Next::BlobLz4(frame) => Some((frame, expand_lz4 as Expand)),
+            Next::BlobZstd(frame) => Some((frame, Expander::zstd as Expand)),
+            Next::BlobLz4(frame) => Some((frame, Expander::lz4 as Expand)),
             Next::Eof(checksum) => {
                 let covered = if self.core.version < VERSION_WITH_CHECKSUM { len } else { len - 8 };
                 if self.core.limits.verify_checksum
@@ -307,7 +309,7 @@ impl FileReader {
         };
         if let Some((frame, expand)) = expand {
             let mut content = std::mem::take(&mut self.spare);
-            expand(frame, self.core.limits.blob_len_max, &mut content).map_err(error)?;
+            expand(&mut self.expander, frame, self.core.limits.blob_len_max, &mut content).map_err(error)?;
             content.shrink_to(4 * READ_LEN_MAX.max(content.len()));
             if !content.is_empty() {
                 self.blob = Some((content, 0));
@@ -378,7 +380,7 @@ enum Next<'a> {
     Eof(u64),
 }
 
-type Expand = fn(&[u8], u64, &mut Vec<u8>) -> Result<(), ErrorKind>;
+type Expand = fn(&mut Expander, &[u8], u64, &mut Vec<u8>) -> Result<(), ErrorKind>;
 
 /// The machine itself, over whatever bytes it is given.
 struct Core {

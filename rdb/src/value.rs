@@ -223,7 +223,7 @@ pub struct Collector {
 }
 
 const DUPLICATE: Refused = Refused("duplicate element");
-const MISPLACED: Refused = Refused("event out of order");
+pub(crate) const MISPLACED: Refused = Refused("event out of order");
 
 impl Collector {
     /// A collector for one value.
@@ -234,6 +234,11 @@ impl Collector {
     /// Whether the value is complete.
     pub fn is_done(&self) -> bool {
         self.done
+    }
+
+    /// Whether there was an event.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.value.is_some()
     }
 
     /// The value, once it is complete.

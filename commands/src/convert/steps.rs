@@ -12,7 +12,7 @@ use damselfly_rdb::{
     ValueSink, ValueWriter, crc64, dump,
 };
 
-use super::{store, store_collection};
+use super::{store_collection, store_value};
 use crate::long::Written;
 use crate::task::{Task, members_per_step};
 use crate::{CmdResult, CommandError, Cx};
@@ -326,7 +326,7 @@ impl Task for Restoring {
             }
             Made::Other(collector) => {
                 let value = collector.finish().filter(|value| !value.is_empty_container());
-                store(cx, key, value.ok_or(CommandError::BadPayload)?, expiry)
+                store_value(cx, key, value.ok_or(CommandError::BadPayload)?, expiry)
             }
             Made::Nothing => Err(CommandError::BadPayload),
         })

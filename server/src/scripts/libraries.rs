@@ -1,6 +1,6 @@
 //! Libraries of functions: one list for all threads, changed by core 0 alone, loaded by each engine when it needs them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -23,6 +23,14 @@ pub enum Restore {
     Replace,
     /// They go.
     Flush,
+}
+
+/// Why libraries were not restored.
+pub struct NotRestored {
+    /// A complete error text.
+    pub text: Vec<u8>,
+    /// Which of the sources it is about.
+    pub number: usize,
 }
 
 /// A library that is being loaded has time and the log.
@@ -145,29 +153,40 @@ impl Core {
     }
 
     /// FUNCTION RESTORE: all of them or, with an error, none.
-    pub(crate) fn restore_libraries(&mut self, sources: &[Vec<u8>], policy: Restore) -> Result<(), Vec<u8>> {
+    pub(crate) fn restore_libraries(
+        &mut self,
+        sources: &[Vec<u8>],
+        policy: Restore,
+    ) -> Result<(), NotRestored> {
         assert!(self.id == 0, "core 0 changes libraries");
         let before = self.shared.scripts.libraries().libraries.clone();
         let mut local = self.take_engine();
         let mut after = if policy == Restore::Flush { BTreeMap::new() } else { before.clone() };
         // The engine follows step by step, so that a name taken twice is found by it.
-        let mut result = local.load_libraries(&self.shared);
+        let known = local.load_libraries(&self.shared);
+        let mut result = known.map_err(|text| NotRestored { text, number: 0 });
         if policy == Restore::Flush {
             for name in before.keys() {
                 local.forget(name);
             }
         }
-        for source in sources {
+        let mut names = BTreeSet::new();
+        for (number, source) in sources.iter().enumerate() {
             if result.is_err() {
                 break;
             }
-            result = Engine::library_name(source).and_then(|name| {
+            let loaded = Engine::library_name(source).and_then(|name| {
+                // Whatever the policy: who has two of a name was not written by a server.
+                if !names.insert(name.clone()) {
+                    return Err(format!("ERR Library '{name}' already exists").into_bytes());
+                }
                 if policy != Restore::Replace && after.contains_key(&name) {
                     return Err(format!("ERR Library {name} already exists").into_bytes());
                 }
                 after.insert(name, local.load_new(source, true)?);
                 Ok(())
             });
+            result = loaded.map_err(|text| NotRestored { text, number });
         }
         if result.is_ok() {
             self.shared.scripts.change(after);

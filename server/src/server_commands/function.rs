@@ -121,7 +121,7 @@ fn restore(core: &mut Core, id: ConnectionId, word: &[u8], mut args: Args<'_>) -
         move |core, restored| {
             core.answer_with(id, |out| match &restored {
                 Ok(()) => out.ok(),
-                Err(text) => out.error(text),
+                Err(error) => out.error(&error.text),
             });
         },
     );

@@ -18,7 +18,9 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError, mpsc};
 use std::time::Instant;
 
 use damselfly_keyspace::{Attributes, Content, Expiry, Rows};
-use damselfly_rdb::{Collector, Event, FileReader, FileSink, Item, Limits, Meta, Refused, Value, ValueSink};
+use damselfly_rdb::{
+    Event, FileReader, FileSink, Gathered, Gatherer, Item, Limits, Meta, Refused, Value, ValueSink,
+};
 use damselfly_snapshot::{FUNCTION_AUX, FileRole, SHARDS_MAX, newest, role_of};
 
 use super::locked;
@@ -42,7 +44,7 @@ const AHEAD: usize = 16;
 /// Entries on their way to a core.
 #[derive(Default)]
 struct Batch {
-    rows: Rows<Value>,
+    rows: Rows<Gathered>,
     /// Of their keys.
     hashes: Vec<u64>,
 }
@@ -145,7 +147,7 @@ pub(super) fn load(shared: &Arc<Shared>, file: &str, overwrites: bool) -> Result
     if let Some(error) = failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
         return Err(error);
     }
-    notes.into_inner().unwrap_or_else(PoisonError::into_inner).give_to_core(shared, file)?;
+    notes.into_inner().unwrap_or_else(PoisonError::into_inner).give_to_core(shared)?;
     locked(&snapshots.history).loads += 1;
     tracing::info!(
         "loaded {} keys from {} in {:.3} s; {} had expired",
@@ -203,7 +205,7 @@ fn read_summary(shared: &Shared, file: &str) -> Result<Summary, String> {
                 summary.shards = count.ok_or(Refused("the number of shards is no number"))?;
             }
             Item::Key(_) => return Err(Refused("a summary has no keys")),
-            item => notes.take(item),
+            item => notes.take(item, file),
         }
         Ok(())
     });
@@ -218,34 +220,54 @@ fn read_summary(shared: &Shared, file: &str) -> Result<Summary, String> {
 /// What files have besides keys.
 #[derive(Default)]
 struct Notes {
-    functions: Vec<Vec<u8>>,
+    libraries: Vec<Library>,
     scripts: Vec<Vec<u8>>,
 }
 
+/// A function library.
+struct Library {
+    source: Vec<u8>,
+    file: String,
+    /// How many its file has before it.
+    number: usize,
+}
+
+/// The source of a function library, in either format.
+fn library<'a>(item: &Item<'a>) -> Option<&'a [u8]> {
+    match *item {
+        Item::Function(source) | Item::Aux { name: FUNCTION_AUX, value: source } => Some(source),
+        _ => None,
+    }
+}
+
 impl Notes {
-    fn take(&mut self, item: Item<'_>) {
-        match item {
-            Item::Function(source) => self.functions.push(source.to_vec()),
-            Item::Aux { name: b"lua", value } => self.scripts.push(value.to_vec()),
-            Item::Aux { name: FUNCTION_AUX, value } => self.functions.push(value.to_vec()),
-            _ => {}
+    fn take(&mut self, item: Item<'_>, file: &str) {
+        if let Some(source) = library(&item) {
+            let number = self.libraries.len();
+            self.libraries.push(Library { source: source.to_vec(), file: file.to_owned(), number });
+        } else if let Item::Aux { name: b"lua", value } = item {
+            self.scripts.push(value.to_vec());
         }
     }
 
     fn add(&mut self, other: Notes) {
-        self.functions.extend(other.functions);
+        self.libraries.extend(other.libraries);
         self.scripts.extend(other.scripts);
     }
 
     /// Makes scripts and libraries known, through the core that changes these. A script that does not compile any more
-    /// is told in the log: nobody's data depend on it. A library that cannot be loaded is an error, as in Redis.
-    fn give_to_core(self, shared: &Arc<Shared>, file: &str) -> Result<(), String> {
-        if self.functions.is_empty() && self.scripts.is_empty() {
+    /// is told in the log: nobody's data depend on it. A library that cannot be loaded, or whose name another one has,
+    /// is an error, as in Redis.
+    fn give_to_core(self, shared: &Arc<Shared>) -> Result<(), String> {
+        let Notes { libraries, scripts } = self;
+        if libraries.is_empty() && scripts.is_empty() {
             return Ok(());
         }
+        let (sources, places): (Vec<_>, Vec<_>) =
+            libraries.into_iter().map(|library| (library.source, (library.file, library.number))).unzip();
         let (loaded, result) = mpsc::channel();
         shared.peers[0].mailbox.post_from_outside(Box::new(move |core| {
-            for script in &self.scripts {
+            for script in &scripts {
                 if let Err(error) = core.load_script(Engine::sha(script), script, true) {
                     tracing::warn!(
                         "a script of the snapshot is left out: {}",
@@ -254,12 +276,33 @@ impl Notes {
                 }
             }
             // Whoever waits is gone only with the process.
-            let _ = loaded.send(core.restore_libraries(&self.functions, Restore::Replace));
+            let _ = loaded.send(core.restore_libraries(&sources, Restore::Replace));
         }));
         let restored = result.recv().map_err(|_| "the server is stopping".to_owned())?;
         restored.map_err(|error| {
-            about(shared, file, format!("a function library: {}", String::from_utf8_lossy(&error)))
+            let text = String::from_utf8_lossy(&error.text);
+            let text = format!("a function library: {}", text.strip_prefix("ERR ").unwrap_or(&text));
+            match places.get(error.number) {
+                Some((file, number)) => place_of_library(shared, file, *number, &text),
+                None => text,
+            }
         })
+    }
+}
+
+/// Where in its file a library is that cannot be loaded; looked for as late as in [`place_of`].
+fn place_of_library(shared: &Shared, file: &str, number: usize, why: &str) -> String {
+    let mut before = 0;
+    let read = shared.snapshots.storage.open(file).ok().map(|mut source| {
+        FileReader::new(Limits::FILE).read_all(&mut source, &mut |item: Item<'_>| {
+            let found = library(&item).is_some();
+            before += usize::from(found);
+            if found && before > number { Err(Refused("it cannot be loaded")) } else { Ok(()) }
+        })
+    });
+    match read {
+        Some(Err(error)) => about(shared, file, format!("{why}: {error}")),
+        _ => about(shared, file, why),
     }
 }
 
@@ -289,6 +332,7 @@ fn read_file(
     let source = shared.snapshots.storage.open(file).map_err(|error| about(shared, file, error))?;
     let mut sink = Sink {
         shared,
+        file,
         flight,
         failed,
         overwrites,
@@ -318,11 +362,13 @@ struct Open {
     db: u32,
     key: Vec<u8>,
     meta: Meta,
-    value: Collector,
+    value: Gatherer,
 }
 
 struct Sink<'a> {
     shared: &'a Arc<Shared>,
+    /// What is read.
+    file: &'a str,
     flight: &'a Arc<Flight>,
     failed: &'a AtomicBool,
     /// Whether keys that are there already give way; else they are an error.
@@ -356,7 +402,7 @@ impl FileSink for Sink<'_> {
                 open.key.clear();
                 open.key.extend_from_slice(key.key);
                 open.meta = key.meta;
-                open.value = Collector::new();
+                open.value.clear();
                 Ok(())
             }
             Item::Value { stream: 0, event: Event::String(text) } => {
@@ -371,7 +417,7 @@ impl FileSink for Sink<'_> {
                 if text.len() < OWN_FROM {
                     batch.rows.push_text(*db, key, attributes(meta), text);
                 } else {
-                    let own = Value::String(text.to_vec());
+                    let own = Gathered::Value(Value::String(text.to_vec()));
                     batch.rows.push_other(*db, key, attributes(meta), own, text.len());
                 }
                 self.pushed(owner)
@@ -385,7 +431,7 @@ impl FileSink for Sink<'_> {
                 Ok(())
             }
             item => {
-                self.notes.take(item);
+                self.notes.take(item, self.file);
                 Ok(())
             }
         }
@@ -424,21 +470,24 @@ impl Sink<'_> {
         if !open.value.is_done() {
             return Ok(());
         }
-        let value = std::mem::take(&mut open.value).finish().expect("it is done");
-        let (db, meta, key) = (open.db, open.meta, std::mem::take(&mut open.key));
-        self.chunked.remove(&stream);
-        if let Value::Module { .. } = value {
-            return Err(Refused("a value of a module that is not built in"));
-        }
-        if value.is_empty_container() || self.is_due(&meta) {
-            return Ok(());
-        }
-        let hash = hash(self.shared, &key);
+        let value = open.value.take().expect("it is done");
+        let (db, meta, hash) = (open.db, open.meta, hash(self.shared, &open.key));
+        let held = match &value {
+            Gathered::Value(Value::Module { .. }) => {
+                return Err(Refused("a value of a module that is not built in"));
+            }
+            Gathered::Run(run) => run.bytes(),
+            // What it weighs is not known; counting it as some dozens of small strings keeps batches small.
+            Gathered::Value(_) => 4096,
+        };
         let owner = self.shared.owner(hash);
-        let batch = &mut self.batches[owner];
-        batch.hashes.push(hash);
-        // What a collection weighs is not known; counting it as some dozens of small strings keeps batches small.
-        batch.rows.push_other(db, &key, attributes(&meta), value, 4096);
+        if !value.is_empty_container() && !self.is_due(&meta) {
+            let key = if stream == 0 { &self.plain.key } else { &self.chunked[&stream].key };
+            let batch = &mut self.batches[owner];
+            batch.hashes.push(hash);
+            batch.rows.push_other(db, key, attributes(&meta), value, held);
+        }
+        self.chunked.remove(&stream);
         self.pushed(owner)
     }
 
@@ -518,7 +567,7 @@ fn take_in(core: &mut Core, batch: &mut Batch, overwrites: bool) -> Result<(), R
                 let was_there = core.ks.find(db, key).is_some();
                 match value {
                     // Its length is a long string's, so it is stored as that whether it was edited or not.
-                    Value::String(text) => core.ks.set_edited(db, key, text, expiry),
+                    Gathered::Value(Value::String(text)) => core.ks.set_edited(db, key, text, expiry),
                     value => damselfly_commands::restore(&mut core.ks, &core.env, db, key, value, expiry)
                         .map_err(|_| Refusal::Value { db: number, key: key.to_vec() })?,
                 }
