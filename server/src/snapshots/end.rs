@@ -90,6 +90,7 @@ fn last_save(shared: &Arc<Shared>) -> Result<(), String> {
     let end: Heard = Box::new(move |result| {
         let _ = ended.send(result);
     });
-    begin(shared, Order::usual(shared), Listeners { cut: None, end: Some(end) })?;
+    let order = Order { yields: false, ..Order::usual(shared) };
+    begin(shared, order, Listeners { cut: None, end: Some(end) })?;
     result.recv().map_err(gone)?
 }

@@ -4,45 +4,50 @@
 //! they ask how full it is and slow down: the walk stops at [`WALK_UNTIL`], and behind [`THROTTLE_FROM`], where only
 //! the writes of clients can have brought it, the whole core gives the writer time. So a cut costs some megabytes per
 //! shard however slow the disk is.
+//!
+//! There is no lock: the reader is a thread of low priority, and one that was interrupted while it held a lock would
+//! keep the core from its clients until it is its turn again. A reader that waits is unparked, a shard that rests as a
+//! whole looks again and again.
 
-use std::collections::VecDeque;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
+use std::thread::{self, Thread};
+use std::time::{Duration, Instant};
 
+use crossbeam::queue::SegQueue;
+use crossbeam::utils::CachePadded;
 use damselfly_keyspace::Saved;
 
 /// Bytes in a lane at which the walk of its shard rests.
 pub const WALK_UNTIL: usize = 2 << 20;
 /// Bytes in a lane at which its shard rests as a whole.
 pub const THROTTLE_FROM: usize = 8 << 20;
+/// How often a shard that rests as a whole looks whether there is room.
+const LOOK_EVERY: Duration = Duration::from_micros(100);
 
 #[derive(Default)]
 struct Lane {
-    pieces: VecDeque<Saved>,
-    bytes: usize,
+    pieces: SegQueue<Saved>,
+    /// Of these pieces.
+    bytes: AtomicUsize,
     /// Nothing more comes.
-    ended: bool,
+    ended: AtomicBool,
     /// The shard's walk rests until there is room.
-    resting: bool,
-}
-
-#[derive(Default)]
-struct State {
-    lanes: Vec<Lane>,
-    /// Nobody reads any more.
-    given_up: bool,
-    /// The lane that the reader looks at first, so that all get their turn.
-    turn: usize,
+    resting: AtomicBool,
 }
 
 /// See the module's head.
 #[derive(Default)]
 pub struct Queue {
-    state: Mutex<State>,
-    /// For the reader: there is something.
-    filled: Condvar,
-    /// For shards: there is room.
-    drained: Condvar,
+    lanes: Vec<CachePadded<Lane>>,
+    /// Nobody reads any more.
+    given_up: AtomicBool,
+    /// The lane that the reader looks at first, so that all get their turn.
+    turn: AtomicUsize,
+    /// Who reads.
+    reader: OnceLock<Thread>,
+    /// The reader waits, or is about to.
+    waits: AtomicBool,
 }
 
 /// What the reader got.
@@ -58,99 +63,119 @@ pub struct Next {
 impl Queue {
     /// With so many lanes.
     pub fn new(lanes: usize) -> Queue {
-        let state = State { lanes: (0..lanes).map(|_| Lane::default()).collect(), ..State::default() };
-        Queue { state: Mutex::new(state), ..Queue::default() }
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        // Nothing in here panics half-way, so a poisoned lock guards good data.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        Queue { lanes: (0..lanes).map(|_| CachePadded::default()).collect(), ..Queue::default() }
     }
 
     /// Adds a piece; how many bytes wait in the lane now. Nobody takes them once it was given up.
     pub fn push(&self, lane: usize, saved: Saved) -> usize {
-        let mut state = self.state();
-        if state.given_up {
+        if self.is_given_up() {
             return 0;
         }
-        let lane = &mut state.lanes[lane];
-        lane.bytes += saved.weight();
-        lane.pieces.push_back(saved);
-        let bytes = lane.bytes;
-        drop(state);
-        self.filled.notify_one();
-        bytes
+        let (lane, weight) = (&self.lanes[lane], saved.weight());
+        let before = lane.bytes.fetch_add(weight, Ordering::Relaxed);
+        lane.pieces.push(saved);
+        self.wake_reader();
+        before + weight
     }
 
     /// Nothing more comes in this lane.
     pub fn end(&self, lane: usize) {
-        self.state().lanes[lane].ended = true;
-        self.filled.notify_one();
+        self.lanes[lane].ended.store(true, Ordering::Release);
+        self.wake_reader();
+    }
+
+    fn wake_reader(&self) {
+        // Pairs with the fence in `next`: either this sees that it waits, or it sees what was done before.
+        fence(Ordering::SeqCst);
+        let waits = self.waits.load(Ordering::Relaxed) && self.waits.swap(false, Ordering::Relaxed);
+        if waits && let Some(reader) = self.reader.get() {
+            reader.unpark();
+        }
     }
 
     /// Bytes that wait in a lane.
     pub fn waiting(&self, lane: usize) -> usize {
-        self.state().lanes[lane].bytes
+        self.lanes[lane].bytes.load(Ordering::Relaxed)
     }
 
     /// Lets the shard rest until the reader wakes it; false if there is room already.
     pub fn rest(&self, lane: usize) -> bool {
-        let mut state = self.state();
-        let lane = &mut state.lanes[lane];
-        lane.resting = lane.bytes >= WALK_UNTIL;
-        lane.resting && !state.given_up
+        let is_full = || self.waiting(lane) >= WALK_UNTIL && !self.is_given_up();
+        if !is_full() {
+            return false;
+        }
+        self.lanes[lane].resting.store(true, Ordering::Relaxed);
+        // Pairs with the fence in `look`: either this sees that there is room, or the reader that somebody rests.
+        fence(Ordering::SeqCst);
+        is_full()
     }
 
     /// Waits until a lane is not overfull any more, but no longer than this.
     pub fn throttle(&self, lane: usize, longest: Duration) {
-        let over = |state: &mut State| !state.given_up && state.lanes[lane].bytes > THROTTLE_FROM;
-        // Whether there is room or the time was up makes no difference: the next turn looks again.
-        drop(self.drained.wait_timeout_while(self.state(), longest, over));
+        let started = Instant::now();
+        while self.waiting(lane) > THROTTLE_FROM && !self.is_given_up() && started.elapsed() < longest {
+            thread::sleep(LOOK_EVERY);
+        }
     }
 
-    /// The next piece, waited for: of one lane, or of any. None when all that comes has come, or it was given up.
+    /// The next piece, waited for: of one lane, or of any. None when all that comes has come, or it was given up. One
+    /// thread reads.
     pub fn next(&self, only: Option<usize>) -> Option<Next> {
-        let mut state = self.state();
+        let reader = self.reader.get_or_init(thread::current);
+        assert!(reader.id() == thread::current().id(), "one thread reads");
+        let mut is_announced = false;
         loop {
-            if state.given_up {
+            if self.is_given_up() {
                 return None;
             }
-            let (count, turn) = (state.lanes.len(), state.turn);
-            let mut order = (turn..count).chain(0..turn).filter(|lane| only.is_none_or(|only| only == *lane));
-            let found = order.clone().find(|lane| !state.lanes[*lane].pieces.is_empty());
-            let Some(at) = found else {
-                if order.all(|lane| state.lanes[lane].ended) {
-                    return None;
-                }
-                state = self.filled.wait(state).unwrap_or_else(PoisonError::into_inner);
-                continue;
-            };
-            state.turn = (at + 1) % count;
-            let lane = &mut state.lanes[at];
-            let saved = lane.pieces.pop_front().expect("just looked at");
-            lane.bytes -= saved.weight();
-            let wake = lane.resting && lane.bytes < WALK_UNTIL / 2;
-            lane.resting &= !wake;
-            drop(state);
-            self.drained.notify_all();
-            return Some(Next { lane: at, saved, wake });
+            // Before the look: what comes last in a lane is its end.
+            let mut lanes =
+                self.lanes.iter().enumerate().filter(|(lane, _)| only.is_none_or(|only| only == *lane));
+            let is_last = lanes.all(|(_, lane)| lane.ended.load(Ordering::Acquire));
+            let found = self.look(only);
+            if found.is_some() || is_last {
+                self.waits.store(false, Ordering::Relaxed);
+                return found;
+            }
+            if is_announced {
+                thread::park();
+            } else {
+                // Once more, so that nothing is missed that came before anybody could know.
+                self.waits.store(true, Ordering::Relaxed);
+                fence(Ordering::SeqCst);
+            }
+            is_announced = !is_announced;
         }
+    }
+
+    fn look(&self, only: Option<usize>) -> Option<Next> {
+        let (count, turn) = (self.lanes.len(), self.turn.load(Ordering::Relaxed));
+        let mut order = (turn..count).chain(0..turn).filter(|lane| only.is_none_or(|only| only == *lane));
+        let (at, saved) = order.find_map(|lane| Some((lane, self.lanes[lane].pieces.pop()?)))?;
+        self.turn.store((at + 1) % count, Ordering::Relaxed);
+        let lane = &self.lanes[at];
+        let left = lane.bytes.fetch_sub(saved.weight(), Ordering::Relaxed) - saved.weight();
+        fence(Ordering::SeqCst);
+        let wake = left < WALK_UNTIL / 2
+            && lane.resting.load(Ordering::Relaxed)
+            && lane.resting.swap(false, Ordering::Relaxed);
+        Some(Next { lane: at, saved, wake })
     }
 
     /// Gives up: what waits is dropped, and what comes too.
     pub fn give_up(&self) {
-        let mut state = self.state();
-        state.given_up = true;
-        let dropped: Vec<Lane> = std::mem::take(&mut state.lanes);
-        state.lanes = dropped.iter().map(|_| Lane::default()).collect();
-        drop(state);
-        self.filled.notify_all();
-        self.drained.notify_all();
+        self.given_up.store(true, Ordering::SeqCst);
+        for lane in &self.lanes {
+            while let Some(saved) = lane.pieces.pop() {
+                lane.bytes.fetch_sub(saved.weight(), Ordering::Relaxed);
+            }
+        }
+        self.wake_reader();
     }
 
     /// Whether somebody gave up.
     pub fn is_given_up(&self) -> bool {
-        self.state().given_up
+        self.given_up.load(Ordering::SeqCst)
     }
 }
 
@@ -184,18 +209,45 @@ mod tests {
         queue.throttle(0, Duration::from_secs(3600));
     }
 
+    /// Nothing is lost and nobody sleeps for ever, however readers and shards meet.
+    #[test]
+    fn all_arrives() {
+        const PIECES: usize = 2_000;
+        let queue = Queue::new(2);
+        std::thread::scope(|scope| {
+            for lane in 0..2 {
+                let queue = &queue;
+                scope.spawn(move || {
+                    for number in 0..PIECES {
+                        queue.push(lane, part(number % 7 * (WALK_UNTIL / 64)));
+                        while queue.rest(lane) {
+                            std::thread::yield_now();
+                        }
+                    }
+                    queue.end(lane);
+                });
+            }
+            let mut seen = [0; 2];
+            while let Some(next) = queue.next(None) {
+                seen[next.lane] += 1;
+                assert!(queue.waiting(next.lane) < 2 * WALK_UNTIL);
+            }
+            assert_eq!(seen, [PIECES; 2]);
+        });
+    }
+
     /// One who waits for a single lane is not given others, and giving up ends every waiting.
     #[test]
     fn given_up() {
         let queue = Queue::new(2);
         queue.push(1, part(2 * THROTTLE_FROM));
         std::thread::scope(|scope| {
-            let reader = scope.spawn(|| queue.next(Some(0)).is_none());
+            let reader = scope.spawn(|| queue.next(Some(0)).is_none() && queue.next(None).is_none());
             let writer = scope.spawn(|| queue.throttle(1, Duration::from_secs(3600)));
             queue.give_up();
             assert!(reader.join().expect("no panic"));
             writer.join().expect("no panic");
         });
-        assert!(queue.is_given_up() && queue.next(None).is_none());
+        assert!(queue.is_given_up());
     }
 }

@@ -55,7 +55,7 @@ fn replace(shared: &Arc<Shared>, source: Source, flush: bool) -> Result<(), Stri
         Source::Saved => {
             let usual = Order::usual(shared);
             let name = if usual.name.is_empty() { RELOAD_NAME.to_owned() } else { usual.name };
-            save_now(shared, &Order { name, locked: true, foreground: true, ..usual })?
+            save_now(shared, &Order { name, locked: true, foreground: true, yields: false, ..usual })?
         }
         Source::Newest => super::load::newest_file(shared)?.ok_or("there is no snapshot")?,
         Source::File(name) => {

@@ -36,10 +36,13 @@ const STEP: Duration = Duration::from_micros(200);
 /// Steps of the walk between two looks at the clock.
 const STEPS_PER_LOOK: usize = 8;
 /// How much nicer than the cores the threads are that encode and write: where all processors are busy, a core that has
-/// something to do is not to wait until a writer's slice is over.
+/// something to do is not to wait until a writer's slice is over. With the class of idle threads replies came no sooner, and
+/// a save would not end while others use all processors.
 const WRITER_NICENESS: i32 = 10;
-/// How long a core may rest in one turn because its lane is overfull.
-const REST_MAX: Duration = Duration::from_millis(2);
+/// How long a core may rest in one turn because its lane is overfull. A reply may wait for two cores and several turns, so
+/// it is long only where a short rest does not help.
+const REST: Duration = Duration::from_micros(500);
+const REST_LONG: Duration = Duration::from_millis(2);
 
 /// One file for all that Redis reads too, or a file per shard and a summary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +63,8 @@ pub struct Order {
     pub locked: bool,
     /// SAVE rather than BGSAVE: INFO tells them apart.
     pub foreground: bool,
+    /// Clients go first. Not if everybody waits for the save, or an orchestrator does before it kills the process.
+    pub yields: bool,
 }
 
 /// Called when something has come to pass, or why it did not.
@@ -197,8 +202,10 @@ fn save(
         heard(Ok(()));
     }
     let write = |number: usize, mut out: FileOut| {
-        // Where it is not allowed, the threads compete as equals.
-        let _ = rustix::process::nice(WRITER_NICENESS);
+        if order.yields {
+            // Where it is not allowed, the threads compete as equals.
+            let _ = rustix::process::nice(WRITER_NICENESS);
+        }
         head(out.writer(), shared, order.format, &id, &facts);
         match order.format {
             Format::Dfs => out.writer().aux(b"shard-id", number.to_string().as_bytes()),
@@ -363,7 +370,7 @@ impl Core {
         }
         let waiting = save.queue.waiting(save.lane);
         if waiting > THROTTLE_FROM {
-            save.queue.throttle(save.lane, REST_MAX);
+            save.queue.throttle(save.lane, if waiting > 2 * THROTTLE_FROM { REST_LONG } else { REST });
         }
         let mut through = false;
         if waiting < WALK_UNTIL {

@@ -56,6 +56,7 @@ impl Order {
             format: if shared.config.df_snapshot_format { Format::Dfs } else { Format::Rdb },
             locked: false,
             foreground: false,
+            yields: true,
         }
     }
 }
