@@ -295,10 +295,13 @@ impl<'a> ReplyWriter<'a> {
     fn header(&mut self, marker: u8, len: usize) {
         if len < 10 {
             self.out.extend_from_slice(&[marker, b'0' + len as u8, b'\r', b'\n']);
+        } else if len < 100 {
+            let [tens, ones] = PAIRS[len];
+            self.out.extend_from_slice(&[marker, tens, ones, b'\r', b'\n']);
         } else if len < 10_000 {
             // Up to eight bytes, put together in a register and stored at once; the surplus is cut off.
             let [high, low] = [PAIRS[len / 100], PAIRS[len % 100]].map(u16::from_le_bytes);
-            let missing = 8 * (u32::from(len < 1000) + u32::from(len < 100));
+            let missing = 8 * u32::from(len < 1000);
             let digits = (u64::from(low) << 16 | u64::from(high)) >> missing;
             let end = u64::from(u16::from_le_bytes(*b"\r\n")) << (40 - missing);
             let line = end | digits << 8 | u64::from(marker);

@@ -95,6 +95,27 @@ impl<'a> Iterator for Iter<'a> {
         Some(item)
     }
 
+    /// A leaf at a time, ascending: where a member begins is where the one before it ended.
+    fn fold<B, F: FnMut(B, Self::Item) -> B>(mut self, init: B, mut f: F) -> B {
+        let mut result = init;
+        if self.reverse {
+            while let Some(item) = self.next() {
+                result = f(result, item);
+            }
+            return result;
+        }
+        while self.left > 0 {
+            if self.at >= self.leaf.len() {
+                self.next_leaf();
+            }
+            let until = self.leaf.len().min(self.at + self.left);
+            self.left -= until - self.at;
+            result = self.leaf.fold(self.at..until, result, &mut f);
+            self.at = until;
+        }
+        result
+    }
+
     fn size_hint(&self) -> (usize, Option<usize>) {
         (self.left, Some(self.left))
     }

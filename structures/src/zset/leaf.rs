@@ -125,6 +125,25 @@ impl<'a> View<'a> {
         &self.bytes[begin..usize::from(end & END_MASK)]
     }
 
+    /// Members and scores one after the other.
+    #[inline(always)]
+    pub(super) fn fold<B>(
+        self,
+        range: Range<usize>,
+        init: B,
+        f: &mut impl FnMut(B, (&'a [u8], f64)) -> B,
+    ) -> B {
+        let mut begin = self.leaf.begin(range.start);
+        range.fold(init, |result, at| {
+            let end = self.end(at);
+            let until = usize::from(end & END_MASK);
+            let member =
+                if end & FLAG_LARGE != 0 { self.leaf.large_member(at) } else { &self.bytes[begin..until] };
+            begin = until;
+            f(result, (member, self.score(at)))
+        })
+    }
+
     #[inline(always)]
     pub(super) fn score(self, at: usize) -> f64 {
         let score = score_of(self.leaf.order(at));

@@ -405,3 +405,27 @@ fn looking_ahead_is_harmless() {
     set.check();
     assert_eq!(set.len(), 5000);
 }
+
+/// `for_each` has a way of its own.
+#[test]
+fn a_walk_in_one_go_shows_what_single_steps_show() {
+    let mut set = ZSet::new(8);
+    for number in 0..3000u32 {
+        let member =
+            vec![b'a' + (number % 26) as u8; if number % 50 == 0 { 400 } else { number as usize % 40 }];
+        set.insert(&[&number.to_be_bytes()[..], &member].concat(), f64::from(number % 7) - 3.0);
+    }
+    set.insert(b"zero", -0.0);
+    for ranks in [0..set.len(), 0..1, 17..1234, set.len() - 1..set.len(), 5..5] {
+        for reverse in [false, true] {
+            let walk = || set.walk(ranks.clone(), reverse);
+            let (mut stepped, mut walked) = (Vec::new(), Vec::new());
+            for (member, score) in walk() {
+                stepped.push((member, score.to_bits()));
+            }
+            walk().for_each(|(member, score)| walked.push((member, score.to_bits())));
+            assert_eq!(walked, stepped);
+            assert_eq!(walked.len(), ranks.len());
+        }
+    }
+}
