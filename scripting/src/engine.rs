@@ -111,6 +111,8 @@ struct State {
     lua: Lua,
     /// Of `cjson`.
     settings: Kept,
+    /// The strings "KEYS" and "ARGV": looking a name up among all strings costs as much as setting the table.
+    lists: [Kept; 2],
     /// For functions: the globals of libraries that are being loaded, as their metatable's `__index`.
     load_api: Option<Kept>,
 }
@@ -202,9 +204,13 @@ impl State {
             stack.keep()
         });
         stack.push_function(redis::handle_error, 0);
+        let lists = ["KEYS", "ARGV"].map(|name| {
+            stack.push_bytes(name);
+            stack.keep()
+        });
         assert_eq!(stack.top(), 1, "the error handler is the only value that stays");
         lua.reset_collector(true);
-        State { lua, settings, load_api }
+        State { lua, settings, lists, load_api }
     }
 
     /// Calls the function on top of the stack, with `args` arguments above it, for `host`. `after` is done with the
@@ -238,7 +244,7 @@ impl State {
         let sweep = self.lua.used() > SWEPT_BEYOND;
         if sweep {
             let mut stack = self.lua.stack();
-            set_keys(&mut stack, &[], &[]);
+            set_keys(&mut stack, &self.lists, &[], &[]);
         }
         self.lua.reset_collector(sweep);
         outcome
@@ -295,12 +301,13 @@ fn set_strict(stack: &mut Stack) {
 }
 
 /// Sets KEYS and ARGV, which are globals of scripts.
-fn set_keys(stack: &mut Stack, keys: &[&[u8]], args: &[&[u8]]) {
+fn set_keys(stack: &mut Stack, names: &[Kept; 2], keys: &[&[u8]], args: &[&[u8]]) {
     stack.set_readonly(Stack::GLOBALS, false);
-    push_list(stack, keys);
-    stack.set_field(Stack::GLOBALS, "KEYS");
-    push_list(stack, args);
-    stack.set_field(Stack::GLOBALS, "ARGV");
+    for (name, list) in names.iter().zip([keys, args]) {
+        stack.push_kept(name);
+        push_list(stack, list);
+        assert!(stack.raw_set(Stack::GLOBALS).is_ok(), "a name is a key");
+    }
     stack.set_readonly(Stack::GLOBALS, true);
 }
 
@@ -467,7 +474,7 @@ impl Engine {
         let Some(script) = self.compiled.get(sha) else { return Ended::Unknown };
         let read_only = call.read_only || script.flags.no_writes;
         let mut stack = self.scripts.lua.stack();
-        set_keys(&mut stack, call.keys, call.args);
+        set_keys(&mut stack, &self.scripts.lists, call.keys, call.args);
         stack.push_kept(&script.function);
         let mut name = [0; sha1::LEN * 2];
         for (two, byte) in name.as_chunks_mut::<2>().0.iter_mut().zip(sha) {

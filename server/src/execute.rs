@@ -71,6 +71,7 @@ pub enum Route {
 pub struct Prepared {
     found: Option<Found>,
     route: Route,
+    /// Of the key to load ahead; zero if there is none.
     hash: u64,
 }
 
@@ -108,6 +109,16 @@ pub(crate) enum Ran {
     Over(usize, Flow),
     /// It goes on in steps, and those behind it wait.
     InSteps,
+}
+
+/// The key that is worth loading ahead of a command: the only one, or a script's first.
+#[inline]
+fn likely_key<'a>(command: &Command, argv: &Argv<'a>) -> Option<&'a [u8]> {
+    match (command.keys, command.run) {
+        (Keys::First, _) => argv.get(1),
+        (_, Run::Script(_)) => argv.get(3),
+        _ => None,
+    }
 }
 
 /// Notes what a command will look for inside a big collection.
@@ -278,8 +289,11 @@ impl Core {
                     ..here
                 }
             }
-            _ if self.shared.peers.len() == 1 => here,
-            _ => Prepared { route: self.route_many(command, argv), ..here },
+            _ => {
+                let alone = self.shared.peers.len() == 1;
+                let route = if alone { Route::Here } else { self.route_many(command, argv) };
+                Prepared { route, hash: likely_key(command, argv).map_or(0, |key| self.ks.hash(key)), ..here }
+            }
         }
     }
 
@@ -778,10 +792,7 @@ impl Core {
         let count = batch.entries.len();
         if count > 1 {
             let hashes: Vec<Option<u64>> = (0..count)
-                .map(|i| {
-                    matches!(batch.entries[i].command.keys, Keys::First)
-                        .then(|| self.ks.hash(&batch.argv(i)[1]))
-                })
+                .map(|i| likely_key(batch.entries[i].command, &batch.argv(i)).map(|key| self.ks.hash(key)))
                 .collect();
             for (i, hash) in hashes.iter().enumerate() {
                 if let (Some(hash), Some(db)) = (hash, self.ks.db(usize::from(batch.entries[i].db))) {

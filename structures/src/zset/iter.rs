@@ -99,7 +99,7 @@ impl<'a> Iterator for Iter<'a> {
     fn fold<B, F: FnMut(B, Self::Item) -> B>(mut self, init: B, mut f: F) -> B {
         let mut result = init;
         if self.reverse {
-            while let Some(item) = self.next() {
+            for item in self.by_ref() {
                 result = f(result, item);
             }
             return result;
