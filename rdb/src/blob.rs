@@ -36,7 +36,7 @@ pub enum Compression {
 const ZSTD_BLOCK_MAX: u64 = 128 << 10;
 const ZSTD_BLOCK_LEN_MIN: u64 = 4;
 
-/// Expands runs. What the library needs for a frame is kept for the next one: making it anew costs as much as the frame.
+/// Expands runs. What the library needs for a frame is kept for the next one.
 #[derive(Default)]
 pub(crate) struct Expander {
     zstd: Option<Box<DCtx<'static>>>,
