@@ -148,7 +148,7 @@ pub const BIG_HASH: Workload = Workload {
 /// Many small hashes: one per user or session.
 pub const HASHES: Workload = Workload {
     name: "hashes",
-    what: "hashes of 10 fields of 7 B with values of 16 B",
+    what: "hashes of 10 fields of 7 B with values of 12 B",
     items: 100_000,
     seed: 9,
     fill: |rng, items, emit| {
@@ -156,7 +156,7 @@ pub const HASHES: Workload = Workload {
             b"field:0", b"field:1", b"field:2", b"field:3", b"field:4", b"field:5", b"field:6", b"field:7",
             b"field:8", b"field:9",
         ];
-        let (mut key, mut values) = (Vec::new(), [[0; 16]; 10]);
+        let (mut key, mut values) = (Vec::new(), [[0; 12]; 10]);
         for index in 0..items {
             spread_key(&mut key, "hsh:", index);
             values.iter_mut().for_each(|value| rng.text(value));
@@ -171,16 +171,16 @@ pub const HASHES: Workload = Workload {
 /// Many small lists: recent items per user.
 pub const LISTS: Workload = Workload {
     name: "lists",
-    what: "lists of 10 elements of 16 B",
+    what: "lists of 10 elements of 10 B",
     items: 100_000,
     seed: 10,
     fill: |rng, items, emit| {
-        let (mut key, mut values) = (Vec::new(), [[0; 16]; 10]);
+        let (mut key, mut values) = (Vec::new(), [[0; 10]; 10]);
         for index in 0..items {
             spread_key(&mut key, "lst:", index);
             values.iter_mut().for_each(|value| rng.text(value));
             let mut args: Vec<&[u8]> = vec![b"RPUSH", &key];
-            args.extend(values.iter().map(<[u8; 16]>::as_slice));
+            args.extend(values.iter().map(<[u8; 10]>::as_slice));
             emit(&args)?;
         }
         ControlFlow::Continue(())

@@ -96,6 +96,8 @@ fn main() -> ExitCode {
         }
         Action::Run => {}
     }
+    // Describing all flags takes half a megabyte, which nobody needs again.
+    allocator::give_back();
     let set_log_level = start_log(Settings::new(&parsed.config.initial).loglevel());
     for warning in &parsed.warnings {
         tracing::warn!("{warning}");
