@@ -250,6 +250,11 @@ impl Keyspace {
         self.len(db) == 0
     }
 
+    /// Whether no database has keys.
+    pub fn is_empty_everywhere(&self) -> bool {
+        self.dbs.iter().flatten().all(|db| db.is_empty())
+    }
+
     /// Bytes that all databases hold.
     pub fn heap_bytes(&self) -> usize {
         self.dbs.iter().flatten().map(|db| db.heap_bytes()).sum()

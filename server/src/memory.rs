@@ -332,7 +332,9 @@ impl Core {
         let limit = self.shared.settings.maxmemory();
         let is_possible = limit == 0 || need as u64 <= limit;
         let is_admitted = is_possible
-            && (self.make_room(over.min(need), over.min(2 * need + EXTRA)) || self.others_give_way(over));
+            && (self.make_room(over.min(need), over.min(2 * need + EXTRA))
+                || self.others_give_way(over)
+                || self.has_given_all());
         if !is_admitted {
             self.stats.oom += 1;
         }
@@ -355,6 +357,12 @@ impl Core {
         self.memory.rule != Eviction::Never
             && over < patience as i64
             && self.memory.allowance < (budget - budget / PATIENCE_SHARE) as i64
+    }
+
+    /// Whether this shard is empty, and what is too much is with others, who evict at their own pace. Then it may have one
+    /// value at a time: each goes for the next.
+    fn has_given_all(&self) -> bool {
+        self.memory.rule == Eviction::All && self.ks.is_empty_everywhere()
     }
 
     /// Evicts about `needed` bytes, and up to `wanted` while this turn has time for it; false if there is nobody to evict.
