@@ -121,6 +121,31 @@ fn likely_key<'a>(command: &Command, argv: &Argv<'a>) -> Option<&'a [u8]> {
     }
 }
 
+/// Asks for the memory that requests will touch: first all buckets, then all entries, so that their misses overlap.
+/// Measured at pipeline 32 over a million keys: 30 % less time per GET. Then the same for what is looked for inside big
+/// collections, where the misses are the command's own. Each of `coming` is a request's number, its database, the hash of
+/// its key (zero if none is known) and its command.
+fn load_ahead<'d, 'a>(
+    coming: impl Iterator<Item = (usize, &'d Db, u64, &'static Command)> + Clone,
+    argv: impl Fn(usize) -> Argv<'a>,
+) {
+    let coming = coming.filter(|(_, _, hash, _)| *hash != 0);
+    for (_, db, hash, _) in coming.clone() {
+        db.prefetch(hash);
+    }
+    for (_, db, hash, command) in coming.clone() {
+        db.prefetch_entry(hash);
+        if command.flags.has(Flags::GROWS) {
+            db.prefetch_past(hash);
+        }
+    }
+    let mut ahead = Ahead::default();
+    for (at, db, hash, command) in coming {
+        aim(&mut ahead, db, hash, command, argv(at));
+    }
+    ahead.load();
+}
+
 /// Notes what a command will look for inside a big collection.
 fn aim<'a>(ahead: &mut Ahead<'a>, db: &'a Db, hash: u64, command: &Command, argv: Argv<'a>) {
     let (member, score) = match command.group {
@@ -316,32 +341,12 @@ impl Core {
         if route == Route::There(self.id) { Route::Here } else { route }
     }
 
-    /// Asks for the memory that the requests will touch: first all buckets, then all entries, so that their misses
-    /// overlap. Measured at pipeline 32 over a million keys: 30 % less time per GET.
-    /// Then the same for what is looked for inside big collections, where the misses are the command's own.
+    /// Loads what the requests for this core will look at.
     fn prefetch<'a>(&mut self, id: ConnectionId, prepared: &[Prepared], argv: impl Fn(usize) -> Argv<'a>) {
         let Some((connection, ks, _)) = self.split(id) else { return };
         let Some(db) = ks.db(usize::from(connection.db)) else { return };
-        let here = || prepared.iter().filter(|ready| ready.hash != 0 && ready.route == Route::Here);
-        for ready in here() {
-            db.prefetch(ready.hash);
-        }
-        for ready in here() {
-            db.prefetch_entry(ready.hash);
-            if ready.found.is_some_and(|found| found.command.flags.has(Flags::GROWS)) {
-                db.prefetch_past(ready.hash);
-            }
-        }
-        let mut ahead = Ahead::default();
-        for (i, ready) in prepared.iter().enumerate() {
-            if let Some(Found { command, .. }) = ready.found
-                && ready.hash != 0
-                && ready.route == Route::Here
-            {
-                aim(&mut ahead, db, ready.hash, command, argv(i));
-            }
-        }
-        ahead.load();
+        let coming = prepared.iter().enumerate().filter(|(_, ready)| ready.route == Route::Here);
+        load_ahead(coming.filter_map(|(at, ready)| Some((at, db, ready.hash, ready.found?.command))), argv);
     }
 
     #[inline]
@@ -791,29 +796,14 @@ impl Core {
         let from = batch.from;
         let count = batch.entries.len();
         if count > 1 {
-            let hashes: Vec<Option<u64>> = (0..count)
-                .map(|i| likely_key(batch.entries[i].command, &batch.argv(i)).map(|key| self.ks.hash(key)))
+            let hashes: Vec<u64> = (0..count)
+                .map(|i| likely_key(batch.entries[i].command, &batch.argv(i)))
+                .map(|key| key.map_or(0, |key| self.ks.hash(key)))
                 .collect();
-            for (i, hash) in hashes.iter().enumerate() {
-                if let (Some(hash), Some(db)) = (hash, self.ks.db(usize::from(batch.entries[i].db))) {
-                    db.prefetch(*hash);
-                }
-            }
-            for (i, hash) in hashes.iter().enumerate() {
-                if let (Some(hash), Some(db)) = (hash, self.ks.db(usize::from(batch.entries[i].db))) {
-                    db.prefetch_entry(*hash);
-                    if batch.entries[i].command.flags.has(Flags::GROWS) {
-                        db.prefetch_past(*hash);
-                    }
-                }
-            }
-            let mut ahead = Ahead::default();
-            for (i, hash) in hashes.iter().enumerate() {
-                if let (Some(hash), Some(db)) = (hash, self.ks.db(usize::from(batch.entries[i].db))) {
-                    aim(&mut ahead, db, *hash, batch.entries[i].command, batch.argv(i));
-                }
-            }
-            ahead.load();
+            let coming = batch.entries.iter().zip(&hashes).enumerate().filter_map(|(at, (entry, hash))| {
+                Some((at, self.ks.db(usize::from(entry.db))?, *hash, entry.command))
+            });
+            load_ahead(coming, |at| batch.argv(at));
         }
         let mut replies = std::mem::take(&mut batch.replies);
         let mut watch = Stopwatch::start();
