@@ -58,6 +58,8 @@ pub(crate) const POLICIES: &[&str] = &[
 pub(crate) const LOG_LEVELS: &[&str] = &["debug", "verbose", "notice", "warning"];
 /// In the order of [`crate::ClusterMode`].
 pub(crate) const CLUSTER_MODES: &[&str] = &["", "emulated", "yes"];
+/// As Dragonfly names them; of these, "auto" is what "on" is here too.
+pub(crate) const AFFINITIES: &[&str] = &["on", "auto", "off"];
 /// By number and by name, twice in the order of [`crate::Compression`].
 pub(crate) const COMPRESSIONS: &[&str] =
     &["NONE", "SINGLE_ENTRY", "MULTI_ENTRY_ZSTD", "MULTI_ENTRY_LZ4", "0", "1", "2", "3"];
@@ -155,7 +157,8 @@ Threads {
         "Threads, one per core; 0: as many as the CPU limit allows.";
     _ num_shards Int(0, 1024), "0" Fixed Ignored "";
     - hz Int(1, 1000), "100" Settable Used "Background ticks per second: expiry, eviction, timeouts.";
-    _ proactor_affinity_mode Text, "on" Hidden Ignored "";
+    _ proactor_affinity_mode Choice(AFFINITIES), "on" Fixed Used
+        "Threads keep to a CPU each, where there are as many of both and nobody else wants theirs: on, or auto; off.";
     _ background_debug_jobs Bool, "false" Settable Ignored "";
     _ background_heartbeat Bool, "false" Hidden Ignored "";
     _ container_iteration_yield_interval_usec Int(0, I64), "500" Hidden Ignored "";

@@ -230,6 +230,8 @@ pub struct Config {
 
     /// Threads; 0: as many as [`machine`](crate::machine) grants.
     pub threads: u32,
+    /// Threads keep to a CPU each, where that helps.
+    pub keep_cpus: bool,
     /// Shards; 0: one per thread.
     pub shards: u32,
 
@@ -391,6 +393,7 @@ impl Config {
             availability_zone: v.text(const { row("availability_zone") }).to_owned(),
             pause_wait_timeout_secs: v.u32(const { row("pause_wait_timeout") }),
             threads: v.u32(const { row("proactor_threads") }),
+            keep_cpus: v.u32(const { row("proactor_affinity_mode") }) < 2,
             shards: v.u32(const { row("num_shards") }),
             databases: v.u32(const { row("databases") }),
             keys_output_limit: v.u32(const { row("keys_output_limit") }),

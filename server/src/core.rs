@@ -31,6 +31,7 @@ use damselfly_keyspace::values::set::SetLimits;
 use damselfly_keyspace::{Keyspace, Options};
 use damselfly_protocol::{Limits, Requests};
 
+use crate::affinity::Seat;
 use crate::batch::Batch;
 use crate::blocking::Blocked;
 use crate::connection::{Client, Connection, ConnectionId, Got, Listener, Stream};
@@ -155,6 +156,7 @@ pub struct Core {
     ready_batch: Vec<Ready>,
     /// What it has met lately, and whether to rest.
     pace: Pace,
+    seat: Seat,
     /// The sockets were looked at just before this turn.
     looked: bool,
     /// Connections to look at again in the next turn.
@@ -249,6 +251,7 @@ impl Core {
             next_turn: VecDeque::new(),
             ready: VecDeque::new(),
             pace: Pace::default(),
+            seat: Seat::default(),
             looked: false,
             ready_batch: Vec::new(),
             again: VecDeque::new(),
@@ -285,6 +288,9 @@ impl Core {
 
     /// Runs until the process stops.
     pub async fn run(mut self) -> io::Result<()> {
+        if self.shared.config.keep_cpus {
+            self.seat = Seat::take(self.id, self.shared.peers.len(), Shared::now_ms());
+        }
         let watched = self.poll.watched()?;
         let mut tick = tokio::time::interval(self.tick_period);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -1204,6 +1210,7 @@ impl Core {
             self.next_idle_check_ms = self.ks.now + 1000;
             self.close_idle_peers();
             self.close_slow_peers();
+            self.seat.look(self.ks.now);
         }
         self.feed_starved();
     }

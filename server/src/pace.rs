@@ -8,7 +8,7 @@
 
 use std::time::Duration;
 
-/// As short as the kernel's own slack for timers, so it takes up to twice as long.
+/// Twice as long costs as much and makes the slowest replies of several cores come later.
 const REST: Duration = Duration::from_micros(50);
 /// Events met since the last rest from which on the next comes without one.
 const FEW: u32 = 8;

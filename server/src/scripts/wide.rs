@@ -104,6 +104,7 @@ impl ScriptThread {
 }
 
 fn serve(shared: &Arc<Shared>, tasks: &Receiver<Task>) {
+    crate::affinity::roam();
     let mut local = LocalEngine::new(shared);
     let hasher = Keyspace::new(&Options { databases: 1, hash_seed: shared.hash_seed, random_seed: 1 });
     for Task { call, home, number, now } in tasks {

@@ -38,6 +38,7 @@ pub fn end(shared: &Arc<Shared>, heard: Heard) -> Result<(), String> {
     }
     let in_thread = shared.clone();
     let thread = std::thread::Builder::new().name("end".to_owned()).spawn(move || {
+        crate::affinity::roam();
         let shared = in_thread;
         shared.scripts.running.make_way(true);
         let mut result = last_save(&shared);

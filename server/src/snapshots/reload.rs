@@ -35,6 +35,7 @@ pub fn reload(
 ) {
     let (shared, asker) = (core.shared.clone(), core.id);
     let work = move || {
+        crate::affinity::roam();
         let result = replace(&shared, source, flush);
         if let Err(error) = &result {
             tracing::error!("a snapshot could not be loaded: {error}");

@@ -127,6 +127,7 @@ pub fn begin(shared: &Arc<Shared>, order: Order, listeners: Listeners) -> Result
     let thread = std::thread::Builder::new().name("save".to_owned());
     let in_thread = shared.clone();
     let spawned = thread.spawn(move || {
+        crate::affinity::roam();
         let Listeners { mut cut, end } = listeners;
         let result = run(&in_thread, &order, &files, &mut cut);
         for heard in [cut, end].into_iter().flatten() {
