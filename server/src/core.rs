@@ -41,7 +41,7 @@ use crate::locks::Locks;
 use crate::mailbox::{Arrival, Job, Message};
 use crate::memory::{Account, rule_of};
 use crate::modes::Modes;
-use crate::pace::Pace;
+use crate::pace::{Idle, Pace};
 use crate::pause::Pause;
 use crate::poll::{Poll, Ready, Token};
 use crate::pubsub::PubSub;
@@ -156,6 +156,8 @@ pub struct Core {
     ready_batch: Vec<Ready>,
     /// What it has met lately, and whether to rest.
     pace: Pace,
+    /// Something expired with the last tick.
+    expired_some: bool,
     seat: Seat,
     /// The sockets were looked at just before this turn.
     looked: bool,
@@ -251,6 +253,7 @@ impl Core {
             next_turn: VecDeque::new(),
             ready: VecDeque::new(),
             pace: Pace::default(),
+            expired_some: false,
             seat: Seat::default(),
             looked: false,
             ready_batch: Vec::new(),
@@ -298,9 +301,15 @@ impl Core {
         let mut alarm_at = None;
         let mut ticked = false;
         let mut visited_ms = 0;
+        let mut idle = Idle::default();
         while !self.stopped {
             let more = self.turn(ticked)?;
-            ticked = false;
+            if std::mem::take(&mut ticked) {
+                idle.note_tick(self.pace.total(), more || self.pause.is_some() || self.expired_some);
+                if let Some(after) = idle.next_tick(self.tick_period) {
+                    tick.reset_after(after);
+                }
+            }
             if tick.period() != self.tick_period {
                 tick = tokio::time::interval(self.tick_period);
                 tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -331,7 +340,7 @@ impl Core {
                     .as_mut()
                     .reset(tokio::time::Instant::now() + Duration::from_millis(millis.min(1 << 40)));
             }
-            let mut rung = false;
+            let (mut rung, mut met) = (false, false);
             poll_fn(|cx| {
                 if tick.poll_tick(cx).is_ready() {
                     ticked = true;
@@ -344,6 +353,7 @@ impl Core {
                     // edge, so the mark is removed before looking.
                     TaskPoll::Ready(Ok(mut guard)) => {
                         guard.clear_ready();
+                        met = true;
                         TaskPoll::Ready(Ok(()))
                     }
                     TaskPoll::Ready(Err(error)) => TaskPoll::Ready(Err(error)),
@@ -354,6 +364,9 @@ impl Core {
             .await?;
             if rung {
                 alarm_at = None;
+            }
+            if (met || rung) && idle.end() {
+                tick.reset_after(self.tick_period);
             }
             mailbox.wake_up();
         }
@@ -1194,8 +1207,10 @@ impl Core {
         let started = std::time::Instant::now();
         let effort = self.shared.settings.active_expire_effort().clamp(1, 10);
         let budget = self.tick_period * (25 + 2 * (effort - 1)) / 100;
+        self.expired_some = false;
         while started.elapsed() < budget {
             let step = self.ks.expire_some(64);
+            self.expired_some |= step.keys + step.elements > 0;
             self.after_command();
             if step.round_ended {
                 break;
