@@ -160,15 +160,47 @@ fn others_go_on() {
 
 /// What is run before commands that change one big collection in its place, the commands, the size of their replies
 /// (0 of OK), and how many elements are left.
-fn changes() -> Vec<(&'static str, &'static str, usize, usize)> {
+fn changes() -> Vec<(&'static str, String, usize, usize)> {
     let half = COUNT / 2;
-    vec![
+    let many = |head: &str, mut unit: Box<dyn FnMut(usize) -> String>| {
+        (0..half).fold(head.to_owned(), |line, at| line + &unit(at))
+    };
+    let simple = [
         ("COPY zset1 to", "ZREMRANGEBYRANK to 100 -101", COUNT - 200, 200),
         ("COPY zset1 to", "ZREMRANGEBYSCORE to 0 (500", half, half),
         ("COPY places to", "ZREMRANGEBYRANK to 0 -2", COUNT - 1, 1),
         ("COPY zset1 to", "ZPOPMAX to 11000", 2 * 11_000, COUNT - 11_000),
         ("PING", "RESTORE to 0 DUMP", 0, COUNT),
-    ]
+    ];
+    let with_many_arguments = [
+        ("COPY zset1 to", many("ZREM to", Box::new(|at| format!(" member:{}", 2 * at))), half, half),
+        ("COPY zset1 to", many("ZADD to", Box::new(|at| format!(" {at} new:{at}"))), half, COUNT + half),
+        ("PING", many("ZADD to", Box::new(|at| format!(" {at} new:{at}"))), half, half),
+    ];
+    let simple = simple.map(|(before, line, size, left)| (before, line.to_owned(), size, left));
+    simple.into_iter().chain(with_many_arguments).collect()
+}
+
+/// Those who do not name a key that is changed in steps, but look at it, find it as it was or as it is then.
+#[test]
+fn what_is_lent_is_not_met() {
+    let (server, mut other) = start(1);
+    let set = (0..20_000).fold("HSET weights".to_owned(), |line, at| format!("{line} f:{at} 1"));
+    call(&mut other, "RPUSH list w");
+    let mut met = 0;
+    for _ in 0..200 {
+        call(&mut other, "DEL weights");
+        call(&mut other, "HSET weights old 7");
+        let mut big = Client::open(server.address());
+        met += usize::from(begin(&mut big, &mut other, &[&set]));
+        let seven = Reply::Array(vec![Reply::Bulk(b"7".to_vec())]);
+        assert_eq!(call(&mut other, "SORT list BY nosort GET *eights->old"), seven);
+        assert_eq!(big.reply(), Reply::Int(20_000));
+        if met == 3 {
+            return;
+        }
+    }
+    panic!("always over before anybody else has a reply");
 }
 
 /// While a command changes its key, nobody sees it half changed, and those who come to other keys do not wait.

@@ -1,9 +1,51 @@
 //! The arguments of a command, taken one by one.
 
+use damselfly_protocol::Requests;
 use damselfly_protocol::number::parse_i64;
 use damselfly_protocol::request::Argv;
 
 use crate::error::CommandError;
+
+/// Arguments that are kept beyond their request, for a command that goes on when its handler has returned.
+pub(crate) struct Kept {
+    bytes: Vec<u8>,
+    requests: Requests,
+    /// How many of them were taken.
+    taken: usize,
+}
+
+impl Kept {
+    /// A copy of these; None if they are more than fits.
+    pub(crate) fn new(args: Args<'_>) -> Option<Kept> {
+        let mut kept = Kept { bytes: Vec::new(), requests: Requests::new(), taken: 0 };
+        kept.requests.push_copy(&mut kept.bytes, args.rest()).then_some(kept)
+    }
+
+    /// Those that were not taken yet.
+    fn rest(&self) -> Args<'_> {
+        Args { rest: self.requests.argv(&self.bytes, 0).split_at(self.taken).1 }
+    }
+
+    /// Whether all were taken.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.rest().is_empty()
+    }
+
+    /// Takes the next ones: as many `unit`s as there are in `count` and in about so many bytes, but at least one.
+    pub(crate) fn take_some(&mut self, unit: usize, count: usize, bytes: usize) -> Args<'_> {
+        let mut left = bytes;
+        let fits = |arg: &&[u8]| {
+            let fits = left > 0;
+            left = left.saturating_sub(arg.len());
+            fits
+        };
+        let fitting = self.rest().rest().take(count).take_while(fits).count();
+        let (count, taken) = ((fitting - fitting % unit).max(unit), self.taken);
+        self.taken += count;
+        let (some, _) = self.requests.argv(&self.bytes, 0).split_at(taken).1.split_at(count);
+        Args { rest: some }
+    }
+}
 
 /// The arguments that a handler has not taken yet; the command's name is already gone.
 #[derive(Clone, Copy, Debug)]

@@ -15,6 +15,7 @@ use damselfly_protocol::number::parse_f64;
 use damselfly_protocol::{Argv, Proto, ReplyWriter};
 use damselfly_sketches::geo::{Point, Search, Shape, unit_in_metres, write_coordinate, write_distance};
 
+use crate::many::answer;
 use crate::task::Rest;
 use crate::{Args, Arity, CmdResult, Command, CommandError, Cx, Flags, Group, Keys, Run, Spread};
 
@@ -134,13 +135,16 @@ fn geoadd(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
     if args.is_empty() || !args.len().is_multiple_of(3) || only_new && only_known {
         return Err(CommandError::Syntax);
     }
-    let mut members = Vec::with_capacity(args.len() / 3);
-    while !args.is_empty() {
+    let members = args;
+    let mut take_score = || -> Result<f64, CommandError> {
         let score = take_point(&mut args)?.score();
-        members.push((args.take()?, score));
-    }
+        args.take()?;
+        Ok(score)
+    };
+    let first = take_score()?;
+    let more = (1..members.len() / 3).map(|_| take_score()).collect::<Result<Vec<f64>, _>>()?;
     let rule = crate::zset::Rule { only_new, only_known, count_changes, ..Default::default() };
-    crate::zset::add_scored(cx, key, rule, members.into_iter())
+    crate::zset::add_scored(cx, key, rule, members, 3, (first, more))
 }
 
 const GEODIST: Command = Command {
@@ -185,15 +189,13 @@ const GEOHASH: Command = Command {
 };
 
 fn geohash(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
-    let set = cx.ks.view::<SortedSet>(cx.db, args.take()?)?;
-    cx.out.array(args.len());
-    for member in args.rest() {
+    let key = args.take()?;
+    answer(cx, key, args, SortedSet::len, |set, member, out| {
         match set.and_then(|set| point_of(set, member)) {
-            Some(point) => cx.out.bulk(&point.geohash()),
-            None => cx.out.null(),
+            Some(point) => out.bulk(&point.geohash()),
+            None => out.null(),
         }
-    }
-    Ok(())
+    })
 }
 
 const GEOPOS: Command = Command {
@@ -210,15 +212,13 @@ const GEOPOS: Command = Command {
 };
 
 fn geopos(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
-    let set = cx.ks.view::<SortedSet>(cx.db, args.take()?)?;
-    cx.out.array(args.len());
-    for member in args.rest() {
+    let key = args.take()?;
+    answer(cx, key, args, SortedSet::len, |set, member, out| {
         match set.and_then(|set| point_of(set, member)) {
-            Some(point) => reply_point(&mut cx.out, point),
-            None => cx.out.null_array(),
+            Some(point) => reply_point(out, point),
+            None => out.null_array(),
         }
-    }
-    Ok(())
+    })
 }
 
 const GEOSEARCH: Command = Command {

@@ -8,11 +8,12 @@ mod lifetime;
 mod pick;
 
 use damselfly_keyspace::values::hash::{Hash, NotAdded, Rules};
-use damselfly_keyspace::{Class, Expiry, Item};
+use damselfly_keyspace::{Class, Expiry, Item, UnixMs};
 use damselfly_protocol::ReplyWriter;
 use damselfly_protocol::long_double::{IncrByFloatError, LongDouble, incr_by_float};
 
 use crate::long::{Walk, put_aside};
+use crate::many::{Many, answer, change};
 use crate::{Args, Arity, CmdResult, Command, CommandError, Cx, Flags, Group, Keys, Run, Spread};
 use lifetime::{
     HEXPIRE, HEXPIREAT, HEXPIRETIME, HGETDEL, HGETEX, HPERSIST, HPEXPIRE, HPEXPIREAT, HPEXPIRETIME, HPTTL,
@@ -77,25 +78,6 @@ fn reply_value(out: &mut ReplyWriter<'_>, value: Option<Item<'_>>) {
     }
 }
 
-/// Removes fields and announces it as `hdel`, and as `del` if no field is left. Returns how many there were.
-fn remove<'a>(
-    cx: &mut Cx<'_>,
-    key: &[u8],
-    fields: impl Iterator<Item = &'a [u8]>,
-) -> Result<usize, CommandError> {
-    let now = cx.ks.now;
-    let edit =
-        cx.ks.edit(cx.db, key, |hash: &mut Hash| fields.filter(|field| hash.remove(field, now)).count())?;
-    let removed = edit.map_or(0, |edit| edit.value);
-    if removed > 0 {
-        cx.changed(key, Class::Hash, "hdel");
-        if edit.is_some_and(|edit| edit.gone) {
-            cx.changed(key, Class::Generic, "del");
-        }
-    }
-    Ok(removed)
-}
-
 const HDEL: Command = Command {
     name: "HDEL",
     arity: Arity::AtLeast(3),
@@ -110,10 +92,38 @@ const HDEL: Command = Command {
 };
 
 fn hdel(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
-    let key = args.take()?;
-    let removed = remove(cx, key, args.rest())?;
-    cx.out.int(removed as i64);
-    Ok(())
+    let (key, now) = (args.take()?, cx.ks.now);
+    change(cx, key, args, Removing { now, removed: 0 })
+}
+
+/// HDEL.
+struct Removing {
+    now: UnixMs,
+    removed: usize,
+}
+
+impl Many for Removing {
+    type To = Hash;
+    const MAKES: bool = false;
+
+    #[inline]
+    fn change(&mut self, hash: &mut Hash, args: Args<'_>) {
+        self.removed += args.rest().filter(|field| hash.remove(field, self.now)).count();
+    }
+
+    #[inline]
+    fn end(&mut self, cx: &mut Cx<'_>, key: &[u8], gone: Option<bool>) -> CmdResult {
+        if let Some(gone) = gone
+            && self.removed > 0
+        {
+            cx.changed(key, Class::Hash, "hdel");
+            if gone {
+                cx.changed(key, Class::Generic, "del");
+            }
+        }
+        cx.out.int(self.removed as i64);
+        Ok(())
+    }
 }
 
 const HEXISTS: Command = Command {
@@ -317,13 +327,14 @@ const HMGET: Command = Command {
 };
 
 fn hmget(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
-    let now = cx.ks.now;
-    let hash = cx.ks.view::<Hash>(cx.db, args.take()?)?;
-    cx.out.array(args.len());
-    for field in args.rest() {
-        reply_value(&mut cx.out, hash.and_then(|hash| hash.get(field, now)));
-    }
-    Ok(())
+    let (key, now) = (args.take()?, cx.ks.now);
+    answer(
+        cx,
+        key,
+        args,
+        |hash: &Hash| hash.len(0),
+        move |hash, field, out| reply_value(out, hash.and_then(|hash| hash.get(field, now))),
+    )
 }
 
 const HMSET: Command = Command {
@@ -340,28 +351,54 @@ const HMSET: Command = Command {
 };
 
 fn hmset(cx: &mut Cx<'_>, args: Args<'_>) -> CmdResult {
-    set(cx, args, "hmset")?;
-    cx.out.ok();
-    Ok(())
+    set(cx, args, "hmset", false)
 }
 
-/// HSET and HMSET: how many fields are new. What had an expiry loses it.
+/// HSET and HMSET. What had an expiry loses it.
 #[inline]
-fn set(cx: &mut Cx<'_>, mut args: Args<'_>, name: &str) -> Result<usize, CommandError> {
+fn set(cx: &mut Cx<'_>, mut args: Args<'_>, name: &str, counts: bool) -> CmdResult {
     let key = args.take()?;
     if !args.len().is_multiple_of(2) {
         return Err(CommandError::arity(name));
     }
     let rules = rules(cx);
-    let edit = cx.ks.edit_or_new(cx.db, key, |hash: &mut Hash| {
-        let mut added = 0;
+    change(cx, key, args, Setting { rules, added: 0, counts })
+}
+
+struct Setting {
+    rules: Rules,
+    added: usize,
+    /// Whether the reply is how many fields are new.
+    counts: bool,
+}
+
+impl Many for Setting {
+    type To = Hash;
+    const MAKES: bool = true;
+
+    #[inline]
+    fn unit(&self) -> usize {
+        2
+    }
+
+    #[inline]
+    fn change(&mut self, hash: &mut Hash, mut args: Args<'_>) {
         while let (Ok(field), Ok(value)) = (args.take(), args.take()) {
-            added += usize::from(hash.set(&rules, field, value, Expiry::Never));
+            self.added += usize::from(hash.set(&self.rules, field, value, Expiry::Never));
         }
-        added
-    })?;
-    cx.changed(key, Class::Hash, "hset");
-    Ok(edit.value)
+    }
+
+    #[inline]
+    fn end(&mut self, cx: &mut Cx<'_>, key: &[u8], gone: Option<bool>) -> CmdResult {
+        if gone.is_some() {
+            cx.changed(key, Class::Hash, "hset");
+        }
+        match self.counts {
+            true => cx.out.int(self.added as i64),
+            false => cx.out.ok(),
+        }
+        Ok(())
+    }
 }
 
 const HSET: Command = Command {
@@ -378,9 +415,7 @@ const HSET: Command = Command {
 };
 
 fn hset(cx: &mut Cx<'_>, args: Args<'_>) -> CmdResult {
-    let added = set(cx, args, "hset")?;
-    cx.out.int(added as i64);
-    Ok(())
+    set(cx, args, "hset", true)
 }
 
 const HSETNX: Command = Command {

@@ -33,6 +33,7 @@ mod lifetime;
 mod list;
 mod long;
 mod lookup;
+mod many;
 mod pubsub;
 mod random;
 mod relay;

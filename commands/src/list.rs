@@ -12,6 +12,7 @@ use damselfly_protocol::number::parse_i64;
 use damselfly_protocol::reply::ReplyWriter;
 
 use crate::long::{Walk, put_aside};
+use crate::many::{Many, change};
 use crate::relay::{Looked, Parcel, Relay};
 use crate::task::edit_dropping;
 use crate::{Args, Arity, CmdResult, Command, CommandError, Cx, Flags, Group, Keys, Run, Spread};
@@ -517,19 +518,36 @@ fn lpush(cx: &mut Cx<'_>, args: Args<'_>) -> CmdResult {
 #[inline]
 fn push(cx: &mut Cx<'_>, mut args: Args<'_>, end: End) -> CmdResult {
     let key = args.take()?;
-    let edit = cx.ks.edit_or_new(cx.db, key, |list: &mut List| push_all(list, args, end))?;
-    end.announce_push(cx, key);
-    cx.out.int(edit.value as i64);
-    Ok(())
+    change(cx, key, args, Pushing::<true> { end, len: 0 })
 }
 
-/// Adds all arguments, one after the other; the new length.
-#[inline]
-fn push_all(list: &mut List, args: Args<'_>, end: End) -> usize {
-    for element in args.rest() {
-        end.push(list, element);
+/// LPUSH and RPUSH, and those that push only onto what is there.
+struct Pushing<const MAKES: bool> {
+    end: End,
+    /// How long the list is then.
+    len: usize,
+}
+
+impl<const MAKES: bool> Many for Pushing<MAKES> {
+    type To = List;
+    const MAKES: bool = MAKES;
+
+    #[inline]
+    fn change(&mut self, list: &mut List, args: Args<'_>) {
+        for element in args.rest() {
+            self.end.push(list, element);
+        }
+        self.len = list.len();
     }
-    list.len()
+
+    #[inline]
+    fn end(&mut self, cx: &mut Cx<'_>, key: &[u8], gone: Option<bool>) -> CmdResult {
+        if gone.is_some() {
+            self.end.announce_push(cx, key);
+        }
+        cx.out.int(self.len as i64);
+        Ok(())
+    }
 }
 
 const LPUSHX: Command = Command {
@@ -551,12 +569,7 @@ fn lpushx(cx: &mut Cx<'_>, args: Args<'_>) -> CmdResult {
 
 fn push_existing(cx: &mut Cx<'_>, mut args: Args<'_>, end: End) -> CmdResult {
     let key = args.take()?;
-    let edit = cx.ks.edit(cx.db, key, |list: &mut List| push_all(list, args, end))?;
-    if edit.is_some() {
-        end.announce_push(cx, key);
-    }
-    cx.out.int(edit.map_or(0, |edit| edit.value as i64));
-    Ok(())
+    change(cx, key, args, Pushing::<false> { end, len: 0 })
 }
 
 const LRANGE: Command = Command {

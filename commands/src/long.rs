@@ -16,6 +16,7 @@ use damselfly_keyspace::{Collection, Item, List, Object, UnixMs};
 use damselfly_protocol::{Proto, ReplyWriter};
 
 use crate::Cx;
+use crate::args::Kept;
 use crate::stream::reply::entry;
 use crate::task::{Later, Rest};
 use crate::zset::Pairs;
@@ -38,6 +39,15 @@ pub struct Long {
     look: usize,
 }
 
+/// Arguments that are answered in one piece, at most, as answers may be short and look-ups slow.
+const ANSWERS_PER_PIECE: usize = 1024;
+
+/// Arguments after which a look at the piece's length is due.
+const ANSWERS_PER_LOOK: usize = 16;
+
+/// What a collection says to an argument.
+type Answer = Box<dyn Fn(&Object, &[u8], &mut ReplyWriter<'_>) + Send>;
+
 /// What is still to be shown.
 pub(crate) enum Walk {
     /// Fields of a hash from a cursor on.
@@ -50,6 +60,8 @@ pub(crate) enum Walk {
     Bytes(Range<usize>),
     /// Members of a sorted set by rank.
     Ranks { ranks: Range<usize>, reverse: bool, pairs: Pairs },
+    /// What the collection says to each of these arguments.
+    Answers { to: Kept, answer: Answer },
     /// Entries of a stream between two ids, so many.
     Entries { start: StreamId, end: StreamId, reverse: bool, left: usize },
 }
@@ -78,12 +90,35 @@ pub(crate) fn put_aside<C: Collection + Clone>(
 }
 
 impl Long {
+    /// What `held` says to each argument.
+    pub(crate) fn answers<C: Collection + Clone>(
+        held: &C,
+        to: Kept,
+        proto: Proto,
+        answer: impl Fn(&C, &[u8], &mut ReplyWriter<'_>) + Send + 'static,
+    ) -> Box<Long> {
+        let answer = move |held: &Object, arg: &[u8], out: &mut ReplyWriter<'_>| {
+            answer(C::of(held).expect("what is held keeps its type"), arg, out);
+        };
+        let walk = Walk::Answers { to, answer: Box::new(answer) };
+        Box::new(Long { held: held.clone().wrap(), walk, proto, look: ANSWERS_PER_LOOK })
+    }
+
     /// Appends a piece of about `len` bytes to the output; true when the reply is whole.
     pub fn write_some(&mut self, output: &mut Vec<u8>, len: usize) -> bool {
         let full = output.len() + len;
         let look = self.look;
         let out = &mut ReplyWriter::new(output, self.proto);
         match (&self.held, &mut self.walk) {
+            (held, Walk::Answers { to, answer }) => {
+                let mut left = ANSWERS_PER_PIECE;
+                while left > 0 && out.len() < full && !to.is_empty() {
+                    let args = to.take_some(1, look, usize::MAX);
+                    args.rest().for_each(|arg| answer(held, arg, out));
+                    left -= look;
+                }
+                to.is_empty()
+            }
             (Object::Hash(hash), Walk::Fields { cursor, now, names, values }) => loop {
                 *cursor = hash.scan(*cursor, look, *now, |field| {
                     if *names {

@@ -4,12 +4,13 @@
 mod algebra;
 mod pick;
 
-use damselfly_keyspace::values::set::Set;
+use damselfly_keyspace::values::set::{Set, SetLimits};
 use damselfly_keyspace::{Class, Item, UnixMs};
 use damselfly_protocol::ReplyWriter;
 
 use crate::lifetime::member_deadline;
 use crate::long::{Walk, put_aside};
+use crate::many::{Many, answer, change};
 use crate::relay::{Looked, Parcel, Relay};
 use crate::{Args, Arity, CmdResult, Command, CommandError, Cx, Flags, Group, Keys, Run, Spread};
 use algebra::{SDIFF, SDIFFSTORE, SINTER, SINTERCARD, SINTERSTORE, SUNION, SUNIONSTORE};
@@ -68,19 +69,43 @@ const SADD: Command = Command {
 
 fn sadd(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
     let key = args.take()?;
-    let members = args.rest();
     let (seed, limits) = (cx.ks.hash_seed(), cx.env.set_limits);
-    let edit = cx.ks.edit_or_new(cx.db, key, |set: &mut Set| {
-        if let Some(first) = args.peek() {
-            set.expect(seed, first, members.len(), limits);
+    change(cx, key, args, Adding { seed, limits, expected: args.len(), added: 0 })
+}
+
+/// SADD.
+struct Adding {
+    seed: u64,
+    limits: SetLimits,
+    /// Members of which the set was not told yet that they come.
+    expected: usize,
+    added: usize,
+}
+
+impl Many for Adding {
+    type To = Set;
+    const MAKES: bool = true;
+
+    #[inline]
+    fn change(&mut self, set: &mut Set, args: Args<'_>) {
+        let (seed, limits) = (self.seed, self.limits);
+        let expected = std::mem::take(&mut self.expected);
+        if expected > 0
+            && let Some(first) = args.peek()
+        {
+            set.expect(seed, first, expected, limits);
         }
-        members.filter(|member| set.insert(seed, member, limits)).count()
-    })?;
-    if edit.value > 0 {
-        cx.changed(key, Class::Set, "sadd");
+        self.added += args.rest().filter(|member| set.insert(seed, member, limits)).count();
     }
-    cx.out.int(edit.value as i64);
-    Ok(())
+
+    #[inline]
+    fn end(&mut self, cx: &mut Cx<'_>, key: &[u8], gone: Option<bool>) -> CmdResult {
+        if self.added > 0 && gone.is_some() {
+            cx.changed(key, Class::Set, "sadd");
+        }
+        cx.out.int(self.added as i64);
+        Ok(())
+    }
 }
 
 const SADDEX: Command = Command {
@@ -104,14 +129,33 @@ fn saddex(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
         return Err(CommandError::arity("saddex"));
     }
     let seed = cx.ks.hash_seed();
-    let edit = cx.ks.edit_or_new(cx.db, key, |set: &mut Set| {
-        args.rest().filter(|member| set.insert_until(seed, member, expire_at, keep)).count()
-    })?;
-    if edit.value > 0 || !keep {
-        cx.changed(key, Class::Set, "sadd");
+    change(cx, key, args, AddingUntil { seed, expire_at, keep, added: 0 })
+}
+
+/// SADDEX.
+struct AddingUntil {
+    seed: u64,
+    expire_at: UnixMs,
+    keep: bool,
+    added: usize,
+}
+
+impl Many for AddingUntil {
+    type To = Set;
+    const MAKES: bool = true;
+
+    fn change(&mut self, set: &mut Set, args: Args<'_>) {
+        let insert = |member: &&[u8]| set.insert_until(self.seed, member, self.expire_at, self.keep);
+        self.added += args.rest().filter(insert).count();
     }
-    cx.out.int(edit.value as i64);
-    Ok(())
+
+    fn end(&mut self, cx: &mut Cx<'_>, key: &[u8], gone: Option<bool>) -> CmdResult {
+        if (self.added > 0 || !self.keep) && gone.is_some() {
+            cx.changed(key, Class::Set, "sadd");
+        }
+        cx.out.int(self.added as i64);
+        Ok(())
+    }
 }
 
 /// FIELDEXPIRE of a set: for each member 1, or -2 if it is none.
@@ -224,12 +268,10 @@ const SMISMEMBER: Command = Command {
 };
 
 fn smismember(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
-    let set = cx.ks.view::<Set>(cx.db, args.take()?)?;
-    cx.out.array(args.len());
-    for member in args.rest() {
-        cx.out.int(i64::from(set.is_some_and(|set| set.contains(member))));
-    }
-    Ok(())
+    let key = args.take()?;
+    answer(cx, key, args, Set::len, |set: Option<&Set>, member, out| {
+        out.int(i64::from(set.is_some_and(|set| set.contains(member))));
+    })
 }
 
 const SMOVE: Command = Command {
@@ -320,12 +362,31 @@ const SREM: Command = Command {
 
 fn srem(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
     let key = args.take()?;
-    let edit =
-        cx.ks.edit(cx.db, key, |set: &mut Set| args.rest().filter(|member| set.remove(member)).count())?;
-    let removed = edit.map_or(0, |edit| edit.value);
-    if removed > 0 {
-        announce_loss(cx, key, "srem", edit.is_some_and(|edit| edit.gone));
+    change(cx, key, args, Removing { removed: 0 })
+}
+
+/// SREM.
+struct Removing {
+    removed: usize,
+}
+
+impl Many for Removing {
+    type To = Set;
+    const MAKES: bool = false;
+
+    #[inline]
+    fn change(&mut self, set: &mut Set, args: Args<'_>) {
+        self.removed += args.rest().filter(|member| set.remove(member)).count();
     }
-    cx.out.int(removed as i64);
-    Ok(())
+
+    #[inline]
+    fn end(&mut self, cx: &mut Cx<'_>, key: &[u8], gone: Option<bool>) -> CmdResult {
+        if let Some(gone) = gone
+            && self.removed > 0
+        {
+            announce_loss(cx, key, "srem", gone);
+        }
+        cx.out.int(self.removed as i64);
+        Ok(())
+    }
 }

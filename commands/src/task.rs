@@ -17,7 +17,7 @@ use crate::{CmdResult, CommandError, Cx, Long};
 
 /// Members that are looked at in one step, at most, and their bytes: some tens of microseconds' worth.
 const MEMBERS_PER_STEP: usize = 256;
-const BYTES_PER_STEP: usize = 64 * 1024;
+pub(crate) const BYTES_PER_STEP: usize = 64 * 1024;
 
 /// See the module's head.
 pub trait Task: Send {

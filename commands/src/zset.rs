@@ -13,6 +13,7 @@ use damselfly_keyspace::values::zset::{Change, SortedSet};
 use damselfly_protocol::number::parse_f64;
 use damselfly_protocol::{Proto, ReplyWriter};
 
+use crate::many::{Many, answer, change};
 use crate::{Args, Arity, CmdResult, Command, CommandError, Cx, Flags, Group, Keys, Run, Spread};
 use algebra::{ZDIFF, ZDIFFSTORE, ZINTER, ZINTERCARD, ZINTERSTORE, ZUNION, ZUNIONSTORE};
 use blocking::{BZMPOP, BZPOPMAX, BZPOPMIN};
@@ -198,9 +199,50 @@ impl Rule {
     }
 }
 
-/// What became of the members of a ZADD.
-#[derive(Default)]
-struct Tally {
+/// ZADD and ZINCRBY: the pairs of score and member in `args`, which are at least one.
+fn add(cx: &mut Cx<'_>, key: &[u8], rule: Rule, args: Args<'_>) -> CmdResult {
+    let mut scores = args.rest().step_by(2).map(|text| parse_f64(text).ok_or(CommandError::NotFloat));
+    // All scores are read before the first member is added. The usual single one takes no list.
+    let first = scores.next().ok_or(CommandError::Syntax)??;
+    let more = scores.collect::<Result<Vec<f64>, _>>()?;
+    add_scored(cx, key, rule, args, 2, (first, more))
+}
+
+/// Adds members as a rule says, and replies as ZADD does. Each is the last of `unit` arguments; `scores` are theirs.
+#[inline]
+pub(crate) fn add_scored(
+    cx: &mut Cx<'_>,
+    key: &[u8],
+    rule: Rule,
+    args: Args<'_>,
+    unit: usize,
+    (first, more): (f64, Vec<f64>),
+) -> CmdResult {
+    let (seed, limits) = (cx.ks.hash_seed(), cx.env.zset_pack);
+    let adding = Adding {
+        rule,
+        seed,
+        limits,
+        unit,
+        next: Some(first),
+        more: more.into_iter(),
+        added: 0,
+        updated: 0,
+        score: None,
+        nan: false,
+    };
+    change(cx, key, args, adding)
+}
+
+/// ZADD and what else adds members with scores.
+struct Adding {
+    rule: Rule,
+    seed: u64,
+    limits: PackLimits,
+    unit: usize,
+    /// The score of the first member before it is added.
+    next: Option<f64>,
+    more: std::vec::IntoIter<f64>,
     added: i64,
     updated: i64,
     /// The score that the last member has, if it passed the options.
@@ -209,52 +251,46 @@ struct Tally {
     nan: bool,
 }
 
-/// ZADD and ZINCRBY: the pairs of score and member in `args`, which are at least one.
-fn add(cx: &mut Cx<'_>, key: &[u8], rule: Rule, mut args: Args<'_>) -> CmdResult {
-    let score = |text| parse_f64(text).ok_or(CommandError::NotFloat);
-    // All scores are read before the first member is added. The usual single one takes no list.
-    let (first, member) = (score(args.take()?)?, args.take()?);
-    let more = args.rest().step_by(2).map(score).collect::<Result<Vec<f64>, _>>()?;
-    let others = more.into_iter().zip(args.rest().skip(1).step_by(2));
-    let pairs = std::iter::once((first, member)).chain(others).map(|(score, member)| (member, score));
-    add_scored(cx, key, rule, pairs)
-}
+impl Many for Adding {
+    type To = SortedSet;
+    const MAKES: bool = true;
 
-/// Adds members with their scores, which are at least one, as a rule says, and replies as ZADD does.
-pub(crate) fn add_scored<'a>(
-    cx: &mut Cx<'_>,
-    key: &[u8],
-    rule: Rule,
-    members: impl Iterator<Item = (&'a [u8], f64)>,
-) -> CmdResult {
-    const NAN: CommandError = CommandError::text("ERR resulting score is not a number (NaN)");
-    let (seed, limits) = (cx.ks.hash_seed(), cx.env.zset_pack);
-    let edit = cx.ks.edit_or_new(cx.db, key, |set: &mut SortedSet| {
-        let mut tally = Tally::default();
-        for (member, given) in members {
-            let change = set.insert_with(seed, member, limits, |present| {
-                tally.score = rule.decide(present, given);
-                tally.nan = tally.score.is_some_and(f64::is_nan);
-                tally.score.filter(|score| !score.is_nan())
+    #[inline]
+    fn unit(&self) -> usize {
+        self.unit
+    }
+
+    #[inline]
+    fn change(&mut self, set: &mut SortedSet, args: Args<'_>) {
+        for member in args.rest().skip(self.unit - 1).step_by(self.unit) {
+            let Some(given) = self.next.take().or_else(|| self.more.next()) else { return };
+            let change = set.insert_with(self.seed, member, self.limits, |present| {
+                self.score = self.rule.decide(present, given);
+                self.nan = self.score.is_some_and(f64::is_nan);
+                self.score.filter(|score| !score.is_nan())
             });
-            tally.added += i64::from(change == Change::Added);
-            tally.updated += i64::from(matches!(change, Change::Updated(_)));
+            self.added += i64::from(change == Change::Added);
+            self.updated += i64::from(matches!(change, Change::Updated(_)));
         }
-        tally
-    })?;
-    let Tally { added, updated, score, nan } = edit.value;
-    if nan {
-        return Err(NAN);
     }
-    if added + updated > 0 {
-        cx.changed(key, Class::ZSet, if rule.increment { "zincr" } else { "zadd" });
+
+    #[inline]
+    fn end(&mut self, cx: &mut Cx<'_>, key: &[u8], gone: Option<bool>) -> CmdResult {
+        const NAN: CommandError = CommandError::text("ERR resulting score is not a number (NaN)");
+        let Adding { rule, added, updated, score, nan, .. } = self;
+        if *nan {
+            return Err(NAN);
+        }
+        if *added + *updated > 0 && gone.is_some() {
+            cx.changed(key, Class::ZSet, if rule.increment { "zincr" } else { "zadd" });
+        }
+        match score {
+            _ if !rule.increment => cx.out.int(if rule.count_changes { *added + *updated } else { *added }),
+            Some(score) => cx.out.double(*score),
+            None => cx.out.null(),
+        }
+        Ok(())
     }
-    match score {
-        _ if !rule.increment => cx.out.int(if rule.count_changes { added + updated } else { added }),
-        Some(score) => cx.out.double(score),
-        None => cx.out.null(),
-    }
-    Ok(())
 }
 
 const ZCARD: Command = Command {
@@ -308,12 +344,10 @@ const ZMSCORE: Command = Command {
 };
 
 fn zmscore(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
-    let set = cx.ks.view::<SortedSet>(cx.db, args.take()?)?;
-    cx.out.array(args.len());
-    for member in args.rest() {
-        reply_score(&mut cx.out, set.and_then(|set| set.score(member)));
-    }
-    Ok(())
+    let key = args.take()?;
+    answer(cx, key, args, SortedSet::len, |set: Option<&SortedSet>, member, out| {
+        reply_score(out, set.and_then(|set| set.score(member)));
+    })
 }
 
 #[inline]
@@ -384,18 +418,36 @@ const ZREM: Command = Command {
 
 fn zrem(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
     let key = args.take()?;
-    let edit = cx.ks.edit(cx.db, key, |set: &mut SortedSet| {
-        args.rest().filter(|member| set.remove(member).is_some()).count()
-    })?;
-    let removed = edit.map_or(0, |edit| edit.value);
-    if removed > 0 {
-        cx.changed(key, Class::ZSet, "zrem");
-        if edit.is_some_and(|edit| edit.gone) {
-            cx.changed(key, Class::Generic, "del");
-        }
+    change(cx, key, args, Removing { removed: 0 })
+}
+
+/// ZREM.
+struct Removing {
+    removed: usize,
+}
+
+impl Many for Removing {
+    type To = SortedSet;
+    const MAKES: bool = false;
+
+    #[inline]
+    fn change(&mut self, set: &mut SortedSet, args: Args<'_>) {
+        self.removed += args.rest().filter(|member| set.remove(member).is_some()).count();
     }
-    cx.out.int(removed as i64);
-    Ok(())
+
+    #[inline]
+    fn end(&mut self, cx: &mut Cx<'_>, key: &[u8], gone: Option<bool>) -> CmdResult {
+        if let Some(gone) = gone
+            && self.removed > 0
+        {
+            cx.changed(key, Class::ZSet, "zrem");
+            if gone {
+                cx.changed(key, Class::Generic, "del");
+            }
+        }
+        cx.out.int(self.removed as i64);
+        Ok(())
+    }
 }
 
 const ZREVRANK: Command = Command {

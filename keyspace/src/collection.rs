@@ -173,6 +173,30 @@ impl Keyspace {
         Ok(Edit { value, gone })
     }
 
+    /// Takes the collection at a location out of its key to be changed in steps. An empty one stands in its place, which
+    /// nobody may look at before [`Keyspace::give_back`]: the caller has the key locked.
+    pub fn lend<C: Collection>(&mut self, db: usize, loc: Loc) -> Result<C, WrongType> {
+        if !self.leaves_heat {
+            self.table_mut(db).touch(loc);
+        }
+        let stand_in = C::begin(self.hash_seed());
+        let lent = self.table_mut(db).edit_object(loc, |object| {
+            C::of_mut(object).map(|collection| std::mem::replace(collection, stand_in))
+        });
+        lent.flatten().ok_or(WrongType)
+    }
+
+    /// Puts a collection that was lent back under its key, which goes if nothing is left in it. None if the key has
+    /// gone meanwhile, as expiry and eviction take what is lent, too: then the collection goes with it.
+    pub fn give_back<C: Collection>(&mut self, db: usize, key: &[u8], lent: C) -> Option<Edit<()>> {
+        let Some(loc) = self.find(db, key) else {
+            self.discard(lent.wrap());
+            return None;
+        };
+        let edit = self.edit_at(db, loc, |stand_in: &mut C| *stand_in = lent);
+        Some(edit.expect("a key that is locked holds what it held"))
+    }
+
     /// Stores a collection in place of whatever the key held, without expiry; an empty one removes the key.
     pub fn store<C: Collection>(&mut self, db: usize, key: &[u8], collection: C) {
         if collection.is_gone() {

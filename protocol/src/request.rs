@@ -255,6 +255,13 @@ impl<'a> Argv<'a> {
         Some((first.of(self.buf, self.side), Argv { spans: rest, ..*self }))
     }
 
+    /// The first `count` arguments, or all if they are fewer, and the others.
+    #[inline]
+    pub fn split_at(&self, count: usize) -> (Argv<'a>, Argv<'a>) {
+        let (first, rest) = self.spans.split_at(count.min(self.spans.len()));
+        (Argv { spans: first, ..*self }, Argv { spans: rest, ..*self })
+    }
+
     /// All arguments in order.
     #[inline]
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &'a [u8]> + DoubleEndedIterator + Clone + use<'a> {

@@ -1028,7 +1028,18 @@ impl Core {
     ) -> bool {
         let Some(connection) = self.connection(id) else { return false };
         let db = usize::from(connection.db);
-        self.lock_numbers(command, db, argv).iter().any(|number| self.locks.is_locked(*number))
+        match self.scope_of(command, db, argv) {
+            Scope::Keys(numbers) => numbers.iter().any(|number| self.locks.is_locked(*number)),
+            Scope::Shard => self.locks.has_tickets(),
+        }
+    }
+
+    /// What a command over this shard must find unlocked: its keys, or all where nobody knows which these are.
+    fn scope_of(&mut self, command: &Command, db: usize, argv: &Argv<'_>) -> Scope {
+        if matches!(command.spread, Spread::Sort) && looks_further(command, argv) {
+            return Scope::Shard;
+        }
+        Scope::Keys(self.lock_numbers(command, db, argv))
     }
 
     fn is_locked_for(&mut self, entry: Entry, argv: &Argv<'_>) -> bool {
@@ -1044,11 +1055,11 @@ impl Core {
         connection.waiting = true;
         let db = usize::from(connection.db);
         let remembers = connection.modes.has(Modes::REMEMBERS);
-        let numbers = self.lock_numbers(command, db, argv);
+        let scope = self.scope_of(command, db, argv);
         let mut kept = Queued::default();
         kept.push(argv);
         let claim = self.waits_for_locks(id);
-        self.lock_plain(Scope::Keys(numbers), move |core, ticket| {
+        self.lock_plain(scope, move |core, ticket| {
             if !core.has_its_locks(id, &claim) {
                 return core.unlock(ticket);
             }

@@ -58,6 +58,11 @@ impl Locks {
         self.tickets.is_empty() && self.reserved.is_empty()
     }
 
+    /// Whether anything is locked, or somebody waits to lock it.
+    pub fn has_tickets(&self) -> bool {
+        !self.tickets.is_empty()
+    }
+
     /// Whether a command on this key must queue.
     pub fn is_locked(&self, number: u64) -> bool {
         !self.whole.is_empty() || self.queues.contains_key(&number) || self.reserved.contains_key(&number)

@@ -102,6 +102,55 @@ const COMMANDS: &[&str] = &[
     "GEORADIUSBYMEMBER places place:7 200 mi ASC COUNT 50 STOREDIST to",
 ];
 
+/// Commands with many arguments: some say what is so, some come twice, and there is one for a missing key.
+fn with_many_arguments(random: &mut Random, count: usize) -> Vec<String> {
+    let mut line = |head: &str, unit: fn(&mut Random, usize) -> String| {
+        let len = 1 + random.below(600);
+        (0..len).fold(head.to_owned(), |line, _| line + " " + &unit(random, count))
+    };
+    let member = |random: &mut Random, count: usize| match random.below(3) {
+        0 => random.below(2 * count).to_string(),
+        _ => format!("member:{}", random.below(count)),
+    };
+    let number = |random: &mut Random, _: usize| random.below(300).to_string();
+    let scored = |random: &mut Random, count: usize| {
+        format!("{} member:{}", random.below(40) as f64 / 10.0 - 2.0, random.below(count))
+    };
+    let field = |random: &mut Random, count: usize| format!("f:{} {}", random.below(count), random.below(99));
+    let name = |random: &mut Random, count: usize| format!("f:{}", random.below(count));
+    let placed = |random: &mut Random, count: usize| {
+        format!("{} {} place:{}", random.below(180), random.below(80), random.below(count))
+    };
+    vec![
+        line("SADD s1", member),
+        line("SADD new", member),
+        line("SADD ints", number),
+        line("SADD tiny", number),
+        line("SADDEX s1 100", member),
+        line("SADDEX volatile KEEPTTL 100", member),
+        line("SREM s3", member),
+        line("SREM ints", number) + &(0..200).fold(String::new(), |line, at| format!("{line} {}", 3 * at)),
+        line("SREM nosuch", member),
+        line("HSET h", field),
+        line("HSET new", field),
+        line("HMSET h", field),
+        line("HDEL h", name),
+        line("HDEL nosuch", name),
+        line("ZADD z1", scored),
+        line("ZADD new", scored),
+        line("ZADD z2 CH GT", scored),
+        line("ZADD z2 XX", scored),
+        line("ZADD new XX", scored),
+        line("ZREM z1", member),
+        line("ZREM z1 going", member),
+        line("GEOADD places CH", placed),
+        line("LPUSH numbers", member),
+        line("RPUSH new", member),
+        line("RPUSHX numbers", member),
+        line("LPUSHX nosuch", member),
+    ]
+}
+
 fn words(line: &str) -> Vec<&[u8]> {
     line.split(' ').map(str::as_bytes).collect()
 }
@@ -131,6 +180,9 @@ fn fill(session: &mut Session, random: &mut Random, count: usize) {
         let [lon, lat] = [0, 0].map(|_| random.below(600) as f64 / 100.0 - 3.0);
         session.run(&format!("GEOADD places {lon} {lat} place:{at}"));
     }
+    for at in 0..count {
+        session.run(&format!("HSET h f:{at} {}", random.below(1000)));
+    }
     session.run("COPY s2 volatile");
     for line in ["SADDEX volatile 1000 going", "SADD s1 going", "PEXPIRE to 5000"] {
         session.run(line);
@@ -151,10 +203,14 @@ fn fill(session: &mut Session, random: &mut Random, count: usize) {
 
 /// All that can be seen of a key.
 fn seen(session: &mut Session, key: &str) -> Vec<String> {
-    if session.run(&format!("TYPE {key}")) == "+list" {
-        return ["LRANGE to 0 -1", "OBJECT ENCODING to"].map(|line| session.run(line)).into();
+    let kind = session.run(&format!("TYPE {key}"));
+    if kind == "+list" {
+        return [format!("LRANGE {key} 0 -1"), format!("OBJECT ENCODING {key}")]
+            .map(|line| session.run(&line))
+            .into();
     }
-    let mut members = session.run(&format!("SMEMBERS {key}"));
+    let all = if kind == "+hash" { "HGETALL" } else { "SMEMBERS" };
+    let mut members = session.run(&format!("{all} {key}"));
     if members.starts_with("-WRONGTYPE") {
         members = session.run(&format!("ZRANGE {key} 0 -1 WITHSCORES"));
         return vec![members, session.run(&format!("OBJECT ENCODING {key}"))];
@@ -211,7 +267,7 @@ fn steps_are_the_whole() {
         let mut random = Random::new(seed);
         let mut original = Session::unchecked();
         fill(&mut original, &mut random, count);
-        let keys: Vec<String> = "s1 s2 s3 tiny to ints volatile z1 z2 z3 zeros numbers places"
+        let keys: Vec<String> = "s1 s2 s3 tiny to ints volatile z1 z2 z3 zeros numbers places h"
             .split(' ')
             .map(str::to_owned)
             .collect();
@@ -224,7 +280,8 @@ fn steps_are_the_whole() {
             session
         };
         let mut in_steps = 0;
-        for line in COMMANDS {
+        let many = with_many_arguments(&mut random, count);
+        for line in COMMANDS.iter().copied().chain(many.iter().map(String::as_str)) {
             for proto in [Proto::Resp2, Proto::Resp3] {
                 let mut whole = again(&mut original);
                 let expected = whole.send_in(proto, &words(line), None);
@@ -456,6 +513,112 @@ fn a_target_may_expire() {
     session.ks.take_events();
     assert_eq!(end(&mut session, Proto::Resp2, task), b":100\r\n");
     assert_eq!((session.events().as_str(), session.run("EXISTS z").as_str()), ("expired z", ":0"));
+}
+
+/// What many arguments do to a key that goes meanwhile is counted, and goes with it; nobody who looks without a lock
+/// finds the key gone before.
+#[test]
+fn what_is_lent_may_expire() {
+    let members: String = (0..2_000).map(|at| format!(" m:{at}")).collect();
+    let scored: String = (0..2_000).map(|at| format!(" {at} m:{at}")).collect();
+    for (key, line, reply) in [
+        ("s", format!("SADD s{members}"), ":1990"),
+        ("s", format!("SREM s{members}"), ":10"),
+        ("z", format!("ZADD z{scored}"), ":1990"),
+        ("l", format!("RPUSHX l{members}"), ":2010"),
+        ("h", format!("HSET h{scored}"), ":2000"),
+    ] {
+        let mut session = Session::new();
+        for at in 0..10 {
+            session.run(&format!("SADD s m:{at}"));
+            session.run(&format!("ZADD z 1 m:{at}"));
+            session.run(&format!("RPUSH l m:{at}"));
+            session.run(&format!("HSET h m:{at} v"));
+        }
+        session.run(&format!("PEXPIRE {key} 10"));
+        let (_, task) = begin(&mut session, Proto::Resp2, &line);
+        let mut task = task.expect("in steps");
+        assert_eq!(session.run(&format!("EXISTS {key}")), ":1");
+        while !task.step() {}
+        session.ks.now += 11;
+        session.ks.take_events();
+        assert_eq!(end(&mut session, Proto::Resp2, task), format!("{reply}\r\n").as_bytes());
+        assert_eq!(session.events(), format!("expired {key}"));
+        assert_eq!(session.run(&format!("EXISTS {key}")), ":0");
+        session.ks.check();
+    }
+}
+
+/// A mistake in the last of many arguments is told before the first of them changes anything, and ordinary requests
+/// are done at once.
+#[test]
+fn many_arguments_are_checked_first() {
+    let mut session = Session::new();
+    let scored: String = (0..2_000).map(|at| format!(" {at} m:{at}")).collect();
+    session.run("SET string v");
+    for (line, reply) in [
+        (format!("ZADD new{scored} x last"), "-ERR value is not a valid float\r\n"),
+        (format!("ZADD string{scored} x last"), "-ERR value is not a valid float\r\n"),
+        (format!("ZADD new{scored} 1"), "-ERR syntax error\r\n"),
+        (
+            format!("ZADD string{scored}"),
+            "-WRONGTYPE Operation against a key holding the wrong kind of value\r\n",
+        ),
+        (format!("HSET new{scored} f"), "-ERR wrong number of arguments for 'hset' command\r\n"),
+        (
+            format!("SADD string{scored}"),
+            "-WRONGTYPE Operation against a key holding the wrong kind of value\r\n",
+        ),
+    ] {
+        let (got, task) = begin(&mut session, Proto::Resp2, &line);
+        assert_eq!((got.as_slice(), task.is_none()), (reply.as_bytes(), true));
+        assert_eq!(session.run("EXISTS new"), ":0");
+    }
+    let few: String = (0..1_000).map(|at| format!(" {at}")).collect();
+    assert!(begin(&mut session, Proto::Resp2, &format!("SADD new{few}")).1.is_none());
+}
+
+/// Questions about many elements get the same answers in pieces, from what was there when they came.
+#[test]
+fn answers_in_pieces() {
+    let mut session = Session::unchecked();
+    let mut random = Random::new(5);
+    fill(&mut session, &mut random, 2_500);
+    let many = |head: &str, name: &str| {
+        (0..3_000).fold(head.to_owned(), |line, at| format!("{line} {name}:{}", at * 7 % 3_500))
+    };
+    let keys = "s1 s2 s3 z1 h places";
+    for line in [
+        many("SMISMEMBER s1", "member"),
+        many("SMISMEMBER nosuch", "member"),
+        many("HMGET h", "f"),
+        many("ZMSCORE z1", "member"),
+        many("GEOPOS places", "place"),
+        many("GEOHASH places", "place"),
+    ] {
+        for proto in [Proto::Resp2, Proto::Resp3] {
+            let expected = session.send_in(proto, &words(&line), None);
+            let kept: Vec<_> =
+                keys.split(' ').map(|key| (key, session.ks.export(0, key.as_bytes()))).collect();
+            let mut later = None;
+            let mut reply = session.send_in(proto, &words(&line), Some(&mut later));
+            let Some(Rest::Reply(mut rest)) = later else {
+                assert!(line.contains("nosuch") && reply == expected, "{}", &line[..20]);
+                continue;
+            };
+            session.run(&format!("DEL {keys}"));
+            let mut pieces = 1;
+            while !rest.write_some(&mut reply, usize::MAX / 2) {
+                pieces += 1;
+            }
+            assert!(pieces >= 3, "{}", &line[..20]);
+            assert!(reply == expected, "{}", &line[..20]);
+            session.ks.discard(rest.into_held());
+            for (key, value) in kept {
+                session.ks.import(0, key.as_bytes(), value);
+            }
+        }
+    }
 }
 
 /// What looks at little is done at once, whatever it has before it, and so is everything where nothing may be left.
