@@ -143,12 +143,11 @@ impl SortedSet {
         limits: PackLimits,
     ) -> SortedSet {
         let is_few = members.clone().take(limits.entries_max + 1).count() <= limits.entries_max;
+        if !is_few {
+            return SortedSet::Big(Box::new(ZSet::collect(seed, members)));
+        }
         let is_short = members.clone().all(|(member, _)| member.len() <= limits.len_max);
-        let mut set = match (is_few, is_short) {
-            (true, true) => SortedSet::default(),
-            (true, false) => SortedSet::Long(Zpack::new()),
-            (false, _) => SortedSet::new_big(seed),
-        };
+        let mut set = if is_short { SortedSet::default() } else { SortedSet::Long(Zpack::new()) };
         for (member, score) in members {
             set.insert(seed, member, score, limits);
         }

@@ -80,6 +80,10 @@ impl<'a> Bucket<'a> {
         u64::from_le_bytes([a, b, c, d, e, f, 0, 0])
     }
 
+    pub(super) fn bytes(self) -> &'a [u8] {
+        self.0
+    }
+
     pub(super) fn prefetch_tags(self) {
         prefetch_all(&self.0[..self.0.len().min(HEADER + LOAD)]);
     }
@@ -160,6 +164,20 @@ impl Index {
     pub(super) fn new(seed: u64) -> Index {
         let mut index = Index { buckets: Pages::new(), len: 0, heap: 0, seed };
         index.add_bucket(room_for(0));
+        index
+    }
+
+    /// An empty index with the buckets that so many members need, each with room for its share.
+    pub(super) fn with_room(seed: u64, len: usize) -> Index {
+        let mut index = Index { buckets: Pages::new(), len: 0, heap: 0, seed };
+        let buckets = len.div_ceil(LOAD).clamp(1, BUCKETS_MAX);
+        let high = 1 << buckets.ilog2();
+        for at in 0..buckets {
+            // Those that this round of doubling has not reached have twice the share of the others.
+            let is_split = at >= high || at + high < buckets;
+            let share = len / if is_split { 2 * high } else { high };
+            index.add_bucket(room_for(share));
+        }
         index
     }
 

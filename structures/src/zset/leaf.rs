@@ -62,6 +62,27 @@ pub(super) struct NewEntry<'a> {
     pub(super) tag: u8,
 }
 
+impl<'a> NewEntry<'a> {
+    fn is_large(&self) -> bool {
+        self.member.len() > INLINE_MAX
+    }
+
+    /// What it stores among the member bytes.
+    fn inline(&self) -> &'a [u8] {
+        if self.is_large() { &[] } else { self.member }
+    }
+
+    /// What it adds to [`Leaf::size`], its score left out.
+    fn bytes(&self) -> usize {
+        FIXED_BYTES + if self.is_large() { LARGE_BYTES } else { self.member.len() }
+    }
+
+    fn flags(&self) -> u16 {
+        let large = if self.is_large() { FLAG_LARGE } else { 0 };
+        large | if self.negative_zero { FLAG_NEGATIVE_ZERO } else { 0 }
+    }
+}
+
 #[derive(Default)]
 struct Large {
     members: Vec<Arc<[u8]>>,
@@ -168,6 +189,36 @@ impl Coding {
         let shift = all.trailing_zeros();
         let bits = 64 - ((max - min) >> shift).leading_zeros();
         Coding { base: min, width: bits.div_ceil(8) as u8, shift: shift as u8 }
+    }
+}
+
+/// Adds up the size of a leaf whose entries come in order, ascending or descending.
+#[derive(Default)]
+pub(super) struct Sizer {
+    len: usize,
+    /// Of all entries, their scores left out.
+    bytes: usize,
+    /// The order of the first entry, and the bits in which others differ from it.
+    first: u64,
+    all: u64,
+}
+
+impl Sizer {
+    /// [`Leaf::size`] as it would be with this entry at the end.
+    pub(super) fn size_with(&self, new: &NewEntry<'_>) -> usize {
+        let first = if self.len == 0 { new.order } else { self.first };
+        let all = self.all | first.abs_diff(new.order);
+        let coding = Coding::new(first.min(new.order), first.max(new.order), all);
+        self.bytes + new.bytes() + (self.len + 1) * usize::from(coding.width)
+    }
+
+    pub(super) fn add(&mut self, new: &NewEntry<'_>) {
+        if self.len == 0 {
+            self.first = new.order;
+        }
+        self.all |= self.first.abs_diff(new.order);
+        self.bytes += new.bytes();
+        self.len += 1;
     }
 }
 
@@ -358,8 +409,7 @@ impl Leaf {
             Some(_) => self.width(),
             None => usize::from(self.coding_with(new.order).width),
         };
-        let member = if new.member.len() > INLINE_MAX { LARGE_BYTES } else { new.member.len() };
-        self.size() + (self.len() + 1) * width - self.len() * self.width() + FIXED_BYTES + member
+        self.size() + (self.len() + 1) * width - self.len() * self.width() + new.bytes()
     }
 
     fn reserve(&mut self, more: usize) {
@@ -379,8 +429,7 @@ impl Leaf {
                 self.code(new.order).expect("coded for it")
             }
         };
-        let large = new.member.len() > INLINE_MAX;
-        let inline = if large { &[][..] } else { new.member };
+        let (large, inline) = (new.is_large(), new.inline());
         let (width, len) = (self.width(), self.len());
         let (tags, ends, bytes) = (self.tags_at(), self.ends_at(), self.bytes_at());
         let begin = self.begin(at);
@@ -402,9 +451,7 @@ impl Leaf {
         buf.copy_within(ends + 2 * at..bytes, ends + 2 * at + width + 3);
         buf.copy_within(ends..ends + 2 * at, ends + width + 1);
         let (above, _) = buf[ends + width + 1 + 2 * at..].split_at_mut(2 * (len + 1 - at));
-        let flags =
-            if large { FLAG_LARGE } else { 0 } | if new.negative_zero { FLAG_NEGATIVE_ZERO } else { 0 };
-        let end = (begin + inline.len()) as u16 | flags;
+        let end = (begin + inline.len()) as u16 | new.flags();
         above[..2].copy_from_slice(&end.to_le_bytes());
         add_to_ends(&mut above[2..], inline.len() as u16);
         buf.copy_within(tags + at..ends, tags + at + width + 1);
@@ -454,6 +501,36 @@ impl Leaf {
             let wanted = good_size(self.buf.len() + self.buf.len() / 8);
             *self = Leaf { buf: copy_into(&self.buf, wanted), large: self.large.take(), ..*self };
         }
+    }
+
+    /// A leaf of these entries, which ascend and are few enough.
+    pub(super) fn of_all(entries: &[NewEntry<'_>]) -> Leaf {
+        let (min, max) = (entries[0].order, entries[entries.len() - 1].order);
+        let coding = Coding::new(min, max, entries.iter().fold(0, |all, new| all | (new.order - min)));
+        let width = usize::from(coding.width);
+        let inline: usize = entries.iter().map(|new| new.inline().len()).sum();
+        let total = (width + FIXED_BYTES) * entries.len() + inline;
+        let mut buf = Vec::with_capacity(good_size(total));
+        for new in entries {
+            let raw = (new.order - coding.base) >> coding.shift;
+            buf.extend_from_slice(&raw.to_le_bytes()[..width]);
+        }
+        buf.extend(entries.iter().map(|new| new.tag));
+        let mut end = 0;
+        for new in entries {
+            end += new.inline().len() as u16;
+            buf.extend_from_slice(&(end | new.flags()).to_le_bytes());
+        }
+        entries.iter().for_each(|new| buf.extend_from_slice(new.inline()));
+        let mut large: Option<Box<Large>> = None;
+        for new in entries.iter().filter(|new| new.is_large()) {
+            let store = large.get_or_insert_default();
+            store.heap += large_heap(new.member);
+            store.members.push(Arc::from(new.member));
+        }
+        debug_assert_eq!(buf.len(), total);
+        let (base, width, shift) = (coding.base, coding.width, coding.shift);
+        Leaf { buf, base, large, len: entries.len() as u16, width, shift }
     }
 
     /// The entries of several ranges in one leaf, freshly coded and without slack.

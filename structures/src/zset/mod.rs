@@ -19,6 +19,7 @@
 //! every member has one slot naming its leaf, and the heap counter equals the sum over all nodes.
 
 mod ahead;
+mod bulk;
 mod index;
 mod iter;
 mod leaf;

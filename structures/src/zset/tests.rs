@@ -186,6 +186,74 @@ fn agrees_with_the_model() {
     }
 }
 
+/// A set built at once is the set that insertions make, whatever the order of the members: up, down, broken by one at the
+/// end, none at all; also if members come twice. What is done with it afterwards goes as with any other.
+#[test]
+fn built_at_once() {
+    for (number, kind) in KINDS.iter().enumerate() {
+        let mut random = Random(0x9876_5432 + number as u64);
+        for count in [0, 1, 2, 3, 90, if cfg!(miri) { 200 } else { 2500 }] {
+            let mut model = Model::default();
+            for step in 0..count {
+                let member = (kind.member)(random.below(kind.members));
+                if !model.scores.contains_key(&member) {
+                    model.insert(&member, (kind.score)(&mut random, step));
+                }
+            }
+            let up: Vec<(&[u8], f64)> =
+                model.order.iter().map(|(_, member)| (&member[..], model.scores[member])).collect();
+            let down: Vec<_> = up.iter().rev().copied().collect();
+            let mut broken = down.clone();
+            broken.rotate_left(usize::from(count > 2));
+            let mut shuffled = up.clone();
+            (1..shuffled.len()).for_each(|at| shuffled.swap(at, random.below(at + 1)));
+            let other_scores = up.iter().map(|&(member, _)| (member, f64::INFINITY));
+            let twice: Vec<_> = up.iter().copied().chain(other_scores).chain(up.iter().copied()).collect();
+            let pairs: Vec<_> = up.iter().flat_map(|&entry| [entry, entry]).collect();
+            for members in [&up, &down, &broken, &shuffled, &twice, &pairs] {
+                let mut set = ZSet::collect(number as u64, members.iter().copied());
+                // Of two zeros the one that was there first stays; after another score in between, the last.
+                compare(&set, &model, &mut random);
+                assert_eq!(set.clone().heap_bytes(), set.heap_bytes());
+                let mut model = model.clone();
+                for step in 0..count.min(500) {
+                    let member = (kind.member)(random.below(kind.members));
+                    if random.below(3) > 0 {
+                        let score = (kind.score)(&mut random, step);
+                        if model.scores.get(&member) != Some(&score) {
+                            model.insert(&member, score);
+                        }
+                        set.insert(&member, score);
+                    } else {
+                        assert_eq!(set.remove(&member), model.remove(&member), "{}", kind.name);
+                    }
+                }
+                compare(&set, &model, &mut random);
+            }
+        }
+    }
+}
+
+/// A set built at once takes no more memory than one of insertions in order, which are the best case.
+#[test]
+fn built_at_once_is_tight() {
+    for count in [200, 1000, 5000, 70_000] {
+        let members: Vec<String> = (0..count).map(|number| format!("member:{number:08}")).collect();
+        let members = || members.iter().enumerate().map(|(score, member)| (member.as_bytes(), score as f64));
+        let mut one_by_one = ZSet::new(3);
+        for (member, score) in members() {
+            one_by_one.insert(member, score);
+        }
+        let at_once = ZSet::collect(3, members());
+        assert!(
+            at_once.heap_bytes() <= one_by_one.heap_bytes() * 102 / 100,
+            "{} {}",
+            at_once.heap_bytes(),
+            one_by_one.heap_bytes()
+        );
+    }
+}
+
 /// Range removals and pops take what they say, at every size, down to nothing.
 #[test]
 fn ranges_are_removed() {

@@ -195,6 +195,51 @@ impl Store {
         self.add_node(Node { entries: vec![entry], members_heap: 0 })
     }
 
+    /// Adds a leaf at the end of the set that grows, behind the leaf at that end or with `before` in front of it. Its
+    /// members are not in the index yet.
+    pub(super) fn leaf_beside(&mut self, beside: Option<&mut Entry>, leaf: Leaf, before: bool) -> Entry {
+        let count = leaf.len();
+        let mut entry = Entry { child: Child::Leaf(0), count, order: 0, member: Box::default() };
+        if let Some(beside) = beside {
+            let Child::Leaf(number) = beside.child else { unreachable!("a leaf is beside a leaf") };
+            let other = self.leaves.get(number as usize);
+            if before {
+                (beside.order, beside.member) = separator(&leaf, other);
+            } else {
+                (entry.order, entry.member) = separator(other, &leaf);
+            }
+        }
+        entry.child = Child::Leaf(self.add_leaf(leaf));
+        entry
+    }
+
+    /// Puts inner nodes above all leaves, level by level; the root.
+    pub(super) fn build(&mut self, mut level: Vec<Entry>) -> Option<Arc<Node>> {
+        loop {
+            let parents = level.len().div_ceil(FANOUT);
+            let mut entries = level.into_iter();
+            let mut above = Vec::with_capacity(parents);
+            for at in 0..parents {
+                // All nodes of a level are equally full.
+                let share = entries.len().div_ceil(parents - at);
+                let mut below = Vec::with_capacity(if share > FANOUT / 2 { FANOUT } else { share });
+                below.extend(entries.by_ref().take(share));
+                let member = std::mem::take(&mut below[0].member);
+                let members_heap = below.iter().map(|entry| good_size(entry.member.len())).sum();
+                let node = Node { entries: below, members_heap };
+                let (count, order) = (node.count(), node.entries[0].order);
+                above.push(Entry { child: Child::Node(self.add_node(node)), count, order, member });
+            }
+            if above.len() <= 1 {
+                return above.pop().map(|root| match root.child {
+                    Child::Node(root) => root,
+                    Child::Leaf(_) => unreachable!("just made a node"),
+                });
+            }
+            level = above;
+        }
+    }
+
     /// Inserts an entry whose member is not in the set. A new root when the old one had to be split.
     pub(super) fn insert(&mut self, root: &mut Arc<Node>, new: &NewEntry<'_>, hash: u64) {
         if let Some(right) = self.insert_below(root, new, hash, true, true) {
