@@ -88,6 +88,36 @@ fn inspects_what_servers_wrote() {
     }
 }
 
+/// Function libraries are listed with name, engine and size, and go from one format to the other and back.
+#[test]
+fn libraries() {
+    let directory = Directory::new();
+    let source = fixture("redis-7.0.15-rdb/dump.rdb");
+    let (set, back) = (directory.path("set"), directory.path("back.rdb"));
+    assert_eq!(run(&["convert", &source, &set, "--shards=3"]).0, 0);
+    let (status, out, error) = run(&["convert", &directory.path("set-summary.dfs"), &back]);
+    assert_eq!((status, error.as_str()), (0, ""));
+    assert!(out.contains("Dragonfly refuses the file for its 2 function libraries\n"), "{out}");
+    let mut all = Vec::new();
+    for path in [&source, &directory.path("set-summary.dfs"), &back] {
+        let (status, out, _) = run(&["inspect", path]);
+        assert_eq!(status, 0);
+        assert!(out.contains("2 function libraries") && out.contains("\nfunction libraries\n"), "{out}");
+        assert!(out.contains("  lua     fixturelib\n") && out.contains("  lua     lib2\n"), "{out}");
+        let (_, out, _) = run(&["inspect", "--json", path]);
+        let document = Json::parse(&out);
+        let snapshot = &document.get("snapshots").expect("snapshots").array()[0];
+        assert_eq!(snapshot.get("functions").expect("functions").number(), 2);
+        let listed = snapshot.get("libraries").expect("libraries").array();
+        let listed = listed.iter().map(|library| {
+            let of = |name| library.get(name).expect("described");
+            (of("name").text().to_owned(), of("engine").text().to_owned(), of("bytes").number())
+        });
+        all.push(listed.collect::<Vec<_>>());
+    }
+    assert!(all[0].len() == 2 && all.iter().all(|listed| *listed == all[0]), "{all:?}");
+}
+
 /// What is broken has status 1 and is named; wrong arguments have status 2.
 #[test]
 fn exit_status() {

@@ -262,8 +262,9 @@ impl<'a> Converter<'a> {
                 self.key(&key)
             }
             Item::Value { stream, event } => self.value(stream, event),
+            // A load takes them from whichever file has them.
+            Item::Function(source) | Item::Aux { name: FUNCTION_AUX, value: source } => self.function(source),
             Item::Aux { name, value } if is_main => self.aux(name, value),
-            Item::Function(source) => self.function(source),
             _ => Ok(()),
         }
     }
@@ -272,8 +273,6 @@ impl<'a> Converter<'a> {
         if let Some(name) = ABOUT.into_iter().find(|known| *known == name) {
             self.hold(value.len())?;
             self.about.push((name, value.to_vec()));
-        } else if name == FUNCTION_AUX {
-            self.function(value)?;
         } else if let Some(name) = BELONGINGS.into_iter().find(|known| *known == name) {
             self.hold(value.len())?;
             self.sources.aux.push((name, value.to_vec()));

@@ -20,6 +20,10 @@ const DATABASES_MAX: usize = 1 << 16;
 /// What is kept of what a file says about itself.
 const AUX_LEN_MAX: usize = 256;
 const AUX_COUNT_MAX: usize = 64;
+/// Function libraries that are named; more are only counted.
+const LIBRARIES_MAX: usize = 1024;
+/// What is kept of the name of a library, and of its engine's.
+const LIBRARY_NAME_LEN_MAX: usize = 64;
 
 /// How to inspect.
 #[derive(Clone, Copy, Debug)]
@@ -135,6 +139,31 @@ pub struct Large {
     pub elements: u64,
 }
 
+/// A function library, as its first line describes it: `#!engine name=name`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Library {
+    /// What it calls itself, or the first 64 bytes of it; empty if the line does not say. A load refuses such a library.
+    pub name: Vec<u8>,
+    /// The language that it wants, in the same way.
+    pub engine: Vec<u8>,
+    /// Bytes of its source.
+    pub bytes: u64,
+}
+
+impl Library {
+    fn of(source: &[u8]) -> Library {
+        let line = source.split(|byte| *byte == b'\n').next().unwrap_or_default();
+        let Some(line) = line.strip_prefix(b"#!") else {
+            return Library { bytes: source.len() as u64, ..Library::default() };
+        };
+        let mut words = line.split(u8::is_ascii_whitespace);
+        let engine = words.next().unwrap_or_default();
+        let name = words.find_map(|word| word.strip_prefix(b"name=")).unwrap_or_default();
+        let clipped = |text: &[u8]| text[..text.len().min(LIBRARY_NAME_LEN_MAX)].to_vec();
+        Library { name: clipped(name), engine: clipped(engine), bytes: source.len() as u64 }
+    }
+}
+
 /// A file that was read.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FileReport {
@@ -175,6 +204,8 @@ pub struct Report {
     pub scripts: u64,
     /// Function libraries.
     pub functions: u64,
+    /// The first 1024 of them, in the order of the files.
+    pub libraries: Vec<Library>,
     /// What is odd, but harms nobody.
     pub notes: Vec<String>,
     /// What is wrong. A snapshot with any is not loaded.
@@ -325,15 +356,22 @@ impl Counter<'_> {
             }
             Item::Value { stream, event } => self.value(stream, event),
             Item::Aux { name: b"lua", .. } => self.report.scripts += u64::from(is_main),
-            Item::Aux { name: FUNCTION_AUX, .. } => self.report.functions += u64::from(is_main),
+            // A load takes them from whichever file has them.
+            Item::Function(source) | Item::Aux { name: FUNCTION_AUX, value: source } => self.library(source),
             Item::Aux { name, value } if is_main && self.report.aux.len() < AUX_COUNT_MAX => {
                 let clipped = |text: &[u8]| text[..text.len().min(AUX_LEN_MAX)].to_vec();
                 self.report.aux.push((clipped(name), clipped(value)));
             }
-            Item::Function(_) => self.report.functions += 1,
             _ => {}
         }
         Ok(())
+    }
+
+    fn library(&mut self, source: &[u8]) {
+        self.report.functions += 1;
+        if self.report.libraries.len() < LIBRARIES_MAX {
+            self.report.libraries.push(Library::of(source));
+        }
     }
 
     fn key(&mut self, key: Key<'_>) {
@@ -431,5 +469,29 @@ impl Counter<'_> {
                 heap.pop();
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Library;
+
+    /// Whatever stands in the first line, there is something to show, and no more than that of a giant.
+    #[test]
+    fn first_lines() {
+        for (source, engine, name) in [
+            (&b"#!lua name=one\nreturn 1"[..], &b"lua"[..], &b"one"[..]),
+            (b"#!js flags=x  name=two name=three", b"js", b"two"),
+            (b"#!lua\nname=no", b"lua", b""),
+            (b"lua name=unmarked", b"", b""),
+            (b"#!", b"", b""),
+            (b"", b"", b""),
+        ] {
+            let library = Library::of(source);
+            assert_eq!((&library.engine[..], &library.name[..]), (engine, name));
+            assert_eq!(library.bytes, source.len() as u64);
+        }
+        let giant = Library::of(&[b"#!", &[b'x'; 1000][..], b" name=", &[b'y'; 1000][..]].concat());
+        assert_eq!((giant.engine, giant.name), (vec![b'x'; 64], vec![b'y'; 64]));
     }
 }

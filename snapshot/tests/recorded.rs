@@ -6,7 +6,7 @@ mod redis;
 #[path = "../../rdb/tests/support/mod.rs"]
 mod support;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use damselfly_rdb::{Compression, Value, dump, value_type};
@@ -137,6 +137,12 @@ fn inspection() {
         assert_eq!(found.collect::<BTreeMap<_, _>>(), counts, "{}", folder.display());
         let name = name_of(&folder);
         assert_eq!(report.functions, if name.starts_with("dragonfly") { 0 } else { 2 });
+        let libraries = report.libraries.iter().map(|library| {
+            assert!(library.engine == b"lua" && library.bytes > 40, "{library:?}");
+            String::from_utf8_lossy(&library.name)
+        });
+        let named = if name.starts_with("dragonfly") { &[][..] } else { &["fixturelib", "lib2"] };
+        assert_eq!(libraries.collect::<BTreeSet<_>>(), named.iter().map(|name| (*name).into()).collect());
         assert_eq!(report.scripts, if name.starts_with("dragonfly") { 2 } else { 0 }, "{name}");
         assert!(report.largest.len() == 3 && report.largest.is_sorted_by(|a, b| a.bytes >= b.bytes));
     }

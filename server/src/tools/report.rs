@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use damselfly_snapshot::inspect::{FileReport, Large, Report, Tally};
+use damselfly_snapshot::inspect::{FileReport, Large, Library, Report, Tally};
 use damselfly_snapshot::{FileRole, SnapshotError, role_of};
 
 /// Letters of a key that a line shows; JSON has more.
@@ -49,6 +49,18 @@ fn put_text(out: &mut String, report: &Report) -> std::fmt::Result {
     if total.keys > 0 {
         out.push('\n');
         put_tallies(out, report, &total);
+    }
+    if !report.libraries.is_empty() {
+        writeln!(out, "\nfunction libraries")?;
+        let rows = report.libraries.iter().map(|library| {
+            let Library { name, engine, bytes } = library;
+            vec![size(*bytes), or_unnamed(engine), or_unnamed(name)]
+        });
+        put_table(out, &["size", "engine", "name"], "rll", rows.collect());
+        let more = report.functions - report.libraries.len() as u64;
+        if more > 0 {
+            writeln!(out, "  and {} more", grouped(more))?;
+        }
     }
     if !report.largest.is_empty() {
         writeln!(out, "\nlargest keys")?;
@@ -155,6 +167,11 @@ fn shown(large: &Large) -> String {
     text
 }
 
+/// What a library says about itself, if it does.
+fn or_unnamed(text: &[u8]) -> String {
+    if text.is_empty() { "(none)".to_owned() } else { text.escape_ascii().to_string() }
+}
+
 /// "1 shard", "2 shards".
 fn counted(count: u64, one: &str, many: &str) -> String {
     format!("{} {}", grouped(count), if count == 1 { one } else { many })
@@ -239,6 +256,13 @@ fn report_json(report: &Report) -> String {
             ("elements", large.elements.to_string()),
         ])
     });
+    let libraries = report.libraries.iter().map(|library| {
+        object([
+            ("name", bytes(&library.name)),
+            ("engine", bytes(&library.engine)),
+            ("bytes", library.bytes.to_string()),
+        ])
+    });
     let due = |at: Option<u64>| at.map_or("null".to_owned(), |at| at.to_string());
     let format = match report.files.first().map(|main| role_of(&main.name)) {
         Some(FileRole::Summary(_) | FileRole::Shard(..)) => string("dfs"),
@@ -261,6 +285,7 @@ fn report_json(report: &Report) -> String {
         ("sticky", report.sticky.to_string()),
         ("scripts", report.scripts.to_string()),
         ("functions", report.functions.to_string()),
+        ("libraries", array(libraries)),
         ("largest", array(largest)),
         ("notes", array(report.notes.iter().map(|note| string(note)))),
         ("faults", array(report.faults.iter().map(fault_json))),
