@@ -6,6 +6,7 @@
 //! replaces another are the `snapshot` crate's.
 
 mod clock;
+mod courtesy;
 mod end;
 mod load;
 mod queue;
