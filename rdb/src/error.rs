@@ -82,7 +82,7 @@ impl fmt::Display for ErrorKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             ErrorKind::Truncated => f.write_str("unexpected end of data"),
-            ErrorKind::Magic => f.write_str("wrong signature"),
+            ErrorKind::Magic => f.write_str("wrong signature: neither an rdb nor a dfs file"),
             ErrorKind::Version(version) => write!(f, "RDB version {version} is not supported"),
             ErrorKind::Checksum => f.write_str("wrong checksum"),
             ErrorKind::ValueType(code) => write!(f, "unsupported value type {code}"),

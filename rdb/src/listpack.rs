@@ -89,7 +89,12 @@ impl<'a> Listpack<'a> {
             }
             0xf1..=0xf4 => {
                 let width = [2, 3, 4, 8][usize::from(first - 0xf1)];
-                (Packed::Int(int_le(take(0, width)?)), 1 + width)
+                // With eight bytes at hand nothing is copied byte by byte.
+                let value = match tail.first_chunk::<8>() {
+                    Some(eight) => i64::from_le_bytes(*eight) << (64 - 8 * width) >> (64 - 8 * width),
+                    None => int_le(take(0, width)?),
+                };
+                (Packed::Int(value), 1 + width)
             }
             TERMINATOR => {
                 if rest.len() != 1 {
@@ -102,12 +107,19 @@ impl<'a> Listpack<'a> {
             }
             _ => return Err(ErrorKind::Listpack("encoding")),
         };
-        let mut back = [0; 5];
-        let back = back_len(size, &mut back);
-        if rest.get(size..size + back.len()) != Some(back) {
-            return Err(ErrorKind::Listpack("back length"));
-        }
-        self.at += size + back.len();
+        let back = match size {
+            // Nearly all elements; comparing slices is a call.
+            0..128 if rest.get(size) == Some(&(size as u8)) => 1,
+            _ => {
+                let mut back = [0; 5];
+                let back = back_len(size, &mut back);
+                if rest.get(size..size + back.len()) != Some(back) {
+                    return Err(ErrorKind::Listpack("back length"));
+                }
+                back.len()
+            }
+        };
+        self.at += size + back;
         self.seen += 1;
         Ok(Some(element))
     }

@@ -230,8 +230,10 @@ impl<'s> Snapshot<'s> {
             twice.see(&item)?;
             match (&item, ties) {
                 (Item::Key(_), Some(_)) if shard.is_none() => return Err(Refused("a summary has no keys")),
-                // Before the keys, so that nothing of a foreign file is taken in.
-                (Item::Key(_), Some(ties)) if own.snapshot_id != ties.snapshot_id => {
+                // Where it says so; or before the keys, so that nothing of a foreign file is taken in.
+                (Item::Aux { name: b"snapshot-id", .. } | Item::Key(_), Some(ties))
+                    if own.snapshot_id != ties.snapshot_id =>
+                {
                     return Err(Refused("the file belongs to another snapshot than the summary"));
                 }
                 _ => {}
