@@ -16,7 +16,6 @@ use damselfly_keyspace::{Collection, Item, List, Object, UnixMs};
 use damselfly_protocol::{Proto, ReplyWriter};
 
 use crate::Cx;
-use crate::args::Kept;
 use crate::stream::reply::entry;
 use crate::task::{Later, Rest};
 use crate::zset::Pairs;
@@ -39,14 +38,11 @@ pub struct Long {
     look: usize,
 }
 
-/// Arguments that are answered in one piece, at most, as answers may be short and look-ups slow.
-const ANSWERS_PER_PIECE: usize = 1024;
+/// Calls of such a function in one piece, at most: what it writes may be little.
+const CALLS_PER_PIECE: usize = 64;
 
-/// Arguments after which a look at the piece's length is due.
-const ANSWERS_PER_LOOK: usize = 16;
-
-/// What a collection says to an argument.
-type Answer = Box<dyn Fn(&Object, &[u8], &mut ReplyWriter<'_>) + Send>;
+/// Writes the next part of a reply, some microseconds' worth; true with the last one.
+type Making = Box<dyn FnMut(&Object, &mut ReplyWriter<'_>) -> bool + Send>;
 
 /// What is still to be shown.
 pub(crate) enum Walk {
@@ -60,8 +56,8 @@ pub(crate) enum Walk {
     Bytes(Range<usize>),
     /// Members of a sorted set by rank.
     Ranks { ranks: Range<usize>, reverse: bool, pairs: Pairs },
-    /// What the collection says to each of these arguments.
-    Answers { to: Kept, answer: Answer },
+    /// What a function makes of the collection.
+    Made(Making),
     /// Entries of a stream between two ids, so many.
     Entries { start: StreamId, end: StreamId, reverse: bool, left: usize },
 }
@@ -90,18 +86,16 @@ pub(crate) fn put_aside<C: Collection + Clone>(
 }
 
 impl Long {
-    /// What `held` says to each argument.
-    pub(crate) fn answers<C: Collection + Clone>(
+    /// What `make` makes of a collection: it writes some microseconds' worth at a time, and is true with the last.
+    pub(crate) fn made<C: Collection + Clone>(
         held: &C,
-        to: Kept,
         proto: Proto,
-        answer: impl Fn(&C, &[u8], &mut ReplyWriter<'_>) + Send + 'static,
+        mut make: impl FnMut(&C, &mut ReplyWriter<'_>) -> bool + Send + 'static,
     ) -> Box<Long> {
-        let answer = move |held: &Object, arg: &[u8], out: &mut ReplyWriter<'_>| {
-            answer(C::of(held).expect("what is held keeps its type"), arg, out);
+        let make = move |held: &Object, out: &mut ReplyWriter<'_>| {
+            make(C::of(held).expect("what is held keeps its type"), out)
         };
-        let walk = Walk::Answers { to, answer: Box::new(answer) };
-        Box::new(Long { held: held.clone().wrap(), walk, proto, look: ANSWERS_PER_LOOK })
+        Box::new(Long { held: held.clone().wrap(), walk: Walk::Made(Box::new(make)), proto, look: 1 })
     }
 
     /// Appends a piece of about `len` bytes to the output; true when the reply is whole.
@@ -110,14 +104,16 @@ impl Long {
         let look = self.look;
         let out = &mut ReplyWriter::new(output, self.proto);
         match (&self.held, &mut self.walk) {
-            (held, Walk::Answers { to, answer }) => {
-                let mut left = ANSWERS_PER_PIECE;
-                while left > 0 && out.len() < full && !to.is_empty() {
-                    let args = to.take_some(1, look, usize::MAX);
-                    args.rest().for_each(|arg| answer(held, arg, out));
-                    left -= look;
+            (held, Walk::Made(make)) => {
+                for _ in 0..CALLS_PER_PIECE {
+                    if make(held, out) {
+                        return true;
+                    }
+                    if out.len() >= full {
+                        break;
+                    }
                 }
-                to.is_empty()
+                false
             }
             (Object::Hash(hash), Walk::Fields { cursor, now, names, values }) => loop {
                 *cursor = hash.scan(*cursor, look, *now, |field| {

@@ -23,6 +23,9 @@ const LOOKS_PER_ARGUMENT: usize = 8;
 /// Arguments in one step, at most: some hundred microseconds' worth where each is a miss of the cache or several.
 const ARGUMENTS_PER_STEP: usize = 96;
 
+/// Arguments that are answered in one step.
+const ANSWERS_PER_STEP: usize = 16;
+
 /// A clone of a collection with so many elements takes as long as an argument.
 const CLONED_PER_ARGUMENT: usize = 256;
 
@@ -47,10 +50,14 @@ pub(crate) fn answer<C: Collection + Clone>(
     if is_many
         && let Some(held) = held
         && len(held) / CLONED_PER_ARGUMENT <= args.len()
-        && let (Some(args), Some(place)) = (Kept::new(args), &mut cx.later)
+        && let (Some(mut args), Some(place)) = (Kept::new(args), &mut cx.later)
     {
-        let answer = move |held: &C, arg: &[u8], out: &mut ReplyWriter<'_>| answer(Some(held), arg, out);
-        **place = Some(Rest::Reply(Long::answers(held, args, cx.out.proto(), answer)));
+        let step = move |held: &C, out: &mut ReplyWriter<'_>| {
+            let some = args.take_some(1, ANSWERS_PER_STEP, usize::MAX);
+            some.rest().for_each(|arg| answer(Some(held), arg, out));
+            args.is_empty()
+        };
+        **place = Some(Rest::Reply(Long::made(held, cx.out.proto(), step)));
         return Ok(());
     }
     args.rest().for_each(|arg| answer(held, arg, &mut cx.out));

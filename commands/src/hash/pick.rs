@@ -1,12 +1,10 @@
 //! Fields that Redis chooses: random ones, and all of them step by step.
 
-use std::collections::HashSet;
-
-use damselfly_keyspace::UnixMs;
-use damselfly_keyspace::values::hash::{Field, Hash};
-use damselfly_protocol::{Proto, ReplyWriter};
+use damselfly_keyspace::values::hash::Hash;
+use damselfly_keyspace::{Item, UnixMs};
 
 use super::reply_item;
+use crate::pick::{Picked, With, pick};
 use crate::random::Random;
 use crate::walk::walk;
 use crate::{Args, Arity, CmdResult, Command, CommandError, Cx, Flags, Group, Keys, Run, Spread};
@@ -29,8 +27,8 @@ fn hrandfield(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
         "ERR value is out of range, value must between -9223372036854775807 and 9223372036854775807",
     );
     let key = args.take()?;
-    let (now, mut random) = (cx.ks.now, Random::new(cx.ks.random()));
     if args.is_empty() {
+        let (now, mut random) = (cx.ks.now, Random::new(cx.ks.random()));
         match cx.ks.view::<Hash>(cx.db, key)?.and_then(|hash| hash.random(now, || random.next())) {
             Some(field) => reply_item(&mut cx.out, field.field),
             None => cx.out.null(),
@@ -49,90 +47,28 @@ fn hrandfield(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
     if values && count.unsigned_abs() > i64::MAX as u64 / 2 {
         return Err(CommandError::OutOfRange);
     }
-    let hash = cx.ks.view::<Hash>(cx.db, key)?;
-    let Some(hash) = hash.filter(|_| count != 0) else {
-        cx.out.array(0);
-        return Ok(());
-    };
-    let wanted = usize::try_from(count.unsigned_abs()).unwrap_or(usize::MAX);
-    if count > 0 {
-        distinct(&mut cx.out, hash, now, wanted, values, &mut random);
-        return Ok(());
-    }
-    if wanted > REPEATED_MAX {
-        return Err(CommandError::OutOfRange);
-    }
-    let shape = Shape::begin(&mut cx.out, wanted, values);
-    for _ in 0..wanted {
-        let field = hash.random(now, || random.next()).expect("a key that is found has fields");
-        shape.write(&mut cx.out, field);
-    }
-    Ok(())
+    pick::<Hash>(cx, key, count, values)
 }
 
-/// Most fields that one HRANDFIELD repeats. Its reply is one that a few bytes of request can make any size; Redis
-/// would try.
-const REPEATED_MAX: usize = 1 << 24;
+impl Picked for Hash {
+    type Mark = Vec<u8>;
 
-/// Below one in so many, fields are drawn one by one; above, all are walked.
-const SPARSE: usize = 16;
-
-/// Replies with up to `wanted` different fields.
-fn distinct(
-    out: &mut ReplyWriter<'_>,
-    hash: &Hash,
-    now: UnixMs,
-    wanted: usize,
-    values: bool,
-    random: &mut Random,
-) {
-    let len = hash.len(now);
-    let mut wanted = wanted.min(len);
-    let shape = Shape::begin(out, wanted, values);
-    // Draws are quick unless most of what is drawn has expired.
-    if wanted > len / SPARSE || hash.is_due(now) {
-        // One walk over all, each taken with the probability that leaves the rest uniform.
-        let mut left = len;
-        hash.for_each(now, |field| {
-            if random.below(left) < wanted {
-                shape.write(out, field);
-                wanted -= 1;
-            }
-            left -= 1;
-        });
-        return;
-    }
-    let mut seen = HashSet::with_capacity(wanted);
-    while seen.len() < wanted {
-        let field = hash.random(now, || random.next()).expect("a key that is found has fields");
-        if seen.insert(field.field.to_vec()) {
-            shape.write(out, field);
-        }
-    }
-}
-
-/// A reply of fields, with their values or without: RESP2 has one flat array of both, RESP3 an array of pairs.
-#[derive(Clone, Copy)]
-struct Shape {
-    values: bool,
-    nested: bool,
-}
-
-impl Shape {
-    fn begin(out: &mut ReplyWriter<'_>, len: usize, values: bool) -> Shape {
-        let nested = values && out.proto() == Proto::Resp3;
-        out.array(if values && !nested { 2 * len } else { len });
-        Shape { values, nested }
+    fn choices(&self, now: UnixMs) -> usize {
+        self.len(now)
     }
 
-    fn write(self, out: &mut ReplyWriter<'_>, field: Field<'_>) {
-        if self.nested {
-            out.array(2);
-        }
-        reply_item(out, field.field);
-        if self.values {
-            reply_item(out, field.value);
-        }
+    /// Most of what is drawn may have expired.
+    fn draws_slowly(&self, now: UnixMs) -> bool {
+        self.is_due(now)
+    }
+
+    fn draw(&self, now: UnixMs, random: &mut Random, show: impl FnOnce(Vec<u8>, Item<'_>, With<'_>)) {
+        let field = self.random(now, || random.next()).expect("a key that is found has fields");
+        show(field.field.to_vec(), field.field, With::Value(field.value));
+    }
+
+    fn walk(&self, cursor: u64, count: usize, now: UnixMs, mut show: impl FnMut(Item<'_>, With<'_>)) -> u64 {
+        self.scan(cursor, count, now, |field| show(field.field, With::Value(field.value)))
     }
 }
 

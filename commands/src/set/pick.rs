@@ -1,13 +1,14 @@
 //! Members that Redis chooses: random ones, taken or not, and all of them step by step.
 
-use std::collections::HashSet;
-
-use damselfly_keyspace::Item;
 use damselfly_keyspace::values::set::Set;
+use damselfly_keyspace::{Collection, Item, Object, UnixMs};
 use damselfly_protocol::number::parse_i64;
 
 use super::{announce_loss, reply_item};
+use crate::long::{Walk, Written, put_aside};
+use crate::pick::{Picked, With, pick};
 use crate::random::Random;
+use crate::task::{Rest, Task};
 use crate::walk::walk;
 use crate::{Args, Arity, CmdResult, Command, CommandError, Cx, Flags, Group, Keys, Run, Spread};
 
@@ -52,12 +53,25 @@ fn pop_count(cx: &mut Cx<'_>, key: &[u8], mut args: Args<'_>) -> CmdResult {
         cx.out.set(0);
         return Ok(());
     };
+    let len = cx.ks.collection::<Set>(cx.db, loc)?.len();
+    let all = count >= len;
+    if !all
+        && count > cx.env.at_once_max
+        && let Some(place) = &mut cx.later
+    {
+        let (set, written) = (Some(cx.ks.lend::<Set>(cx.db, loc)?), Written::new(cx.out.proto()));
+        **place =
+            Some(Rest::Task(Box::new(Popping { key: key.into(), set, random, count, left: count, written })));
+        return Ok(());
+    }
     let (out, set) = (&mut cx.out, cx.ks.collection::<Set>(cx.db, loc)?);
-    let all = count >= set.len();
-    out.set(count.min(set.len()));
+    out.set(count.min(len));
     if all {
         // The key goes with all members still in the set: a big one is then freed in steps.
-        set.iter().for_each(|item| reply_item(out, item));
+        let size = (len, len, set.heap_bytes());
+        if !put_aside(&mut cx.later, out.proto(), set, size, || Walk::Members { cursor: 0 }) {
+            set.iter().for_each(|item| reply_item(out, item));
+        }
         cx.ks.remove_at(cx.db, loc);
     } else {
         cx.ks.edit_at(cx.db, loc, |set: &mut Set| {
@@ -67,6 +81,51 @@ fn pop_count(cx: &mut Cx<'_>, key: &[u8], mut args: Args<'_>) -> CmdResult {
     announce_loss(cx, key, "spop", all);
     Ok(())
 }
+
+/// SPOP of many members in steps: the set is lent until it is over.
+struct Popping {
+    key: Box<[u8]>,
+    /// None behind the end.
+    set: Option<Set>,
+    random: Random,
+    count: usize,
+    /// How many of them are still to be popped.
+    left: usize,
+    written: Written,
+}
+
+impl Task for Popping {
+    fn target(&self) -> Option<&[u8]> {
+        Some(&self.key)
+    }
+
+    fn step(&mut self) -> bool {
+        let Popping { set: Some(set), random, left, written, .. } = self else { return true };
+        let count = POPPED_PER_STEP.min(*left);
+        written.write(|out| {
+            set.pop_many(count, || random.next(), |item| reply_item(out, item));
+        });
+        *left -= count;
+        *left == 0
+    }
+
+    fn finish(&mut self, cx: &mut Cx<'_>) -> CmdResult {
+        cx.out.set(self.count);
+        self.written.reply(cx);
+        let edit = self.set.take().and_then(|set| cx.ks.give_back(cx.db, &self.key, set));
+        if let Some(edit) = edit {
+            announce_loss(cx, &self.key, "spop", edit.gone);
+        }
+        Ok(())
+    }
+
+    fn into_held(self: Box<Self>) -> Vec<Object> {
+        self.set.map(Set::wrap).into_iter().chain([self.written.into_held()]).collect()
+    }
+}
+
+/// Members popped in one step: some ten microseconds' worth.
+const POPPED_PER_STEP: usize = 128;
 
 pub(super) const SRANDMEMBER: Command = Command {
     name: "SRANDMEMBER",
@@ -81,17 +140,10 @@ pub(super) const SRANDMEMBER: Command = Command {
     run: Run::Shard(srandmember),
 };
 
-/// Most members that one SRANDMEMBER repeats. Its reply is the one that a few bytes of request can make any size;
-/// Redis would try.
-const REPEATED_MAX: usize = 1 << 24;
-
-/// Below one in so many, members are drawn until enough are different; above, all are walked.
-const SPARSE: usize = 8;
-
 fn srandmember(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
     let key = args.take()?;
-    let mut random = Random::new(cx.ks.random());
     if args.is_empty() {
+        let mut random = Random::new(cx.ks.random());
         match cx.ks.view::<Set>(cx.db, key)?.and_then(|set| set.random(|| random.next())) {
             Some(item) => reply_item(&mut cx.out, item),
             None => cx.out.null(),
@@ -107,51 +159,29 @@ fn srandmember(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
             "ERR value is out of range, value must between -9223372036854775807 and 9223372036854775807",
         ));
     }
-    let Some(set) = cx.ks.view::<Set>(cx.db, key)? else {
-        cx.out.array(0);
-        return Ok(());
-    };
-    let (len, out) = (set.len(), &mut cx.out);
-    let wanted = usize::try_from(count.unsigned_abs()).unwrap_or(usize::MAX);
-    if count < 0 {
-        if wanted > REPEATED_MAX {
-            return Err(CommandError::OutOfRange);
-        }
-        out.array(wanted);
-        for _ in 0..wanted {
-            let item = set.random(|| random.next()).expect("a set under a key has members");
-            reply_item(out, item);
-        }
-        return Ok(());
+    pick::<Set>(cx, key, count, false)
+}
+
+impl Picked for Set {
+    /// The number, or where the bytes are: members do not move while they are looked at.
+    type Mark = (u64, bool);
+
+    fn choices(&self, _now: UnixMs) -> usize {
+        self.len()
     }
-    let mut wanted = wanted.min(len);
-    out.array(wanted);
-    if wanted > len / SPARSE {
-        // One walk over all, each taken with the probability that leaves the rest uniform.
-        let mut left = len;
-        for item in set.iter() {
-            if random.below(left) < wanted {
-                reply_item(out, item);
-                wanted -= 1;
-            }
-            left -= 1;
-        }
-        return Ok(());
-    }
-    // Members do not move while they are looked at, so a place stands for what is there. Fewer than one draw in
-    // eight is a repetition.
-    let mut chosen = HashSet::with_capacity(wanted);
-    while chosen.len() < wanted {
-        let item = set.random(|| random.next()).expect("a set under a key has members");
-        let identity = match item {
+
+    fn draw(&self, _now: UnixMs, random: &mut Random, show: impl FnOnce(Self::Mark, Item<'_>, With<'_>)) {
+        let item = self.random(|| random.next()).expect("a set under a key has members");
+        let mark = match item {
             Item::Int(number) => (number as u64, true),
             Item::Bytes(bytes) => (bytes.as_ptr() as u64, false),
         };
-        if chosen.insert(identity) {
-            reply_item(out, item);
-        }
+        show(mark, item, With::Nothing);
     }
-    Ok(())
+
+    fn walk(&self, cursor: u64, count: usize, _now: UnixMs, mut show: impl FnMut(Item<'_>, With<'_>)) -> u64 {
+        self.scan(cursor, count, |item| show(item, With::Nothing))
+    }
 }
 
 pub(super) const SSCAN: Command = Command {

@@ -621,6 +621,80 @@ fn answers_in_pieces() {
     }
 }
 
+/// Random picks of many are as many as were asked for, of what was there when they came, and all different where they
+/// are to be; what is popped is gone.
+#[test]
+fn picks_in_pieces() {
+    let mut session = Session::unchecked();
+    let mut random = Random::new(6);
+    let count = 3_000;
+    fill(&mut session, &mut random, count);
+    for at in 0..count {
+        session.run(&format!("SADD s3 {at}{}", "x".repeat(200)));
+    }
+    session.env.at_once_max = 0;
+    // The line, the words that belong to a pick, and how many picks there are.
+    for (line, words_each, picks) in [
+        ("SRANDMEMBER places -4000", 0, 0),
+        ("SRANDMEMBER s1 -4000", 1, 4000),
+        ("SRANDMEMBER s1 700", 1, 700),
+        ("SRANDMEMBER s1 100", 1, 100),
+        ("SRANDMEMBER s1 100000", 1, usize::MAX),
+        ("HRANDFIELD h -4000 WITHVALUES", 2, 4000),
+        ("HRANDFIELD h 170", 1, 170),
+        ("HRANDFIELD h 2999 WITHVALUES", 2, 2999),
+        ("ZRANDMEMBER places -4000 WITHSCORES", 2, 4000),
+        ("ZRANDMEMBER places 170 WITHSCORES", 2, 170),
+        ("ZRANDMEMBER places 2999", 1, 2999),
+        ("SPOP s1 700", 1, 700),
+        ("SPOP s3 100000", 1, usize::MAX),
+        ("SPOP s3 100", 1, 100),
+    ] {
+        let key = line.split(' ').nth(1).unwrap();
+        let original = session.ks.export(0, key.as_bytes());
+        let members = |session: &mut Session| session.run(&format!("SMEMBERS {key}"));
+        let len: usize =
+            session.run(&format!("SCARD {key}")).strip_prefix(':').map_or(count, |len| len.parse().unwrap());
+        let before = members(&mut session);
+        session.ks.take_events();
+        let mut later = None;
+        let mut reply = session.send_in(Proto::Resp2, &words(line), Some(&mut later));
+        match later {
+            Some(Rest::Reply(mut rest)) => {
+                session.run(&format!("DEL {key}"));
+                while !rest.write_some(&mut reply, 100) {}
+                session.ks.discard(rest.into_held());
+            }
+            Some(Rest::Task(mut task)) => {
+                while !task.step() {}
+                reply = end(&mut session, Proto::Resp2, task);
+                assert_eq!(session.events(), format!("spop {key}"));
+                let left: usize = session.run(&format!("SCARD {key}"))[1..].parse().unwrap();
+                assert_eq!(left, len - picks, "{line}");
+            }
+            None => assert_eq!(reply[0], b'-', "{line} is done in pieces"),
+        }
+        if words_each > 0 {
+            let all: Vec<&[u8]> = reply.split(|byte| *byte == b'\n').collect();
+            let picks = if line.contains('-') { picks } else { picks.min(len) };
+            assert_eq!(all[0], format!("*{}\r", picks * words_each).as_bytes(), "{line}");
+            assert_eq!(all.len(), 2 + 2 * picks * words_each, "{line}");
+            let mut picked: Vec<&[u8]> = all[2..].iter().step_by(2 * words_each).copied().collect();
+            picked.sort_unstable();
+            picked.dedup();
+            assert!(line.contains('-') || picked.len() == picks, "{line}: all different");
+            let there: Vec<&str> = before.split(' ').collect();
+            if key.starts_with('s') {
+                let is_member =
+                    |member: &&[u8]| there.iter().any(|there| there.as_bytes() == member.trim_ascii());
+                assert!(picked.iter().take(50).all(is_member), "{line}");
+            }
+        }
+        session.ks.import(0, key.as_bytes(), original);
+        session.ks.check();
+    }
+}
+
 /// What looks at little is done at once, whatever it has before it, and so is everything where nothing may be left.
 #[test]
 fn short_work_is_done_at_once() {

@@ -1,15 +1,14 @@
 //! Members that Redis chooses: the lowest, the highest, random ones, and all of them step by step.
 
-use std::collections::BTreeSet;
-
-use damselfly_keyspace::Class;
 use damselfly_keyspace::values::zset::SortedSet;
+use damselfly_keyspace::{Class, Item, UnixMs};
 use damselfly_protocol::Proto;
 use damselfly_protocol::number::{DOUBLE_LEN_MAX, fmt_double_17, parse_i64};
 
 use super::Pairs;
 use super::range::remove_ranks;
 use crate::long::{Walk, put_aside};
+use crate::pick::{Picked, With, pick};
 use crate::random::Random;
 use crate::walk::walk;
 use crate::{Args, Arity, CmdResult, Command, CommandError, Cx, Flags, Group, Keys, Run, Spread};
@@ -249,58 +248,33 @@ fn zrandmember(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
     if scores && count.unsigned_abs() > i64::MAX as u64 / 2 {
         return Err(CommandError::OutOfRange);
     }
-    let mut random = Random::new(cx.ks.random());
-    let Some(set) = cx.ks.view::<SortedSet>(cx.db, key)? else {
-        cx.out.array(0);
-        return Ok(());
-    };
-    let (len, out) = (set.len(), &mut cx.out);
-    let wanted = usize::try_from(count.unsigned_abs()).unwrap_or(usize::MAX);
-    if count < 0 {
-        if wanted > REPEATED_MAX {
-            return Err(CommandError::OutOfRange);
-        }
-        let pairs = Pairs::begin(out, wanted, scores);
-        for _ in 0..wanted {
-            let rank = random.below(len);
-            set.visit(rank..rank + 1, false, |member, score| pairs.write(out, member, score));
-        }
-        return Ok(());
-    }
-    let mut wanted = wanted.min(len);
-    let pairs = Pairs::begin(out, wanted, scores);
-    if wanted > len / SPARSE {
-        // One walk over all, each taken with the probability that leaves the rest uniform.
-        let mut left = len;
-        set.for_each(|member, score| {
-            if random.below(left) < wanted {
-                pairs.write(out, member, score);
-                wanted -= 1;
-            }
-            left -= 1;
-        });
-        return Ok(());
-    }
-    // Floyd's way to some distinct numbers: one look for each, however many have been chosen.
-    let mut ranks = BTreeSet::new();
-    for last in len - wanted..len {
-        let rank = random.below(last + 1);
-        if !ranks.insert(rank) {
-            ranks.insert(last);
-        }
-    }
-    for rank in ranks {
-        set.visit(rank..rank + 1, false, |member, score| pairs.write(out, member, score));
-    }
-    Ok(())
+    pick::<SortedSet>(cx, key, count, scores)
 }
 
-/// Most members that one ZRANDMEMBER repeats. Its reply is the one that a few bytes of request can make any size;
-/// Redis would try.
-const REPEATED_MAX: usize = 1 << 24;
+impl Picked for SortedSet {
+    /// The rank.
+    type Mark = usize;
 
-/// Below one in so many, members are looked up one by one; above, all are walked.
-const SPARSE: usize = 16;
+    fn choices(&self, _now: UnixMs) -> usize {
+        self.len()
+    }
+
+    fn draw(&self, _now: UnixMs, random: &mut Random, show: impl FnOnce(usize, Item<'_>, With<'_>)) {
+        let (rank, mut show) = (random.below(self.len()), Some(show));
+        self.visit(rank..rank + 1, false, |member, score| {
+            if let Some(show) = show.take() {
+                show(rank, Item::Bytes(member), With::Score(score));
+            }
+        });
+    }
+
+    fn walk(&self, cursor: u64, count: usize, _now: UnixMs, mut show: impl FnMut(Item<'_>, With<'_>)) -> u64 {
+        let start = cursor as usize;
+        let end = start.saturating_add(count).min(self.len());
+        self.visit(start..end, false, |member, score| show(Item::Bytes(member), With::Score(score)));
+        if end < self.len() { end as u64 } else { 0 }
+    }
+}
 
 pub(super) const ZSCAN: Command = Command {
     name: "ZSCAN",

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use damselfly_commands::{Args, CommandError, parse_cursor};
+use damselfly_commands::{AT_ONCE_MAX, Args, CommandError, parse_cursor};
 use damselfly_config::glob::Pattern;
 use damselfly_keyspace::Cursor;
 use damselfly_protocol::number::parse_i64;
@@ -190,6 +190,9 @@ const SHARD_BITS: u32 = 10;
 /// Buckets looked at in one SCAN beyond `COUNT`, so that a sparse table or a rare pattern does not hold the shard.
 const BUCKETS_PER_COUNT: usize = 16;
 
+/// Most keys that one SCAN looks at, whatever its `COUNT`: who walks goes on until the cursor is 0 anyway.
+const SCAN_COUNT_MAX: usize = AT_ONCE_MAX;
+
 /// SCAN cursor [MATCH pattern] [COUNT count] [TYPE type]
 pub fn scan(core: &mut Core, id: ConnectionId, mut args: Args<'_>) -> Outcome {
     let cursor = parse_cursor(args.take()?)?;
@@ -206,7 +209,7 @@ pub fn scan(core: &mut Core, id: ConnectionId, mut args: Args<'_>) -> Outcome {
             if count < 1 {
                 return Err(CommandError::Syntax);
             }
-            walk.count = usize::try_from(count).unwrap_or(usize::MAX);
+            walk.count = usize::try_from(count).unwrap_or(usize::MAX).min(SCAN_COUNT_MAX);
         } else if args.take_word("TYPE") {
             walk.kind = Some(args.take()?.to_vec());
         } else {
