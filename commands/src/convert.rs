@@ -4,7 +4,7 @@
 //! not compile until it can leave and come back.
 
 use damselfly_json::Document;
-use damselfly_keyspace::stream::{self, Entry, NodeLimits, Stream, StreamId};
+use damselfly_keyspace::stream::{self, NodeLimits, Stream, StreamId};
 use damselfly_keyspace::values::hash::{Hash, Rules};
 use damselfly_keyspace::values::set::Set;
 use damselfly_keyspace::values::zset::SortedSet;
@@ -12,8 +12,8 @@ use damselfly_keyspace::{Collection, Db, Expiry, Keyspace, List, Loc, Object, Va
 use damselfly_protocol::number::Decimal;
 use damselfly_protocol::{Proto, ReplyWriter};
 use damselfly_rdb::{
-    Compression, ConsumerValue, Encoder, Event, Gathered, GroupValue, Kind, Run, StreamMeta, StreamValue,
-    Target, dump,
+    Compression, ConsumerValue, Encoder, Entries, Event, Gathered, GroupValue, Kind, Run, StreamMeta,
+    StreamValue, Target, dump,
 };
 use damselfly_sketches::blocks::Blocks;
 
@@ -115,8 +115,11 @@ fn id_from_rdb(id: damselfly_rdb::StreamId) -> StreamId {
 }
 
 fn stream_to_rdb(stream: &Stream) -> StreamValue {
-    let fields =
-        |entry: Entry<'_>| entry.fields.map(|(name, value)| (name.to_vec(), value.to_vec())).collect();
+    let mut entries = Entries::default();
+    for entry in stream.range(StreamId::MIN, StreamId::MAX) {
+        let fields: Vec<_> = entry.fields.map(|(name, value)| (name.to_vec(), value.to_vec())).collect();
+        entries.push(id_to_rdb(entry.id), fields.iter().map(|(name, value)| (&name[..], &value[..])));
+    }
     let group = |group: &stream::Group| GroupValue {
         name: group.name().to_vec(),
         last_id: id_to_rdb(group.last_id()),
@@ -132,14 +135,7 @@ fn stream_to_rdb(stream: &Stream) -> StreamValue {
             })
             .collect(),
     };
-    StreamValue {
-        entries: stream
-            .range(StreamId::MIN, StreamId::MAX)
-            .map(|entry| (id_to_rdb(entry.id), fields(entry)))
-            .collect(),
-        meta: meta_to_rdb(stream),
-        groups: stream.groups().map(group).collect(),
-    }
+    StreamValue { entries, meta: meta_to_rdb(stream), groups: stream.groups().map(group).collect() }
 }
 
 fn pending_to_rdb(group: &stream::Group) -> impl Iterator<Item = damselfly_rdb::Pending> {
@@ -164,9 +160,8 @@ fn meta_to_rdb(stream: &Stream) -> StreamMeta {
 /// None if the value is none that a server could have had.
 fn stream_from_rdb(value: StreamValue, nodes: NodeLimits) -> Option<Stream> {
     let mut stream = Stream::new();
-    for (id, fields) in &value.entries {
-        let fields = fields.iter().map(|(name, value)| (name.as_slice(), value.as_slice()));
-        stream.append(id_from_rdb(*id), fields, nodes).ok()?;
+    for (id, fields) in value.entries.iter() {
+        stream.append(id_from_rdb(id), fields.iter(), nodes).ok()?;
     }
     let meta = value.meta;
     stream.set_counters(id_from_rdb(meta.last_id), meta.entries_added, id_from_rdb(meta.max_deleted_id));

@@ -222,7 +222,7 @@ impl<'a> Fields<'a> {
     }
 
     /// Fields and values in order.
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&'a [u8], &'a [u8])> + use<'a> {
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&'a [u8], &'a [u8])> + Clone + use<'a> {
         let fields = *self;
         (0..fields.len()).map(move |position| fields.get(position))
     }

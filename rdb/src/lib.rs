@@ -26,6 +26,7 @@ mod crc64;
 mod decode;
 pub mod dump;
 mod encode;
+mod entries;
 mod error;
 mod event;
 mod fuzz;
@@ -51,6 +52,7 @@ pub use encode::{
     COMPACT_ELEMENT_LEN_MAX, COMPACT_HASH_COUNT_MAX, COMPACT_ZSET_COUNT_MAX, Encoder, INTSET_COUNT_MAX,
     NodeSizer, Shape, Target, ValueWriter,
 };
+pub use entries::Entries;
 pub use error::{Error, ErrorKind, Refused};
 pub use event::{
     Bloom, Consumer, Cuckoo, Event, Fields, Group, Kind, Pending, StreamId, StreamMeta, TopK, ValueSink,
@@ -63,6 +65,6 @@ pub use lzf::{Lzf, decompress as lzf_decompress};
 pub use measure::Measure;
 pub use packed::Packed;
 pub use reader::{FileReader, FileSink, Item, Key, Meta, Progress};
-pub use value::{Collector, ConsumerValue, FieldValue, GroupValue, StreamValue, Value};
+pub use value::{Collector, ConsumerValue, GroupValue, StreamValue, Value};
 pub use wire::{put_len, put_string, take_len};
 pub use writer::{Entry, FileOptions, FileWriter};

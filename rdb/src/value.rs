@@ -1,9 +1,10 @@
 //! A whole value in memory: for payloads of ordinary size and for tests. Big values go through events.
 
 use crate::encode::{Encoder, Shape, ValueWriter};
+use crate::entries::Entries;
 use crate::error::{Error, ErrorKind, Refused};
 use crate::event::{
-    Bloom, Consumer, Cuckoo, Event, Fields, Group, Kind, Pending, StreamId, StreamMeta, TopK, ValueSink,
+    Bloom, Consumer, Cuckoo, Event, Group, Kind, Pending, StreamId, StreamMeta, TopK, ValueSink,
 };
 use crate::measure::Measure;
 
@@ -48,14 +49,11 @@ pub enum Value {
     },
 }
 
-/// A field and its value.
-pub type FieldValue = (Vec<u8>, Vec<u8>);
-
 /// A stream.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct StreamValue {
     /// Entries in order of their ids.
-    pub entries: Vec<(StreamId, Vec<FieldValue>)>,
+    pub entries: Entries,
     /// Counters and ids.
     pub meta: StreamMeta,
     /// Consumer groups.
@@ -184,10 +182,8 @@ impl Value {
 impl StreamValue {
     fn emit(&self, sink: &mut impl ValueSink) -> Result<(), Refused> {
         sink.event(Event::Begin { kind: Kind::Stream, count: 0 })?;
-        for (id, fields) in &self.entries {
-            let pairs: Vec<(&[u8], &[u8])> =
-                fields.iter().map(|(field, value)| (&**field, &**value)).collect();
-            sink.event(Event::Entry { id: *id, fields: Fields::new(&pairs) })?;
+        for (id, fields) in self.entries.iter() {
+            sink.event(Event::Entry { id, fields })?;
         }
         sink.event(Event::StreamMeta(StreamMeta { groups: self.groups.len() as u64, ..self.meta }))?;
         for group in &self.groups {
@@ -352,10 +348,7 @@ impl ValueSink for Collector {
 impl StreamValue {
     fn take(&mut self, event: Event<'_>) -> Result<(), Refused> {
         match event {
-            Event::Entry { id, fields } => {
-                let fields = fields.iter().map(|(field, value)| (field.to_vec(), value.to_vec())).collect();
-                self.entries.push((id, fields));
-            }
+            Event::Entry { id, fields } => self.entries.push(id, fields.iter()),
             Event::StreamMeta(meta) => self.meta = meta,
             Event::Group(group) => self.groups.push(GroupValue {
                 name: group.name.to_vec(),

@@ -60,11 +60,11 @@ impl Holds for Redis {
             Value::Stream(stream) => {
                 let got = self.ask(&[b"XRANGE", key, b"-", b"+"]).list();
                 assert_eq!(got.len(), stream.entries.len());
-                for (got, (id, fields)) in got.into_iter().zip(&stream.entries) {
+                for (got, (id, fields)) in got.into_iter().zip(stream.entries.iter()) {
                     let mut got = got.list().into_iter();
                     assert_eq!(got.next().expect("an id").bytes(), id.to_string().as_bytes());
                     let flat: Vec<_> =
-                        fields.iter().flat_map(|(field, value)| [field.clone(), value.clone()]).collect();
+                        fields.iter().flat_map(|(field, value)| [field.to_vec(), value.to_vec()]).collect();
                     assert!(got.next().expect("fields").strings() == flat);
                 }
                 assert_eq!(self.ask(&[b"XLEN", key]), Reply::Int(stream.meta.length as i64));
@@ -255,11 +255,11 @@ fn stream_edges() {
     let Some(mut redis) = Redis::start("edges", None) else { return };
     let last = StreamId { ms: u64::MAX, seq: u64::MAX };
     let first = StreamId { ms: 0, seq: 1 };
+    let mut entries = damselfly_rdb::Entries::default();
+    entries.push(first, [(&b"f"[..], &b"1"[..])]);
+    entries.push(last, [(&b"f"[..], &b"2"[..])]);
     let stream = damselfly_rdb::StreamValue {
-        entries: vec![
-            (first, vec![(b"f".to_vec(), b"1".to_vec())]),
-            (last, vec![(b"f".to_vec(), b"2".to_vec())]),
-        ],
+        entries,
         meta: damselfly_rdb::StreamMeta {
             length: 2,
             last_id: last,

@@ -3,8 +3,8 @@
 mod support;
 
 use damselfly_rdb::{
-    Bloom, Compression, ConsumerValue, Cuckoo, Encoder, Event, FileOptions, FileWriter, GroupValue, Meta,
-    Pending, Shape, StreamId, StreamMeta, StreamValue, Target, TopK, Value, dump,
+    Bloom, Compression, ConsumerValue, Cuckoo, Encoder, Entries, Event, FileOptions, FileWriter, GroupValue,
+    Meta, Pending, Shape, StreamId, StreamMeta, StreamValue, Target, TopK, Value, dump,
 };
 use support::*;
 
@@ -99,7 +99,8 @@ fn values(random: &mut Random) -> Vec<Value> {
 
 fn stream(random: &mut Random, count: usize, len_max: u64) -> Value {
     let mut at = StreamId { ms: random.next() >> 20, seq: 0 };
-    let mut entries = Vec::new();
+    let mut entries = Entries::default();
+    let mut first_id = None;
     for _ in 0..count {
         match random.below(3) {
             0 => at.seq += 1 + random.below(3),
@@ -110,7 +111,8 @@ fn stream(random: &mut Random, count: usize, len_max: u64) -> Value {
             0 => vec![(text(random, len_max), text(random, len_max)), (b"x".to_vec(), b"7".to_vec())],
             _ => vec![(b"sensor".to_vec(), text(random, len_max))],
         };
-        entries.push((at, fields));
+        first_id.get_or_insert(at);
+        entries.push(at, fields.iter().map(|(field, value)| (&field[..], &value[..])));
     }
     let id = |n: u64| StreamId { ms: n, seq: n + 1 };
     let pending = |n| Pending { id: id(n), delivered_at_ms: 1_750_000_000_000 + n, deliveries: n };
@@ -137,7 +139,7 @@ fn stream(random: &mut Random, count: usize, len_max: u64) -> Value {
     let meta = StreamMeta {
         length: entries.len() as u64,
         last_id: StreamId { ms: u64::MAX, seq: 3 },
-        first_id: entries[0].0,
+        first_id: first_id.expect("there are entries"),
         max_deleted_id: StreamId { ms: 5, seq: 5 },
         entries_added: 1 << 40,
         groups: 2,

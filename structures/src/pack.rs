@@ -40,6 +40,9 @@ use crate::thin::{self, ThinBuf};
 /// Up to this payload the entries start at the first byte and moving them is cheaper than keeping a gap.
 pub const SMALL: usize = 256 - thin::HEADER;
 
+/// Room that is made ahead is at most this: what is longer may turn out not to become a pack.
+const RESERVED_MAX: usize = 64 << 10;
+
 /// The most bytes that the entries of one pack take together.
 pub const BYTES_MAX: usize = thin::LEN_MAX;
 
@@ -342,6 +345,14 @@ impl Pack {
     }
 
     // Changes.
+
+    /// Sees to room for `bytes` packed bytes that will be added, if that is no more than [`RESERVED_MAX`].
+    pub(crate) fn reserve(&mut self, bytes: usize) {
+        let wanted = self.buf.len() + bytes;
+        if bytes <= RESERVED_MAX && wanted > self.buf.capacity() {
+            self.buf.fit(wanted);
+        }
+    }
 
     /// Adds an element at the end.
     #[inline]

@@ -94,6 +94,15 @@ impl Zpack {
         Some(self.pair(self.pack.find_pair(member)?).1)
     }
 
+    /// Sees to room for members that will be added, so that the allocation grows once for all of them.
+    pub fn reserve<'a>(&mut self, members: impl Iterator<Item = (&'a [u8], f64)>) {
+        let bytes = members.map(|(member, score)| {
+            let score_len = score_item(score, &mut [0; 8]).packed_len();
+            Item::from(member).canonical().packed_len() + score_len
+        });
+        self.pack.reserve(bytes.sum());
+    }
+
     /// Adds a member or gives it another score; the score that it had before, if any.
     ///
     /// # Panics

@@ -147,7 +147,9 @@ impl SortedSet {
             return SortedSet::Big(Box::new(ZSet::collect(seed, members)));
         }
         let is_short = members.clone().all(|(member, _)| member.len() <= limits.len_max);
-        let mut set = if is_short { SortedSet::default() } else { SortedSet::Long(Zpack::new()) };
+        let mut pack = Zpack::new();
+        pack.reserve(members.clone());
+        let mut set = if is_short { SortedSet::Small(pack) } else { SortedSet::Long(pack) };
         for (member, score) in members {
             set.insert(seed, member, score, limits);
         }

@@ -370,7 +370,7 @@ pub fn canonical(value: &Value) -> (&'static str, Vec<(String, Json)>) {
                 .entries
                 .iter()
                 .map(|(at, fields)| {
-                    let mut row = vec![id(*at)];
+                    let mut row = vec![id(at)];
                     row.extend(fields.iter().flat_map(|(field, value)| [bytes(field), bytes(value)]));
                     row
                 })
