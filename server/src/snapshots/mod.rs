@@ -6,7 +6,6 @@
 //! replaces another are the `snapshot` crate's.
 
 mod clock;
-mod courtesy;
 mod end;
 mod load;
 mod queue;
