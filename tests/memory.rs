@@ -273,6 +273,42 @@ fn follows_the_setting() {
     assert!(resident(&server) > 100 * MIB, "{} MiB are resident", resident(&server) / MIB);
 }
 
+/// Clients that ask for long values and read none of them: a value is not copied for each request, whichever shard it is
+/// on, so memory stays where it is; what is read in the end is whole, also if its key has gone meanwhile.
+#[test]
+fn unread_replies_are_not_copies() {
+    const LEN: usize = 1 << 20;
+    let (server, mut clients) = start(&["--cache_mode=true"]);
+    let keys: Vec<String> = (0..8).map(|n| format!("long:{n}")).collect();
+    for (n, key) in keys.iter().enumerate() {
+        call(&mut clients, &[b"SET", key.as_bytes(), &vec![b'a' + n as u8; LEN]]);
+    }
+    // As many as one read takes in: all are on their way before any reply is there.
+    const ASKED: usize = 500;
+    let mut open = Vec::new();
+    for (n, key) in keys.iter().enumerate() {
+        let mut stream = TcpStream::connect(server.address()).expect("connects");
+        stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a timeout");
+        stream.write_all(&encode(&[b"GET", key.as_bytes()]).repeat(ASKED)).expect("it reads");
+        open.push((stream, b'a' + n as u8));
+    }
+    for (stream, letter) in &mut open {
+        // The first bytes: all of its requests have been met.
+        let mut head = [0; 11];
+        stream.read_exact(&mut head).expect("a reply begins");
+        assert_eq!((&head[..10], head[10]), (b"$1048576\r\n".as_slice(), *letter));
+    }
+    let taken = resident(&server);
+    assert!(taken < 40 * MIB, "{} MiB are resident", taken / MIB);
+    for key in &keys {
+        line(&mut clients, &format!("SET {key} short"));
+    }
+    let (stream, letter) = &mut open[0];
+    let mut rest = vec![0; LEN + 1];
+    stream.read_exact(&mut rest).expect("the rest of the reply");
+    assert!(rest[..LEN - 1].iter().all(|byte| byte == letter) && rest.ends_with(b"\r\n"));
+}
+
 /// `used_memory` is the sum of the parts that INFO tells beside it, and near what is resident.
 #[test]
 fn adds_up() {

@@ -215,6 +215,26 @@ impl Server {
         kilobytes.map(|n| n * 1024).ok_or_else(|| Failure::Broken(format!("{path} has no Rss")))
     }
 
+    /// As [`Server::resident`], without holding up the server meanwhile, and not as exact.
+    pub fn resident_about(&self) -> Result<u64, Failure> {
+        self.status("VmRSS:")
+    }
+
+    /// The most that was ever resident.
+    pub fn most_resident(&self) -> Result<u64, Failure> {
+        self.status("VmHWM:")
+    }
+
+    /// Bytes from `/proc/PID/status`.
+    fn status(&self, name: &str) -> Result<u64, Failure> {
+        let path = format!("/proc/{}/status", self.child.id());
+        let text = fs::read_to_string(&path).map_err(|error| self.explain(error.into()))?;
+        let line = text.lines().find_map(|line| line.strip_prefix(name));
+        let kilobytes: Option<u64> =
+            line.and_then(|rest| rest.trim().strip_suffix(" kB")?.trim().parse().ok());
+        kilobytes.map(|n| n * 1024).ok_or_else(|| Failure::Broken(format!("{path} has no {name}")))
+    }
+
     /// Adds the end of the server's log when it is the server that ended.
     pub fn explain(&self, failure: Failure) -> Failure {
         // A process that has ended but was not waited for keeps its entry in /proc, with no memory left in it.

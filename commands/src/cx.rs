@@ -11,6 +11,7 @@ use damselfly_protocol::reply::ReplyWriter;
 use damselfly_sketches::hll;
 
 use crate::error::CommandError;
+use crate::long::{LENT_LATER_FROM, put_string_aside};
 use crate::task::Later;
 
 /// Settings that handlers need, copied from the configuration whenever it changes.
@@ -201,6 +202,18 @@ impl<'a> Cx<'a> {
         match value {
             Str::Bytes(bytes) => out.bulk(bytes),
             Str::Int(number) => out.bulk_int(number),
+        }
+    }
+
+    /// As [`Cx::reply_string_at`], for a reply that is nothing else: a long string is not copied.
+    #[inline]
+    pub fn reply_only_string_at(&mut self, loc: Loc) -> Result<(), CommandError> {
+        match self.ks.value(self.db, loc) {
+            Value::Str(bytes) if bytes.len() >= LENT_LATER_FROM => {
+                let len = bytes.len();
+                if put_string_aside(self, loc, len) { Ok(()) } else { self.reply_string_at(loc) }
+            }
+            _ => self.reply_string_at(loc),
         }
     }
 

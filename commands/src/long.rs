@@ -6,13 +6,16 @@
 //! piece when the client has taken the one before. So a reply takes the memory of a piece, however slow the client,
 //! and shows the collection as it was when the command ran.
 //!
+//! A long string is not copied at all: the reply is its head, and the string itself, which the shard lends.
+//!
 //! Where a reply cannot wait (inside of a transaction or a script) there is no place for a clone in the surroundings,
 //! and the handler writes it at once.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use damselfly_keyspace::stream::StreamId;
-use damselfly_keyspace::{Collection, Item, List, Object, UnixMs};
+use damselfly_keyspace::{Collection, Item, List, Loc, Object, UnixMs};
 use damselfly_protocol::{Proto, ReplyWriter};
 
 use crate::Cx;
@@ -26,12 +29,18 @@ const LONG_FROM: usize = 256 * 1024;
 /// Bytes of a piece of what is written before it is asked for.
 const PIECE_LEN: usize = 16 * 1024;
 
+/// Length from which a string is lent, and from which one behind so many bytes of replies is: a pipeline of them would
+/// be copied before anything of it is sent.
+const LENT_FROM: usize = 64 * 1024;
+pub(crate) const LENT_LATER_FROM: usize = 4 * 1024;
+pub(crate) const LATER: usize = 256 * 1024;
+
 /// Elements after which a look at the piece's length is due, at most.
 const ELEMENTS_PER_LOOK: usize = 512;
 
 /// The rest of a reply, see the module's head.
 pub struct Long {
-    held: Object,
+    held: Held,
     walk: Walk,
     proto: Proto,
     /// Elements between two looks at the piece's length.
@@ -44,6 +53,12 @@ const CALLS_PER_PIECE: usize = 64;
 /// Writes the next part of a reply, some microseconds' worth; true with the last one.
 type Making = Box<dyn FnMut(&Object, &mut ReplyWriter<'_>) -> bool + Send>;
 
+enum Held {
+    Object(Object),
+    /// Sent as it is.
+    String(Arc<Vec<u8>>),
+}
+
 /// What is still to be shown.
 pub(crate) enum Walk {
     /// Fields of a hash from a cursor on.
@@ -52,6 +67,8 @@ pub(crate) enum Walk {
     Members { cursor: u64 },
     /// Elements of a list by number.
     Elements { range: Range<usize>, reverse: bool },
+    /// A string.
+    Whole,
     /// Elements of a list that are the reply's bytes, see [`Written`].
     Bytes(Range<usize>),
     /// Members of a sorted set by rank.
@@ -81,7 +98,20 @@ pub(crate) fn put_aside<C: Collection + Clone>(
         return false;
     }
     let look = (LONG_FROM * len / heap_bytes).clamp(1, ELEMENTS_PER_LOOK);
-    **place = Some(Rest::Reply(Box::new(Long { held: held.clone().wrap(), walk: walk(), proto, look })));
+    let held = Held::Object(held.clone().wrap());
+    **place = Some(Rest::Reply(Box::new(Long { held, walk: walk(), proto, look })));
+    true
+}
+
+/// Begins the reply with the string of `len` bytes at a location, and puts the string aside, if it is long and may wait;
+/// false if the handler must write it. Nothing may follow in this reply.
+pub(crate) fn put_string_aside(cx: &mut Cx<'_>, loc: Loc, len: usize) -> bool {
+    let from = if cx.out.len() > LATER { LENT_LATER_FROM } else { LENT_FROM };
+    let Some(place) = cx.later.as_mut().filter(|_| len >= from) else { return false };
+    let Some(string) = cx.ks.lend_string(cx.db, loc) else { return false };
+    cx.out.bulk_head(len);
+    let (held, proto) = (Held::String(string), cx.out.proto());
+    **place = Some(Rest::Reply(Box::new(Long { held, walk: Walk::Whole, proto, look: 1 })));
     true
 }
 
@@ -95,7 +125,8 @@ impl Long {
         let make = move |held: &Object, out: &mut ReplyWriter<'_>| {
             make(C::of(held).expect("what is held keeps its type"), out)
         };
-        Box::new(Long { held: held.clone().wrap(), walk: Walk::Made(Box::new(make)), proto, look: 1 })
+        let held = Held::Object(held.clone().wrap());
+        Box::new(Long { held, walk: Walk::Made(Box::new(make)), proto, look: 1 })
     }
 
     /// Appends a piece of about `len` bytes to the output; true when the reply is whole.
@@ -103,7 +134,8 @@ impl Long {
         let full = output.len() + len;
         let look = self.look;
         let out = &mut ReplyWriter::new(output, self.proto);
-        match (&self.held, &mut self.walk) {
+        let Held::Object(held) = &self.held else { unreachable!("a string is sent as it is") };
+        match (held, &mut self.walk) {
             (held, Walk::Made(make)) => {
                 for _ in 0..CALLS_PER_PIECE {
                     if make(held, out) {
@@ -201,9 +233,20 @@ impl Long {
         }
     }
 
+    /// The string that is its bytes, behind which there is only a line's end; None if it is to be written.
+    pub fn string(&self) -> Option<&Arc<Vec<u8>>> {
+        match &self.held {
+            Held::Object(_) => None,
+            Held::String(string) => Some(string),
+        }
+    }
+
     /// What it held, to be freed in steps.
-    pub fn into_held(self) -> Object {
-        self.held
+    pub fn into_held(self) -> Option<Object> {
+        match self.held {
+            Held::Object(object) => Some(object),
+            Held::String(_) => None,
+        }
     }
 }
 

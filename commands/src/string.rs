@@ -161,7 +161,7 @@ fn get(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
 #[inline]
 fn reply_found(cx: &mut Cx<'_>, found: Option<Loc>) -> CmdResult {
     match found {
-        Some(loc) => cx.reply_string_at(loc),
+        Some(loc) => cx.reply_only_string_at(loc),
         None => {
             cx.out.null();
             Ok(())
@@ -224,7 +224,7 @@ fn getex(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
     };
     cx.string_at(loc)?;
     let deadline = lifetime.map(|lifetime| lifetime.deadline(cx.ks.now, "getex")).transpose()?;
-    cx.reply_string_at(loc)?;
+    cx.reply_only_string_at(loc)?;
     let now = cx.ks.now;
     let table = cx.ks.table_mut(cx.db);
     match deadline {

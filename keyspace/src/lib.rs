@@ -40,6 +40,7 @@ pub use tidy::Tidied;
 pub use value::{Object, Type};
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use db::Due;
 
@@ -315,6 +316,11 @@ impl Keyspace {
     #[inline]
     pub fn value(&self, db: usize, loc: Loc) -> Value<'_, Object> {
         self.table(db).value(loc)
+    }
+
+    /// See [`KeyTable::lend_string`](damselfly_structures::keytable::KeyTable::lend_string).
+    pub fn lend_string(&mut self, db: usize, loc: Loc) -> Option<Arc<Vec<u8>>> {
+        self.table_mut(db).table.lend_string(loc)
     }
 
     /// The database of a location, which exists because it has a key.

@@ -147,6 +147,12 @@ impl<'a> ReplyWriter<'a> {
         self.out.extend_from_slice(b"\r\n");
     }
 
+    /// The beginning of a string of so many bytes. They and a line's end are to follow.
+    #[inline]
+    pub fn bulk_head(&mut self, len: usize) {
+        self.header(b'$', len);
+    }
+
     /// An integer as a string, as stored counters are answered.
     #[inline]
     pub fn bulk_int(&mut self, number: i64) {

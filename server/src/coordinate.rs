@@ -514,7 +514,7 @@ impl Core {
             }
             unwanted => {
                 unwanted.into_iter().for_each(|connection| connection.muted = false);
-                self.ks.discard(long.into_held());
+                self.discard_long(*long);
             }
         }
         self.resume(id);

@@ -23,7 +23,7 @@ use std::sync::atomic::Ordering;
 use std::task::Poll as TaskPoll;
 use std::time::Duration;
 
-use damselfly_commands::Env;
+use damselfly_commands::{Env, Long};
 use damselfly_config::{Events, MaxmemoryPolicy};
 use damselfly_keyspace::stream::NodeLimits;
 use damselfly_keyspace::values::PackLimits;
@@ -891,6 +891,7 @@ impl Core {
         }
         let Some(connection) = self.connection(id) else { return };
         if connection.is_in_long() {
+            self.book(id);
             return self.go_on_with_long(id);
         }
         let drained = connection.pending_output() == 0 && !connection.has_holes() && !connection.waiting;
@@ -910,6 +911,13 @@ impl Core {
         self.book(id);
         if runnable {
             self.again.push_back(id);
+        }
+    }
+
+    /// Frees what a long reply that nobody wants held.
+    pub(crate) fn discard_long(&mut self, long: Long) {
+        if let Some(held) = long.into_held() {
+            self.ks.discard(held);
         }
     }
 

@@ -694,7 +694,7 @@ impl Core {
             None => None,
             Some(Rest::Task(task)) => Some(task),
             Some(Rest::Reply(long)) if connection.muted => {
-                ks.discard(long.into_held());
+                long.into_held().into_iter().for_each(|held| ks.discard(held));
                 None
             }
             Some(Rest::Reply(long)) => {
@@ -986,7 +986,7 @@ impl Core {
                 }
             };
             if let Some(long) = unwanted {
-                self.ks.discard(long.into_held());
+                self.discard_long(*long);
             }
             if whole {
                 if self

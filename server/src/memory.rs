@@ -45,6 +45,9 @@ use crate::shared::Shared;
 /// Looks at resident memory: often when it is above three quarters of the limit, seldom below.
 const LOOK_NEAR: Duration = Duration::from_millis(4);
 const LOOK_FAR: Duration = Duration::from_millis(50);
+/// What was resident before there was any data is not held against the limit up to this part of it: together with the
+/// program's file it must stay within what one who told a small limit takes for the process itself.
+const STARTUP_SHARE: u64 = 16;
 /// Free pages go back to the system with each look when less than this part of the limit is left, else only so often:
 /// those that are taken again meanwhile need not travel.
 const GIVE_BACK_SHARE: u64 = 64;
@@ -62,16 +65,20 @@ const SPARSE_SHARE: u64 = 8;
 const MARGIN_SHARE: u64 = 256;
 /// From here on new keys queue, as a part of the budget.
 const SELECTIVE_FROM: (u64, u64) = (7, 8);
-/// What one command may have to free beyond its own size, and the time that all of one turn spend on that.
+/// What one command may have to free beyond its own size, and the steps that all of one turn spend on that: of about a
+/// microsecond each. Not time, which also passes while the core has no processor: where there are more threads than
+/// processors, each turn would do next to nothing.
 const EXTRA: i64 = 4096;
-const TOIL_TIME: Duration = Duration::from_millis(3);
+const TOIL_STEPS: u32 = 1024;
 /// Steps that find nobody which one command waits for.
 const SEARCH_STEPS: usize = 32;
-/// Time for eviction and for tidying in one turn; and when there is more than a sixteenth too much, as after the limit
-/// was lowered.
-const EVICT_TIME: Duration = Duration::from_micros(300);
-const TIDY_TIME: Duration = Duration::from_micros(200);
-const HURRIED_TIME: Duration = Duration::from_millis(2);
+/// Steps of eviction and of tidying in one turn; and when there is more than a sixteenth too much, as after the limit
+/// was lowered. Tidying takes some 25 microseconds for one, if there is something to move.
+const EVICT_STEPS: u32 = 256;
+const EVICT_STEPS_HURRIED: u32 = 1024;
+const STEP_BYTES: usize = 16 << 10;
+const TIDY_STEPS: u32 = 8;
+const TIDY_STEPS_HURRIED: u32 = 32;
 const HURRY_SHARE: u64 = 16;
 /// From this part of the limit beyond it, writers wait for the tidying, with a rest between two times.
 const OVER_SHARE: u64 = 50;
@@ -188,7 +195,8 @@ fn look(shared: &Shared, overhead: &mut Overhead, startup: u64) -> u64 {
     let (memory, limit) = (&shared.memory, shared.settings.maxmemory());
     // Before the accounts: what grows meanwhile makes the overhead too small for one look, not too large.
     let Some(now) = Resident::now() else { return limit };
-    let resident = now.own.saturating_sub(startup);
+    let resident =
+        now.own.saturating_sub(if limit == 0 { startup } else { startup.min(limit / STARTUP_SHARE) });
     let sum = |field: fn(&crate::shared::Peer) -> &AtomicU64| -> u64 {
         shared.peers.iter().map(|peer| field(peer).load(Ordering::Relaxed)).sum()
     };
@@ -222,7 +230,7 @@ pub struct Account {
     /// What the others know of this core's account.
     told: u64,
     /// What commands of this turn have done for memory beyond their own need.
-    toil: Duration,
+    toil: u32,
     /// Tidying rests until then, and how long.
     tidy_from: Instant,
     tidy_rest: Duration,
@@ -240,7 +248,7 @@ impl Default for Account {
             starved: VecDeque::new(),
             next_cut_ms: 0,
             told: 0,
-            toil: Duration::ZERO,
+            toil: 0,
             tidy_from: Instant::now(),
             tidy_rest: TIDY_REST,
             tidied_in_round: 0,
@@ -278,7 +286,7 @@ impl Core {
 
     /// Tells the others what this core holds, and learns how much it may.
     pub(crate) fn settle_account(&mut self, ticked: bool) {
-        self.memory.toil = Duration::ZERO;
+        self.memory.toil = 0;
         let account = self.account();
         let shared = &self.shared;
         let mine = &shared.peers[self.id];
@@ -315,12 +323,11 @@ impl Core {
 
     #[cold]
     fn admit_if_room(&mut self, argv: &Argv<'_>) -> bool {
-        let toils = self.memory.toil < TOIL_TIME;
+        let toils = self.memory.toil < TOIL_STEPS;
         if toils && self.is_over_limit() && Instant::now() >= self.memory.tidy_from {
             // Holes appear faster than they are closed: who writes waits until some are.
-            let began = Instant::now();
             self.tidy(true);
-            self.memory.toil += began.elapsed();
+            self.memory.toil += TOIL_STEPS / 2;
             self.memory.tidy_from = self.memory.tidy_from.max(Instant::now() + BRAKE_REST);
         }
         let apart = self.long_value.as_ref().map_or(0, Vec::len);
@@ -368,18 +375,20 @@ impl Core {
     /// Evicts about `needed` bytes, and up to `wanted` while this turn has time for it; false if there is nobody to evict.
     fn make_room(&mut self, needed: i64, wanted: i64) -> bool {
         let (mut freed, mut searched) = (0, 0);
-        let began = (wanted > 2 * needed).then(Instant::now);
-        let bytes = if self.memory.toil < TOIL_TIME { wanted } else { needed };
         let mut is_somebody = true;
-        while is_somebody && freed < bytes && searched < SEARCH_STEPS {
+        while is_somebody && searched < SEARCH_STEPS {
+            let is_extra = freed >= needed;
+            if is_extra && (freed >= wanted || self.memory.toil >= TOIL_STEPS) {
+                break;
+            }
             match self.evict() {
-                Evicted::Freed(bytes) => freed += bytes as i64,
+                Evicted::Freed(bytes) => {
+                    freed += bytes as i64;
+                    self.memory.toil += if is_extra { steps_for(bytes) } else { 0 };
+                }
                 Evicted::Searching => searched += 1,
                 Evicted::Nobody => is_somebody = false,
             }
-        }
-        if let Some(began) = began {
-            self.memory.toil += began.elapsed();
         }
         is_somebody
     }
@@ -423,18 +432,20 @@ impl Core {
         let used = (budget as i64 - self.memory.allowance).max(0) as u64 + account;
         let mut part =
             (u128::from(over.unsigned_abs()) * u128::from(account) / u128::from(used.max(1))) as i64;
-        let time = if over as u64 > budget / HURRY_SHARE { HURRIED_TIME } else { EVICT_TIME };
-        let (started, mut steps) = (Instant::now(), 0u32);
+        let steps = if over as u64 > budget / HURRY_SHARE { EVICT_STEPS_HURRIED } else { EVICT_STEPS };
+        let mut done = 0;
         while part > 0 {
-            match self.evict() {
-                Evicted::Freed(freed) => part -= freed as i64,
-                Evicted::Searching => {}
-                Evicted::Nobody => return false,
-            }
-            steps += 1;
-            if steps.is_multiple_of(16) && started.elapsed() > time {
+            if done >= steps {
                 return true;
             }
+            done += match self.evict() {
+                Evicted::Freed(freed) => {
+                    part -= freed as i64;
+                    steps_for(freed)
+                }
+                Evicted::Searching => 1,
+                Evicted::Nobody => return false,
+            };
         }
         false
     }
@@ -446,10 +457,9 @@ impl Core {
     }
 
     fn tidy(&mut self, is_sparse: bool) -> bool {
-        let started = Instant::now();
-        let time = if self.is_over_limit() { HURRIED_TIME } else { TIDY_TIME };
+        let steps = if self.is_over_limit() { TIDY_STEPS_HURRIED } else { TIDY_STEPS };
         let asks = if is_sparse { allocator::is_sparse } else { |_| false };
-        while started.elapsed() < time {
+        for _ in 0..steps {
             let tidied = self.ks.tidy_some(4, 64 << 10, &asks);
             self.memory.tidied_in_round += tidied.moved;
             if tidied.round_ended {
@@ -665,6 +675,11 @@ impl Core {
             limit => limit / INPUT_SHARE,
         }
     }
+}
+
+/// What evicting so many bytes counts: the system takes long to get back the pages of long values.
+fn steps_for(bytes: usize) -> u32 {
+    1 + (bytes / STEP_BYTES) as u32
 }
 
 /// Whether a request is so short that it need not be compared with the limit while there is room.

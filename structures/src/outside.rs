@@ -2,8 +2,12 @@
 //!
 //! ```text
 //! grown:  [pointer 8][length 4][capacity 4]   a vector, for strings that are changed in place
+//! lent:   the same with LENT in the capacity, the pointer being to a vector with a count of those who share it
 //! exact:  [pointer 8][length 4]               a boxed slice, for strings that are only replaced
 //! ```
+//!
+//! A grown string can be lent ([`lend`]): it stays as it is for as long as anybody reads it, on any thread, whatever
+//! becomes of the entry. Who changes it meanwhile changes a copy.
 //!
 //! One place for both because the rules are the same: whoever stores owns, the bytes in the entry are the only
 //! owner, and a byte copy of an entry owns nothing until [`duplicate`] made it a string of its own. Lengths are
@@ -12,11 +16,15 @@
 #![expect(unsafe_code, reason = "ownership through pointers that are bytes in an entry")]
 
 use std::mem::ManuallyDrop;
+use std::sync::Arc;
 
 use crate::alloc::good_size;
 
 /// Bytes that describe a string stored by [`store_exact`].
 pub(crate) const EXACT_LEN: usize = 12;
+
+/// Says that a grown string has been lent. Capacities are below: see the module's head.
+const LENT: usize = 1 << 31;
 
 fn address(from: &[u8]) -> usize {
     u64::from_le_bytes(from[..8].try_into().expect("eight bytes")) as usize
@@ -33,20 +41,25 @@ fn write(to: &mut [u8], address: usize, len: usize) {
 
 /// Gives up a vector for storing.
 pub(crate) fn store(bytes: Vec<u8>, to: &mut [u8]) {
+    assert!(bytes.capacity() < LENT, "strings are below 2 GiB");
     let mut bytes = ManuallyDrop::new(bytes);
     write(to, bytes.as_mut_ptr().expose_provenance(), bytes.len());
-    to[12..16].copy_from_slice(&u32::try_from(bytes.capacity()).expect("below 4 GiB").to_le_bytes());
+    to[12..16].copy_from_slice(&(bytes.capacity() as u32).to_le_bytes());
 }
 
 /// What a string stored by [`store`] holds from the allocator.
 pub(crate) fn grown_bytes(from: &[u8]) -> usize {
-    good_size(number(from, 12))
+    good_size(number(from, 12) & !LENT)
 }
 
-/// The bytes that [`store`] or [`store_exact`] gave up.
+fn is_lent(from: &[u8]) -> bool {
+    number(from, 12) & LENT != 0
+}
+
+/// The bytes that [`store_exact`] gave up.
 ///
 /// # Safety
-/// `from` holds what one of them wrote, and the string has not been taken since.
+/// `from` holds what it wrote, and the string has not been dropped since.
 #[inline]
 pub(crate) unsafe fn view(from: &[u8]) -> &[u8] {
     let pointer = std::ptr::with_exposed_provenance::<u8>(address(from));
@@ -55,19 +68,86 @@ pub(crate) unsafe fn view(from: &[u8]) -> &[u8] {
     unsafe { std::slice::from_raw_parts(pointer, number(from, 8)) }
 }
 
-/// Takes back the vector given to [`store`].
+/// The bytes that [`store`] gave up.
 ///
 /// # Safety
-/// As for [`view`]; and the entry is overwritten or forgotten before anybody reads it again.
+/// `from` holds what it wrote, and the string has not been taken since.
+#[inline]
+pub(crate) unsafe fn view_grown(from: &[u8]) -> &[u8] {
+    if is_lent(from) {
+        // SAFETY: as below; what is shared is changed by nobody.
+        return unsafe { &*lent(from) };
+    }
+    // SAFETY: a vector that is not shared is described as a boxed slice is, and the contract is the same.
+    unsafe { view(from) }
+}
+
+/// The shared vector of a string that has been lent.
+fn lent(from: &[u8]) -> *const Vec<u8> {
+    debug_assert!(is_lent(from));
+    std::ptr::with_exposed_provenance(address(from))
+}
+
+/// Takes back the vector given to [`store`], or a copy with the same capacity if somebody still reads it.
+///
+/// # Safety
+/// As for [`view_grown`]; and the entry is overwritten or forgotten before anybody reads it again.
 pub(crate) unsafe fn take(from: &[u8]) -> Vec<u8> {
+    if is_lent(from) {
+        // SAFETY: the pointer is that of an `Arc` of which `lend` left one count with the entry, and this ends it.
+        let shared = unsafe { Arc::from_raw(lent(from)) };
+        return Arc::try_unwrap(shared).unwrap_or_else(|shared| {
+            let mut copy = Vec::with_capacity(shared.capacity());
+            copy.extend_from_slice(&shared);
+            copy
+        });
+    }
     let pointer = std::ptr::with_exposed_provenance_mut::<u8>(address(from));
     // SAFETY: by the contract these are the parts of a vector that nobody else will use.
     unsafe { Vec::from_raw_parts(pointer, number(from, 8), number(from, 12)) }
 }
 
-/// Where a string given to [`store`] or [`store_exact`] is.
-pub(crate) fn pointer(from: &[u8]) -> *const u8 {
-    std::ptr::with_exposed_provenance(address(from))
+/// Frees a string given to [`store`], or leaves it to those who read it; returns what it held.
+///
+/// # Safety
+/// As for [`take`].
+pub(crate) unsafe fn drop_grown(from: &[u8]) -> usize {
+    if is_lent(from) {
+        // SAFETY: as in `take`.
+        drop(unsafe { Arc::from_raw(lent(from)) });
+    } else {
+        // SAFETY: the caller's promise.
+        drop(unsafe { take(from) });
+    }
+    grown_bytes(from)
+}
+
+/// Shares a string given to [`store`] with the caller, without copying it.
+///
+/// # Safety
+/// `at` holds what [`store`] wrote, and the string has not been taken since.
+pub(crate) unsafe fn lend(at: &mut [u8]) -> Arc<Vec<u8>> {
+    if !is_lent(at) {
+        // SAFETY: the contract is that of `take`, and the entry gets its new form before anybody else looks.
+        let bytes = unsafe { take(at) };
+        let (len, capacity) = (bytes.len(), bytes.capacity());
+        write(at, Arc::into_raw(Arc::new(bytes)).expose_provenance(), len);
+        at[12..16].copy_from_slice(&((capacity | LENT) as u32).to_le_bytes());
+    }
+    // SAFETY: the pointer is that of an `Arc` of which the entry has one count, so it is alive; the caller gets another.
+    unsafe {
+        Arc::increment_strong_count(lent(at));
+        Arc::from_raw(lent(at))
+    }
+}
+
+/// Where a string given to [`store`] is.
+///
+/// # Safety
+/// As for [`view_grown`].
+pub(crate) unsafe fn pointer(from: &[u8]) -> *const u8 {
+    // SAFETY: the caller's promise.
+    unsafe { view_grown(from) }.as_ptr()
 }
 
 /// Gives a string given to [`store`] another address; returns what it holds.
@@ -84,13 +164,13 @@ pub(crate) unsafe fn relocate(at: &mut [u8]) -> usize {
 }
 
 /// Overwrites a string given to [`store`] where it is, if the new one fits and leaves no more than an eighth unused;
-/// else nothing happens and the answer is false.
+/// else, and if somebody may still read the old one, nothing happens and the answer is false.
 ///
 /// # Safety
 /// `at` holds what [`store`] wrote, and the string has not been taken since.
 pub(crate) unsafe fn overwrite(at: &mut [u8], value: &[u8]) -> bool {
-    let capacity = number(at, 12);
-    if value.len() > capacity || capacity - value.len() > capacity / 8 {
+    let capacity = number(at, 12) & !LENT;
+    if is_lent(at) || value.len() > capacity || capacity - value.len() > capacity / 8 {
         return false;
     }
     // SAFETY: the contract is that of `take`, and the vector is stored again before anybody else looks.

@@ -5,7 +5,7 @@
 //! lets sizes grow and shrink with an expiry on every key. `cost` compares a SET at the limit with one below it.
 //! `lower` takes four fifths of the memory away under load. `unfinished` has many clients send half a value each, and
 //! `unread` has one ask for far more than it reads. `day` goes through the hours of a day, twelve of the given seconds
-//! in all, and `cgroup` plays all that is hostile to a server that was told nothing about memory, in a cgroup whose
+//! in all, `aside` has many clients ask for values of a megabyte before they read any, and `cgroup` plays all that is hostile to a server that was told nothing about memory, in a cgroup whose
 //! limit it must find by itself.
 //!
 //! Resident memory and processor time are the kernel's, read from outside.
@@ -26,7 +26,7 @@ use redis_protocol::resp2::types::OwnedFrame;
 #[derive(Parser)]
 #[command(version)]
 struct Options {
-    /// What to run: hits, limit, change, cost, lower, unfinished, unread, day, cgroup
+    /// What to run: hits, limit, change, cost, lower, unfinished, unread, aside, day, cgroup
     what: String,
     /// Our server
     #[arg(long, value_name = "PATH", default_value = "target/release/damselfly")]
@@ -62,6 +62,7 @@ fn main() -> ExitCode {
         "lower" => lower(&options),
         "unfinished" => unfinished(&options),
         "unread" => unread(&options),
+        "aside" => aside(&options),
         "day" => day(&options),
         "cgroup" => cgroup(&options),
         other => Err(Failure::Broken(format!("there is no {other}"))),
@@ -381,13 +382,15 @@ fn lower(options: &Options) -> Result<(), Failure> {
         let (high, low) = (1_000 * MB, 200 * MB);
         let server = Server::start(&ours(options, high), 2)?;
         let seen = Flood::default();
-        let is_full = || server.resident().unwrap_or(0) > high / 10 * 9;
+        let is_full = || server.resident_about().unwrap_or(0) > high / 10 * 9;
         flood(server.address, &seen, &|_| size, None, &is_full)?;
         let stop = AtomicBool::new(false);
         let loaded = Flood::default();
-        let (reached, times) = std::thread::scope(|scope| {
+        let (reached, before, times) = std::thread::scope(|scope| {
             let load = scope
                 .spawn(|| flood(server.address, &loaded, &|_| size, None, &|| stop.load(Ordering::Relaxed)));
+            // The same load at the limit as it was: what the clients and the machine make of it.
+            let before = read_times(server.address, Instant::now() + Duration::from_secs(2));
             let reader = scope.spawn(|| read_times(server.address, Instant::now() + Duration::from_secs(10)));
             std::thread::sleep(Duration::from_secs(1));
             let began = Instant::now();
@@ -395,7 +398,7 @@ fn lower(options: &Options) -> Result<(), Failure> {
                 connection.call(&[b"CONFIG", b"SET", b"maxmemory", low.to_string().as_bytes()])
             });
             while set.is_ok()
-                && server.resident().unwrap_or(0) > low * 105 / 100 + (16 << 20)
+                && server.resident_about().unwrap_or(0) > low * 105 / 100 + (16 << 20)
                 && began.elapsed() < Duration::from_secs(60)
             {
                 std::thread::sleep(Duration::from_millis(20));
@@ -403,16 +406,18 @@ fn lower(options: &Options) -> Result<(), Failure> {
             let reached = set.map(|_| began.elapsed());
             let times = reader.join().expect("the reader ends");
             stop.store(true, Ordering::Relaxed);
-            load.join().expect("the load ends").and(reached).map(|reached| (reached, times))
+            load.join().expect("the load ends").and(reached).map(|reached| (reached, before, times))
         })?;
-        let times = times?;
+        let (before, times) = (before?, times?);
         println!(
-            "values of {size}: 1 GB to 200 MB in {:.1} s; longest GET {:.1} ms, p99 {:.1} ms; longest batch of SETs {:.0} ms; errors {}",
+            "values of {size}: 1 GB to 200 MB in {:.1} s; longest GET {:.1} ms, p99 {:.1} ms; longest batch of SETs {:.0} ms; errors {}; before, longest GET {:.1} ms, p99 {:.1} ms",
             reached.as_secs_f64(),
             times[times.len() - 1] as f64 / 1000.0,
             times[times.len() * 99 / 100] as f64 / 1000.0,
             loaded.longest.into_inner() as f64 / 1000.0,
             loaded.errors.into_inner(),
+            before[before.len() - 1] as f64 / 1000.0,
+            before[before.len() * 99 / 100] as f64 / 1000.0,
         );
     }
     Ok(())
@@ -465,6 +470,77 @@ fn unread(options: &Options) -> Result<(), Failure> {
     let asked = sent * 1000 / batch.len();
     println!("{asked} GETs of 1 MB, none read: most resident {} MB of {}", most / MB, maxmemory / MB);
     server.connect()?.call(&[b"PING"])?;
+    Ok(())
+}
+
+/// GETs that a client sends before it reads the first reply.
+const UNREAD: usize = 4;
+
+/// Cache-aside clients with values of a megabyte: each asks for several, all of them before anybody reads, and stores
+/// those that were missing. The server's most resident memory is what it was at any time, not what was seen.
+fn aside(options: &Options) -> Result<(), Failure> {
+    let maxmemory = options.megabytes * MB;
+    let server = Server::start(&ours(options, maxmemory), 2)?;
+    let end = Instant::now() + Duration::from_secs(options.seconds);
+    let keys = 2 * maxmemory / MB;
+    let (hits, misses, errors) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
+    let client = |seed: u64| -> Result<(), Failure> {
+        let open = (0..CLIENTS / CLIENT_THREADS).map(|_| Connection::open(server.address));
+        let mut connections = open.collect::<Result<Vec<_>, _>>()?;
+        let (value, mut random) = (vec![b'v'; 1 << 20], Random(seed));
+        let mut batch = Vec::new();
+        while Instant::now() < end {
+            let mut asked = Vec::new();
+            for connection in &mut connections {
+                let numbers = [(); UNREAD].map(|()| random.below(keys as usize) as u64);
+                batch.clear();
+                numbers.iter().for_each(|&number| encode(&mut batch, &[b"GET", &key(number)]));
+                connection.send(&batch)?;
+                asked.push(numbers);
+            }
+            for (connection, numbers) in connections.iter_mut().zip(asked) {
+                let mut missed = Vec::new();
+                for number in numbers {
+                    match connection.receive()? {
+                        OwnedFrame::BulkString(_) => drop(hits.fetch_add(1, Ordering::Relaxed)),
+                        OwnedFrame::Null => missed.push(number),
+                        _ => drop(errors.fetch_add(1, Ordering::Relaxed)),
+                    }
+                }
+                misses.fetch_add(missed.len() as u64, Ordering::Relaxed);
+                for number in missed {
+                    batch.clear();
+                    encode(&mut batch, &[b"SET", &key(number), &value]);
+                    connection.send(&batch)?;
+                    if matches!(connection.receive()?, OwnedFrame::Error(_)) {
+                        errors.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+            }
+        }
+        Ok(())
+    };
+    std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..CLIENT_THREADS as u64)
+            .map(|n| {
+                scope.spawn({
+                    let client = &client;
+                    move || client(n + 1)
+                })
+            })
+            .collect();
+        clients.into_iter().try_for_each(|client| client.join().expect("a client ends"))
+    })
+    .map_err(|error| server.explain(error))?;
+    let most = server.most_resident().unwrap_or(0);
+    println!(
+        "values of 1 MB, {} hits, {} misses, {} errors: most resident {:.3} of maxmemory, {:.1} MB beyond 1.05 of it",
+        hits.into_inner(),
+        misses.into_inner(),
+        errors.into_inner(),
+        most as f64 / maxmemory as f64,
+        (most as f64 - maxmemory as f64 * 1.05) / MB as f64,
+    );
     Ok(())
 }
 

@@ -4,6 +4,7 @@ use damselfly_protocol::Proto;
 
 use super::session::Session;
 use crate::Rest;
+use crate::long::{LATER, LENT_LATER_FROM};
 
 /// Makes a collection far above what is replied to at once, with elements of several lengths.
 fn fill(session: &mut Session, count: u32) {
@@ -100,11 +101,50 @@ fn pieces_are_the_whole() {
             }
             let ordered = !matches!(key, b"hash" | b"set");
             assert!(lines(&got, ordered) == lines(&whole, ordered), "{line}");
-            session.ks.discard(rest.into_held());
+            rest.into_held().into_iter().for_each(|held| session.ks.discard(held));
             while session.ks.free_some() {}
             session.send(&[b"RENAME", b"kept", key]);
         }
     }
+}
+
+/// A long string is lent: the reply is a head and the string as it was, whatever happens to the key meanwhile. Behind many
+/// bytes of replies shorter ones are lent, too; inside of a transaction none are.
+#[test]
+fn long_strings_are_lent() {
+    let mut session = Session::unchecked();
+    let value = vec![b'v'; 100_000];
+    let whole = [b"$100000\r\n".as_slice(), &value, b"\r\n"].concat();
+    let lines: [&[&[u8]]; 5] = [
+        &[b"GET", b"k"],
+        &[b"GETEX", b"k", b"PERSIST"],
+        &[b"GETDEL", b"k"],
+        &[b"GETSET", b"k", b"new"],
+        &[b"SET", b"k", b"new", b"GET"],
+    ];
+    for line in lines {
+        session.send(&[b"SET", b"k", &value]);
+        assert!(session.send(line) == whole, "{}", line[0].escape_ascii());
+        session.send(&[b"SET", b"k", &value]);
+        let mut later = None;
+        let head = session.send_in(Proto::Resp2, line, Some(&mut later));
+        assert_eq!(head, b"$100000\r\n", "{}", line[0].escape_ascii());
+        let Some(Rest::Reply(rest)) = later else { panic!("{} is long", line[0].escape_ascii()) };
+        session.send(&[b"SETRANGE", b"k", b"0", b"other"]);
+        session.send(&[b"DEL", b"k"]);
+        assert!(rest.string().is_some_and(|string| **string == value), "{}", line[0].escape_ascii());
+        assert!(rest.into_held().is_none());
+    }
+    session.send(&[b"SET", b"k", &value[..LENT_LATER_FROM]]);
+    let mut later = None;
+    let short = session.send_in(Proto::Resp2, &[b"GET", b"k"], Some(&mut later));
+    assert!(later.is_none() && short.len() > LENT_LATER_FROM);
+    let (out, later) = session.with_cx(Proto::Resp2, |cx| {
+        cx.out.raw(&[b'+'; LATER + 1]);
+        let loc = cx.find(b"k").expect("stored");
+        cx.reply_only_string_at(loc).expect("a string");
+    });
+    assert!(later.is_some() && out.ends_with(b"+$4096\r\n"));
 }
 
 /// What is small is replied to at once, and so is a short range of what is big.

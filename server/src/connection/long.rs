@@ -4,9 +4,12 @@
 //! the one before has been sent. The head and the replies before it go *ahead* of the output; whatever is written
 //! meanwhile is appended to the output as always, and so stays behind. Until the reply is whole the connection runs
 //! no requests, so a pipeline of them holds one at a time for each request that was already under way.
+//!
+//! A long string goes to the socket from where the shard has it.
 
 use std::collections::VecDeque;
 use std::io;
+use std::sync::Arc;
 
 use damselfly_commands::Long;
 use damselfly_keyspace::Object;
@@ -25,25 +28,21 @@ pub(super) struct Ahead {
 
 enum Part {
     Bytes(Vec<u8>),
+    /// Lent by a shard. A line's end follows.
+    String(Arc<Vec<u8>>),
     Rest(Box<Long>),
 }
 
 impl Ahead {
     /// Bytes that are written.
     pub fn len(&self) -> usize {
-        self.bytes().map(Vec::len).sum()
+        self.parts.iter().filter_map(Part::bytes).map(<[u8]>::len).sum()
     }
 
-    /// Bytes held.
+    /// Bytes held, by nobody else.
     pub fn heap_bytes(&self) -> usize {
-        self.bytes().map(Vec::capacity).sum()
-    }
-
-    fn bytes(&self) -> impl Iterator<Item = &Vec<u8>> {
-        self.parts.iter().filter_map(|part| match part {
-            Part::Bytes(bytes) => Some(bytes),
-            Part::Rest(_) => None,
-        })
+        self.parts.iter().map(Part::heap_bytes).sum::<usize>()
+            + self.in_holes.iter().filter_map(|(_, long)| long.string()).map(own_bytes).sum::<usize>()
     }
 
     /// The output is put together up to a hole's end; takes it if the hole has the head of a long reply.
@@ -56,8 +55,38 @@ impl Ahead {
 
     fn push(&mut self, before: Vec<u8>, long: Box<Long>) {
         self.parts.push_back(Part::Bytes(before));
-        self.parts.push_back(Part::Rest(long));
+        match long.string() {
+            Some(string) => {
+                self.parts.push_back(Part::String(string.clone()));
+                self.parts.push_back(Part::Bytes(b"\r\n".to_vec()));
+            }
+            None => self.parts.push_back(Part::Rest(long)),
+        }
     }
+}
+
+impl Part {
+    /// What is to be sent, if it is written.
+    fn bytes(&self) -> Option<&[u8]> {
+        match self {
+            Part::Bytes(bytes) => Some(bytes),
+            Part::String(string) => Some(string),
+            Part::Rest(_) => None,
+        }
+    }
+
+    fn heap_bytes(&self) -> usize {
+        match self {
+            Part::Bytes(bytes) => bytes.capacity(),
+            Part::String(string) => own_bytes(string),
+            Part::Rest(_) => 0,
+        }
+    }
+}
+
+/// What a string that was lent takes when its key is gone: before, the shard counts it.
+fn own_bytes(string: &Arc<Vec<u8>>) -> usize {
+    if Arc::strong_count(string) == 1 { string.capacity() } else { 0 }
 }
 
 impl Connection {
@@ -89,7 +118,7 @@ impl Connection {
     /// Sends what is written ahead of the output; false if the connection is broken.
     pub(super) fn flush_ahead(&mut self) -> bool {
         let Some(ahead) = &mut self.ahead else { return true };
-        while let Some(Part::Bytes(bytes)) = ahead.parts.front() {
+        while let Some(bytes) = ahead.parts.front().and_then(Part::bytes) {
             while self.sent < bytes.len() {
                 match self.stream.write(&bytes[self.sent..]) {
                     Ok(0) => return false,
@@ -137,7 +166,7 @@ impl Connection {
         };
         let (mut piece, mut held) = (Vec::with_capacity(len + len / 8), None);
         if long.write_some(&mut piece, len) {
-            held = Some(long.into_held());
+            held = long.into_held();
         } else {
             ahead.parts.push_front(Part::Rest(long));
         }
@@ -150,8 +179,8 @@ impl Connection {
         let ahead = self.ahead.take().map(|ahead| *ahead).unwrap_or_default();
         let parts = ahead.parts.into_iter().filter_map(|part| match part {
             Part::Rest(long) => Some(long),
-            Part::Bytes(_) => None,
+            Part::Bytes(_) | Part::String(_) => None,
         });
-        parts.chain(ahead.in_holes.into_iter().map(|(_, long)| long)).map(|long| long.into_held())
+        parts.chain(ahead.in_holes.into_iter().map(|(_, long)| long)).filter_map(|long| long.into_held())
     }
 }

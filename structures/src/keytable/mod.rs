@@ -19,6 +19,7 @@
 #![expect(unsafe_code, reason = "long strings are owned through pointers stored in packed entries")]
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use crate::alloc::good_size;
 use crate::hash::hash;
@@ -210,7 +211,7 @@ impl Layout for KeyLayout {
         let parts = Parts::of(entry);
         if parts.tag & KIND == STR_OUT {
             // SAFETY: the kind says that `store` wrote these bytes; the table forgets the entry after this call.
-            drop(unsafe { outside::take(&entry[parts.value..]) });
+            unsafe { outside::drop_grown(&entry[parts.value..]) };
         }
         if parts.tag & KEY_OUT != 0 {
             // SAFETY: the tag says that `write_head` stored a key here; the table forgets the entry after this call.
@@ -410,7 +411,7 @@ impl<O> KeyTable<O> {
             INT64 => Value::Int(read_u64(value, 0) as i64),
             STR8 | STR16 => Value::Str(value),
             // SAFETY: the kind says that `store` wrote these bytes, and entries of this kind are live vectors.
-            STR_OUT => Value::Str(unsafe { outside::view(value) }),
+            STR_OUT => Value::Str(unsafe { outside::view_grown(value) }),
             _ => Value::Object(self.objects.get(read_u32(value, 0))),
         }
     }
@@ -538,9 +539,9 @@ impl<O> KeyTable<O> {
         match parts.tag & KIND {
             STR_OUT => {
                 // SAFETY: the kind says that `store` wrote these bytes; every caller overwrites the entry at once.
-                let bytes = unsafe { outside::take(&entry[parts.value..]) };
-                self.outside_bytes -= good_size(bytes.capacity());
-                self.string_bytes -= good_size(bytes.capacity());
+                let held = unsafe { outside::drop_grown(&entry[parts.value..]) };
+                self.outside_bytes -= held;
+                self.string_bytes -= held;
                 Removed::String
             }
             OBJECT => Removed::Object(self.objects.remove(read_u32(entry, parts.value))),
@@ -754,6 +755,19 @@ impl<O> KeyTable<O> {
         Ok(loc)
     }
 
+    /// Shares a long string with the caller, who reads it on whatever thread and for as long as he likes: it stays as it
+    /// is even if the key is changed or removed. None for what is kept inside the table. The memory is counted here as
+    /// long as the key has it, and by nobody behind that.
+    pub fn lend_string(&mut self, loc: Loc) -> Option<Arc<Vec<u8>>> {
+        let parts = Parts::of(self.table.entry(loc));
+        if parts.tag & KIND != STR_OUT {
+            return None;
+        }
+        let loc = self.table.own(loc);
+        // SAFETY: the kind says that `store` wrote these bytes.
+        Some(unsafe { outside::lend(&mut self.table.entry_mut(loc)[parts.value..]) })
+    }
+
     /// Hands a string's bytes to `change` as a vector and stores the result: APPEND, SETRANGE, SETBIT. Long strings
     /// are changed without copying. None if the value is a collection. `change` must leave below 4 GiB.
     pub fn edit_string<R>(
@@ -846,7 +860,8 @@ impl<O> KeyTable<O> {
         self.table.visit_segment(id, |loc| {
             let entry = self.table.entry(loc);
             let parts = Parts::of(entry);
-            if parts.tag & KIND == STR_OUT && is_sparse(outside::pointer(&entry[parts.value..])) {
+            // SAFETY: the kind says that `store` wrote these bytes.
+            if parts.tag & KIND == STR_OUT && is_sparse(unsafe { outside::pointer(&entry[parts.value..]) }) {
                 strings.push(loc);
             }
         });

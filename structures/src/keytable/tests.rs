@@ -1,6 +1,6 @@
 //! Model tests: every operation against a `HashMap` of plain values.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 
 use super::*;
@@ -113,18 +113,20 @@ fn value_of(rng: &mut Rng) -> Model {
     }
 }
 
-/// Values of every kind and length, expiries near and far, flags, keys inside and outside, edits in place: always
-/// equal to the model, all counters exact, nothing leaked (Miri and the reference counts see to that).
+/// Values of every kind and length, expiries near and far, flags, keys inside and outside, edits in place, strings lent
+/// and moved: always equal to the model, all counters exact, what was lent is as it was, nothing leaked (Miri and the
+/// reference counts see to that).
 #[test]
 fn agrees_with_a_map() {
     let mut rng = Rng(0x1234_5678_9ABC_DEF1);
     let mut table = Objects::new(77);
     let mut model = HashMap::<Vec<u8>, Key>::new();
     let mut scratch = Vec::new();
+    let (mut loans, mut lent) = (VecDeque::new(), 0);
     for step in 0..STEPS {
         let key = key_of(rng.below(STEPS / 20));
         let hash = table.hash(&key);
-        match rng.below(20) {
+        match rng.below(22) {
             0..=9 => {
                 let value = value_of(&mut rng);
                 let expiry = match rng.below(4) {
@@ -178,6 +180,27 @@ fn agrees_with_a_map() {
                     model.get_mut(&key).expect("in both").sticky = sticky;
                 }
             }
+            18 => {
+                if let Some(loc) = table.find(hash, &key)
+                    && let Some(string) = table.lend_string(loc)
+                {
+                    let Some(Key { value: Model::Str(bytes), .. }) = model.get(&key) else {
+                        panic!("a string in both")
+                    };
+                    loans.push_back((string, bytes.clone()));
+                    lent += 1;
+                }
+                // Some are read for long, some have ended before the key is looked at again.
+                while loans.len() > 8 * (step as usize % 3) {
+                    let (string, bytes) = loans.pop_front().expect("there are some");
+                    assert!(*string == bytes, "what was lent has changed");
+                }
+            }
+            19 => {
+                let id = table.table.segment_of(hash);
+                let third = rng.below(3) as usize;
+                table.move_segment(id, &|address| address.addr() / 64 % 3 == third);
+            }
             _ => {
                 if let Some(loc) = table.find(hash, &key)
                     && !table.is_object(loc)
@@ -214,6 +237,44 @@ fn agrees_with_a_map() {
         }
     }
     assert_eq!(objects, model.values().filter(|key| matches!(key.value, Model::Object(_))).count());
+    assert!(lent > STEPS / 500, "{lent} strings were lent");
+    assert!(
+        loans.iter().all(|(string, bytes)| **string == *bytes),
+        "the table has gone, what it lent has not"
+    );
+}
+
+/// A string that is lent is changed by nobody, also not where it would be changed in its place, and counts for the table
+/// for as long as the key has it. When nobody reads it any more it is changed in its place again.
+#[test]
+fn lent_strings_stay() {
+    let mut table = Objects::new(5);
+    let (key, hash) = (b"key".as_slice(), table.hash(b"key"));
+    put(&mut table, key, &Model::Str(vec![b'a'; 10_000]), Expiry::Never);
+    let counted = table.heap_bytes();
+    let loc = table.find(hash, key).expect("stored");
+    let (one, other) = (table.lend_string(loc).expect("long"), table.lend_string(loc).expect("long"));
+    assert!(std::ptr::eq(one.as_ptr(), other.as_ptr()), "nothing is copied");
+    assert!(matches!(table.value(loc), Value::Str(bytes) if std::ptr::eq(bytes, one.as_slice())));
+    drop(other);
+    assert_eq!(table.heap_bytes(), counted);
+    table.edit_string(loc, &mut Vec::new(), |bytes| bytes[0] = b'b');
+    assert!(one.iter().all(|&byte| byte == b'a') && std::sync::Arc::strong_count(&one) == 1);
+    let two = table.lend_string(loc).expect("long");
+    put(&mut table, key, &Model::Str(vec![b'c'; 10_000]), Expiry::Never);
+    assert!(two[0] == b'b' && two[1] == b'a');
+    let loc = table.find(hash, key).expect("stored");
+    let at = table.lend_string(loc).expect("long").as_ptr();
+    table.edit_string(loc, &mut Vec::new(), |bytes| bytes[0] = b'd');
+    assert!(matches!(table.value(loc), Value::Str(bytes) if bytes[0] == b'd' && bytes.as_ptr() == at));
+    table.check();
+    let three = table.lend_string(loc).expect("long");
+    table.remove(loc);
+    table.check();
+    assert!(three[0] == b'd' && three.len() == 10_000);
+    put(&mut table, key, &Model::Str(b"short".to_vec()), Expiry::Never);
+    let loc = table.find(hash, key).expect("stored");
+    assert!(table.lend_string(loc).is_none(), "what is inside the table is copied");
 }
 
 /// What the design promises for the commonest shapes, table included, at the fill right before a split.
