@@ -78,7 +78,7 @@ const EVICT_STEPS: u32 = 256;
 const EVICT_STEPS_HURRIED: u32 = 1024;
 const STEP_BYTES: usize = 16 << 10;
 const TIDY_STEPS: u32 = 8;
-const TIDY_STEPS_HURRIED: u32 = 32;
+const TIDY_STEPS_HURRIED: u32 = 64;
 const HURRY_SHARE: u64 = 16;
 /// From this part of the limit beyond it, writers wait for the tidying, with a rest between two times.
 const OVER_SHARE: u64 = 50;
