@@ -613,7 +613,7 @@ fn answers_in_pieces() {
             }
             assert!(pieces >= 3, "{}", &line[..20]);
             assert!(reply == expected, "{}", &line[..20]);
-            session.ks.discard(rest.into_held());
+            rest.into_held().into_iter().for_each(|held| session.ks.discard(held));
             for (key, value) in kept {
                 session.ks.import(0, key.as_bytes(), value);
             }
@@ -663,7 +663,7 @@ fn picks_in_pieces() {
             Some(Rest::Reply(mut rest)) => {
                 session.run(&format!("DEL {key}"));
                 while !rest.write_some(&mut reply, 100) {}
-                session.ks.discard(rest.into_held());
+                rest.into_held().into_iter().for_each(|held| session.ks.discard(held));
             }
             Some(Rest::Task(mut task)) => {
                 while !task.step() {}
