@@ -16,13 +16,14 @@ use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::time::Instant;
 
+use damselfly_commands::sort::Sort;
 use damselfly_commands::{Command, CommandError, Cx, Flags, Found, Long, Merge, Rest, Spread};
 use damselfly_keyspace::{Event, Keyspace, Options, Portable};
 use damselfly_protocol::{Argv, Proto, ReplyWriter, Requests};
 
 use crate::connection::ConnectionId;
 use crate::core::Core;
-use crate::execute::{Sender, databases_of, looks_further, run_handler, run_handler_for, set_running};
+use crate::execute::{Sender, databases_of, run_handler, run_handler_for, set_running, sort_of};
 use crate::locks::{Scope, Ticket, lock_number};
 use crate::mailbox::Message;
 use crate::tasks::TaskOf;
@@ -163,13 +164,15 @@ impl Core {
         }
         let owned = Owned::new(argv.iter());
         match command.spread {
-            Spread::Sort if looks_further(command, argv) => {
-                return self.sort(Request { id, command, index, db, proto, owned });
+            Spread::Sort => {
+                if let Some(sort) = sort_of(command, argv).filter(Sort::looks_further) {
+                    return self.sort(Request { id, command, index, db, proto, owned }, sort);
+                }
             }
             Spread::Relay(relay) => {
                 return self.relay(relay, Request { id, command, index, db, proto, owned }, &parts);
             }
-            Spread::Single | Spread::Split { .. } | Spread::Together | Spread::Sort => {}
+            Spread::Single | Spread::Split { .. } | Spread::Together => {}
         }
         let dbs = databases_of(command, usize::from(db), self.ks.databases());
         let scopes = parts

@@ -1119,8 +1119,12 @@ pub(crate) fn databases_of(command: &Command, db: usize, databases: usize) -> Ra
 
 /// Whether a SORT looks at keys that are not among its arguments. One with a mistake looks at none.
 pub(crate) fn looks_further(command: &Command, argv: &Argv<'_>) -> bool {
-    Sort::parse(Args::behind_name(argv), command.flags.has(Flags::WRITE))
-        .is_ok_and(|sort| sort.looks_further())
+    sort_of(command, argv).is_some_and(|sort| sort.looks_further())
+}
+
+/// What a SORT is asked for; None if it has a mistake.
+pub(crate) fn sort_of(command: &Command, argv: &Argv<'_>) -> Option<Sort> {
+    Sort::parse(Args::behind_name(argv), command.flags.has(Flags::WRITE)).ok()
 }
 
 /// Runs a handler; its error, if any, becomes the reply and is returned for counting.

@@ -10,8 +10,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
+use damselfly_commands::CommandError;
 use damselfly_commands::sort::{Elements, Sort, Wanted};
-use damselfly_commands::{CommandError, Flags};
 
 use super::{Args, Held, Request, Step};
 use crate::core::Core;
@@ -31,11 +31,8 @@ struct Running {
 
 impl Core {
     /// Carries out a SORT whose elements name keys.
-    pub(super) fn sort(&mut self, request: Request) {
-        let argv = request.owned.argv();
-        let may_store = request.command.flags.has(Flags::WRITE);
-        let sort = Sort::parse(damselfly_commands::Args::behind_name(&argv), may_store);
-        let sort = Arc::new(sort.expect("whoever found that it looks further has parsed it"));
+    pub(super) fn sort(&mut self, request: Request, sort: Sort) {
+        let sort = Arc::new(sort);
         let scopes = (0..self.shared.peers.len()).map(|core| (core, Scope::Shard)).collect();
         self.lock_for(request.id, scopes, move |core, held| {
             Running { request, sort, held, nanos: 0 }.elements(core)
