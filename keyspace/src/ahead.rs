@@ -6,11 +6,32 @@
 use damselfly_structures::dense::{Ahead as DenseAhead, DenseHash, DenseSet};
 use damselfly_structures::zset::{Ahead as ZSetAhead, STEPS_AHEAD, ZSet};
 
-use crate::Db;
 use crate::value::Object;
 use crate::values::hash::Hash;
 use crate::values::set::Set;
 use crate::values::zset::SortedSet;
+use crate::{Db, Keyspace};
+
+/// Keys of one command that are loaded at once: enough to hide a miss behind the others, few enough to stay cached until
+/// their turn comes.
+pub const KEYS_AHEAD: usize = 16;
+
+impl Keyspace {
+    /// Asks for the memory that the next [`KEYS_AHEAD`] of a command's keys lead to.
+    pub fn load_ahead<'k>(&self, db: usize, keys: impl Iterator<Item = &'k [u8]>) {
+        let Some(db) = self.db(db) else { return };
+        let mut hashes = [0; KEYS_AHEAD];
+        let mut count = 0;
+        for (hash, key) in hashes.iter_mut().zip(keys) {
+            *hash = self.hash(key);
+            db.prefetch(*hash);
+            count += 1;
+        }
+        for &hash in &hashes[..count] {
+            db.prefetch_entry(hash);
+        }
+    }
+}
 
 /// A collection so big that what is in it is probably not cached.
 #[derive(Clone, Copy)]

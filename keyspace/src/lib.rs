@@ -23,7 +23,7 @@ mod tidy;
 mod value;
 pub mod values;
 
-pub use ahead::Ahead;
+pub use ahead::{Ahead, KEYS_AHEAD};
 pub use collection::{Collection, Edit, WrongType};
 pub use cut::Saved;
 pub use damselfly_structures::hash::hash;

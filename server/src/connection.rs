@@ -70,8 +70,19 @@ impl Stream {
         Ok(rustix::net::recv(self, into, RecvFlags::empty())?.0)
     }
 
-    fn write(&self, from: &[u8]) -> io::Result<usize> {
-        Ok(rustix::net::send(self, from, SendFlags::NOSIGNAL)?)
+    /// Sends what the kernel takes; how many bytes that were, or None if the connection is broken.
+    fn send(&self, bytes: &[u8]) -> Option<usize> {
+        let mut sent = 0;
+        while sent < bytes.len() {
+            match rustix::net::send(self, &bytes[sent..], SendFlags::NOSIGNAL) {
+                Ok(0) => return None,
+                Ok(len) => sent += len,
+                Err(Errno::AGAIN) => break,
+                Err(Errno::INTR) => {}
+                Err(_) => return None,
+            }
+        }
+        Some(sent)
     }
 }
 
@@ -389,20 +400,13 @@ impl Connection {
         if self.ahead.is_some() {
             return true;
         }
-        while self.sent < self.output.len() {
-            match self.stream.write(&self.output[self.sent..]) {
-                Ok(0) => return false,
-                Ok(len) => {
-                    self.sent += len;
-                    self.sent_total += len as u64;
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return true,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => return false,
-            }
+        let Some(sent) = self.stream.send(&self.output[self.sent..]) else { return false };
+        self.sent += sent;
+        self.sent_total += sent as u64;
+        if self.sent == self.output.len() {
+            self.output.clear();
+            self.sent = 0;
         }
-        self.output.clear();
-        self.sent = 0;
         true
     }
 
@@ -415,16 +419,7 @@ impl Connection {
     /// Sends bytes past the output, which must be drained; returns how many were taken, or None if the connection is
     /// broken.
     pub fn send_now(&mut self, bytes: &[u8]) -> Option<usize> {
-        let mut sent = 0;
-        while sent < bytes.len() {
-            match self.stream.write(&bytes[sent..]) {
-                Ok(0) => return None,
-                Ok(len) => sent += len,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => return None,
-            }
-        }
+        let sent = self.stream.send(bytes)?;
         self.sent_total += sent as u64;
         Some(sent)
     }

@@ -111,11 +111,13 @@ pub(crate) enum Ran {
     InSteps,
 }
 
-/// The key that is worth loading ahead of a command: the only one, or a script's first.
+/// The key that is worth loading ahead of a command: the only one or one of two, or a script's first. A command with more
+/// loads them itself ([`Cx::load_ahead`](damselfly_commands::Cx::load_ahead)).
 #[inline]
 fn likely_key<'a>(command: &Command, argv: &Argv<'a>) -> Option<&'a [u8]> {
     match (command.keys, command.run) {
         (Keys::First, _) => argv.get(1),
+        (Keys::Range { first: 1, .. }, _) if argv.len() <= 3 => argv.get(1),
         (_, Run::Script(_)) => argv.get(3),
         _ => None,
     }

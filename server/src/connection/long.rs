@@ -8,7 +8,6 @@
 //! A long string goes to the socket from where the shard has it.
 
 use std::collections::VecDeque;
-use std::io;
 use std::sync::Arc;
 
 use damselfly_commands::Long;
@@ -119,17 +118,11 @@ impl Connection {
     pub(super) fn flush_ahead(&mut self) -> bool {
         let Some(ahead) = &mut self.ahead else { return true };
         while let Some(bytes) = ahead.parts.front().and_then(Part::bytes) {
-            while self.sent < bytes.len() {
-                match self.stream.write(&bytes[self.sent..]) {
-                    Ok(0) => return false,
-                    Ok(len) => {
-                        self.sent += len;
-                        self.sent_total += len as u64;
-                    }
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => return true,
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                    Err(_) => return false,
-                }
+            let Some(sent) = self.stream.send(&bytes[self.sent..]) else { return false };
+            self.sent += sent;
+            self.sent_total += sent as u64;
+            if self.sent < bytes.len() {
+                return true;
             }
             self.sent = 0;
             ahead.parts.pop_front();
