@@ -617,6 +617,31 @@ mod tests {
         }
     }
 
+    /// In a loop over half as many keys again as fit, most of those that fit are hits: who has just come back does not
+    /// push out those whose turn is still to come, although they were used less of late.
+    #[test]
+    fn a_loop_keeps_what_fits() {
+        const FIT: usize = 2000;
+        const LAPS: usize = 60;
+        let mut keyspace = keyspace();
+        keyspace.be_selective();
+        let mut hits = 0;
+        for n in 0..LAPS * FIT * 3 / 2 {
+            let key = format!("key:{}", n % (FIT * 3 / 2)).into_bytes();
+            if keyspace.read(0, &key).is_some() {
+                hits += usize::from(n > LAPS * FIT / 2);
+            } else {
+                keyspace.set_string(0, &key, b"value", Expiry::Never);
+            }
+            keyspace.keep_epochs();
+            while keyspace.len(0) > FIT {
+                keyspace.evict(Eviction::All, None);
+            }
+        }
+        // Two thirds are the most that is possible.
+        assert!(hits > LAPS * FIT * 62 / 100, "{hits} of {} were hits", LAPS * FIT);
+    }
+
     /// Of keys used alike, the big go first, inside a table or out, strings or collections; and bytes are counted
     /// right.
     #[test]
