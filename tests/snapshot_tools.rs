@@ -153,6 +153,8 @@ fn exit_status() {
         assert_eq!((status, out.as_str()), (2, ""), "{wrong:?}");
         assert!(!error.is_empty());
     }
+    let spelled_as_for_the_server = run(&["inspect", "--s3_ec2_metadata", &fixture("redis-7.0.15-rdb")]);
+    assert_eq!(spelled_as_for_the_server.0, 0);
     let (status, help, error) = run(&["--help"]);
     assert_eq!((status, error.as_str()), (0, ""));
     assert!(help.contains("inspect") && help.contains("convert"));

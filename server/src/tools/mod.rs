@@ -106,23 +106,24 @@ struct ConvertArgs {
     bucket: BucketArgs,
 }
 
-/// How buckets are reached. Credentials come from the environment.
+/// How buckets are reached. Credentials come from the environment. The server's spelling of these flags, which messages
+/// name, is understood too.
 #[derive(clap::Args)]
 #[command(
     next_help_heading = "Buckets: s3://, gs://, az:// or https:// of Azure, credentials from the environment"
 )]
 struct BucketArgs {
     /// An S3 server that is not Amazon's
-    #[arg(long, value_name = "HOST:PORT", default_value = "")]
+    #[arg(long, alias = "s3_endpoint", value_name = "HOST:PORT", default_value = "")]
     s3_endpoint: String,
     /// Whether that server is spoken to with TLS
-    #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
+    #[arg(long, alias = "s3_use_https", value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
     s3_use_https: bool,
     /// Whether contents are signed, too
-    #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
+    #[arg(long, alias = "s3_sign_payload", value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
     s3_sign_payload: bool,
     /// Ask the machine's metadata service for credentials
-    #[arg(long)]
+    #[arg(long, alias = "s3_ec2_metadata")]
     s3_ec2_metadata: bool,
 }
 
