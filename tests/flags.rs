@@ -95,6 +95,7 @@ fn rows_and_sources_agree() {
         "tcp_user_timeout" => "tcp_user_timeout_ms",
         "command_alias" => "command_aliases",
         "proactor_threads" => "threads",
+        "proactor_affinity_mode" => "keep_cpus",
         "pause_wait_timeout" => "pause_wait_timeout_secs",
         "num_shards" => "shards",
         "compression_mode" => "compression",

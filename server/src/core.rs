@@ -305,7 +305,7 @@ impl Core {
         while !self.stopped {
             let more = self.turn(ticked)?;
             if std::mem::take(&mut ticked) {
-                idle.note_tick(self.pace.total(), more || self.pause.is_some() || self.expired_some);
+                idle.note_tick(self.pace.total(), more || self.has_work_for_ticks());
                 if let Some(after) = idle.next_tick(self.tick_period) {
                     tick.reset_after(after);
                 }
@@ -1202,6 +1202,12 @@ impl Core {
         for (scope, on_grant) in stood_back {
             self.lock_plain(scope, on_grant);
         }
+    }
+
+    /// Whether the next tick will have something to do.
+    fn has_work_for_ticks(&self) -> bool {
+        let waits = self.pause.is_some() || self.memory.has_starved() || !self.accept_at_tick.is_empty();
+        waits || self.expired_some
     }
 
     /// Periodic duties: settings, expiry, idle clients, counters.

@@ -257,6 +257,11 @@ impl Default for Account {
 }
 
 impl Account {
+    /// Some wait for room.
+    pub(crate) fn has_starved(&self) -> bool {
+        !self.starved.is_empty()
+    }
+
     /// A connection is gone.
     pub(crate) fn forget(&mut self, booked: (usize, usize)) {
         self.buffers -= booked.0;
