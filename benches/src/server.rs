@@ -12,10 +12,11 @@ use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// How long a server may take until it answers PING.
-const START_PATIENCE: Duration = Duration::from_secs(20);
+/// How long a server may take until it answers PING, having loaded what it has to.
+const START_PATIENCE: Duration = Duration::from_secs(120);
 
 /// Starts tried before giving up: between choosing a port and using it, somebody else may take it.
 const START_ATTEMPTS: u32 = 3;
@@ -207,28 +208,55 @@ impl Server {
     /// Resident memory now, in bytes. From smaps_rollup, which walks the page tables: statm is cheaper but lags by up
     /// to 64 pages for each processor.
     pub fn resident(&self) -> Result<u64, Failure> {
-        let path = format!("/proc/{}/smaps_rollup", self.child.id());
-        let text = fs::read_to_string(&path).map_err(|error| self.explain(error.into()))?;
-        let line = text.lines().find_map(|line| line.strip_prefix("Rss:"));
-        let kilobytes: Option<u64> =
-            line.and_then(|rest| rest.trim().strip_suffix(" kB")?.trim().parse().ok());
-        kilobytes.map(|n| n * 1024).ok_or_else(|| Failure::Broken(format!("{path} has no Rss")))
+        self.proc_bytes(&format!("/proc/{}/smaps_rollup", self.child.id()), "Rss:")
     }
 
     /// As [`Server::resident`], without holding up the server meanwhile, and not as exact.
     pub fn resident_about(&self) -> Result<u64, Failure> {
-        self.status("VmRSS:")
+        self.proc_bytes(&format!("/proc/{}/status", self.child.id()), "VmRSS:")
     }
 
     /// The most that was ever resident.
     pub fn most_resident(&self) -> Result<u64, Failure> {
-        self.status("VmHWM:")
+        self.proc_bytes(&format!("/proc/{}/status", self.child.id()), "VmHWM:")
     }
 
-    /// Bytes from `/proc/PID/status`.
-    fn status(&self, name: &str) -> Result<u64, Failure> {
-        let path = format!("/proc/{}/status", self.child.id());
-        let text = fs::read_to_string(&path).map_err(|error| self.explain(error.into()))?;
+    /// As [`Server::resident`], and what children that it forked have for themselves: a page that several of them
+    /// share is counted once.
+    pub fn resident_with_children(&self) -> Result<u64, Failure> {
+        let own = self.child.id();
+        let children = fs::read_to_string(format!("/proc/{own}/task/{own}/children"))?;
+        let children = children.split_whitespace().map(str::to_owned);
+        // One that has ended in the meantime has nothing any more.
+        let share = |pid: String| self.proc_bytes(&format!("/proc/{pid}/smaps_rollup"), "Pss:").unwrap_or(0);
+        let share_of_children: u64 = children.map(share).sum();
+        Ok(self.proc_bytes(&format!("/proc/{own}/smaps_rollup"), "Pss:")? + share_of_children)
+    }
+
+    /// Calls `work`, and `look` every ten milliseconds meanwhile; returns the result and the most that was seen.
+    pub fn watch<R>(
+        &self,
+        look: impl Fn(&Self) -> Result<u64, Failure> + Sync,
+        work: impl FnOnce() -> R,
+    ) -> (R, u64) {
+        let (stop, most) = (AtomicBool::new(false), AtomicU64::new(0));
+        let result = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    most.fetch_max(look(self).unwrap_or(0), Ordering::Relaxed);
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+            });
+            let result = work();
+            stop.store(true, Ordering::Relaxed);
+            result
+        });
+        (result, most.into_inner())
+    }
+
+    /// Bytes that a file of the kernel has behind a name.
+    fn proc_bytes(&self, path: &str, name: &str) -> Result<u64, Failure> {
+        let text = fs::read_to_string(path).map_err(|error| self.explain(error.into()))?;
         let line = text.lines().find_map(|line| line.strip_prefix(name));
         let kilobytes: Option<u64> =
             line.and_then(|rest| rest.trim().strip_suffix(" kB")?.trim().parse().ok());

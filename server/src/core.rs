@@ -418,12 +418,7 @@ impl Core {
         }
         // Behind the look at the sockets, so that a request that follows a changed setting meets it.
         self.read_settings();
-        while let Some(event) = self.ready.pop_front() {
-            self.handle(event);
-        }
-        for listener in std::mem::take(&mut self.accept_again) {
-            self.accept(listener);
-        }
+        self.handle_ready();
         for _ in 0..self.again.len() {
             let Some(id) = self.again.pop_front() else { break };
             self.write_long(id);
@@ -464,6 +459,16 @@ impl Core {
             more = true;
         }
         Ok(more)
+    }
+
+    /// Handles what sockets were found ready, and goes on accepting where that was cut short.
+    fn handle_ready(&mut self) {
+        while let Some(event) = self.ready.pop_front() {
+            self.handle(event);
+        }
+        for listener in std::mem::take(&mut self.accept_again) {
+            self.accept(listener);
+        }
     }
 
     /// Takes note of what sockets are ready, waiting for the first of them; true if there may be more.
@@ -527,12 +532,7 @@ impl Core {
             tracing::warn!(%error, "sockets cannot be looked at");
         }
         // Also those that were ready when the script began: nobody tells of them again.
-        while let Some(event) = self.ready.pop_front() {
-            self.handle(event);
-        }
-        for listener in std::mem::take(&mut self.accept_again) {
-            self.accept(listener);
-        }
+        self.handle_ready();
         for _ in 0..self.again.len() {
             let Some(id) = self.again.pop_front() else { break };
             self.pump(id);

@@ -88,23 +88,6 @@ fn redis(policy: &str, maxmemory: u64) -> Contestant {
     redis
 }
 
-/// Runs `work` and samples the server's resident memory meanwhile; returns the most seen.
-fn watched<R>(server: &Server, work: impl FnOnce() -> R) -> (R, u64) {
-    let (stop, most) = (AtomicBool::new(false), AtomicU64::new(0));
-    let result = std::thread::scope(|scope| {
-        scope.spawn(|| {
-            while !stop.load(Ordering::Relaxed) {
-                most.fetch_max(server.resident().unwrap_or(0), Ordering::Relaxed);
-                std::thread::sleep(Duration::from_millis(10));
-            }
-        });
-        let result = work();
-        stop.store(true, Ordering::Relaxed);
-        result
-    });
-    (result, most.into_inner())
-}
-
 fn key(number: u64) -> Vec<u8> {
     format!("key:{number:012}").into_bytes()
 }
@@ -183,7 +166,7 @@ fn hits(options: &Options) -> Result<(), Failure> {
         for contestant in all {
             let server = Server::start(&contestant, 2)?;
             let began = Instant::now();
-            let (played, most) = watched(&server, || play(server.address, trace, requests));
+            let (played, most) = server.watch(Server::resident, || play(server.address, trace, requests));
             let (hits, errors) = played.map_err(|error| server.explain(error))?;
             let OwnedFrame::Integer(kept) = server.connect()?.call(&[b"DBSIZE"])? else {
                 return Err(Failure::Broken("DBSIZE is a number".to_owned()));
@@ -207,7 +190,7 @@ fn hits(options: &Options) -> Result<(), Failure> {
 struct Flood {
     sets: AtomicU64,
     errors: AtomicU64,
-    /// Longest wait for a batch's replies, in microseconds.
+    /// Longest wait of a thread until all its clients had their replies, in microseconds.
     longest: AtomicU64,
 }
 
@@ -290,7 +273,8 @@ fn limit(options: &Options) -> Result<(), Failure> {
         for contestant in all {
             let server = Server::start(&contestant, 2)?;
             let (seen, end) = (Flood::default(), Instant::now() + Duration::from_secs(options.seconds));
-            let (ended, most) = watched(&server, || flood(server.address, &seen, &len, None, &until(end)));
+            let (ended, most) =
+                server.watch(Server::resident, || flood(server.address, &seen, &len, None, &until(end)));
             ended.map_err(|error| server.explain(error))?;
             println!(
                 "| {size} | {} | {} | {} | {:.3} | {:.1} |",
@@ -329,7 +313,7 @@ fn change(options: &Options) -> Result<(), Failure> {
         let part = move || (began.elapsed().as_secs() / options.seconds) as usize;
         let sizes = [100usize, 700, 5000, 60_000, 700, 100];
         let len = move |number: u64| sizes[part().min(5)] + (number % 50) as usize;
-        let ((written, times), most) = watched(&server, || {
+        let ((written, times), most) = server.watch(Server::resident, || {
             std::thread::scope(|scope| {
                 let reader = scope.spawn(|| read_times(server.address, end));
                 let written = flood(server.address, &seen, &len, Some("3600"), &until(end));
@@ -386,11 +370,12 @@ fn lower(options: &Options) -> Result<(), Failure> {
         flood(server.address, &seen, &|_| size, None, &is_full)?;
         let stop = AtomicBool::new(false);
         let loaded = Flood::default();
-        let (reached, before, times) = std::thread::scope(|scope| {
+        let (reached, before, times, batch_before) = std::thread::scope(|scope| {
             let load = scope
                 .spawn(|| flood(server.address, &loaded, &|_| size, None, &|| stop.load(Ordering::Relaxed)));
             // The same load at the limit as it was: what the clients and the machine make of it.
             let before = read_times(server.address, Instant::now() + Duration::from_secs(2));
+            let batch_before = loaded.longest.swap(0, Ordering::Relaxed);
             let reader = scope.spawn(|| read_times(server.address, Instant::now() + Duration::from_secs(10)));
             std::thread::sleep(Duration::from_secs(1));
             let began = Instant::now();
@@ -406,11 +391,14 @@ fn lower(options: &Options) -> Result<(), Failure> {
             let reached = set.map(|_| began.elapsed());
             let times = reader.join().expect("the reader ends");
             stop.store(true, Ordering::Relaxed);
-            load.join().expect("the load ends").and(reached).map(|reached| (reached, before, times))
+            load.join()
+                .expect("the load ends")
+                .and(reached)
+                .map(|reached| (reached, before, times, batch_before))
         })?;
         let (before, times) = (before?, times?);
         println!(
-            "values of {size}: 1 GB to 200 MB in {:.1} s; longest GET {:.1} ms, p99 {:.1} ms; longest batch of SETs {:.0} ms; errors {}; before, longest GET {:.1} ms, p99 {:.1} ms",
+            "values of {size}: 1 GB to 200 MB in {:.1} s; longest GET {:.1} ms, p99 {:.1} ms; longest round of SETs {:.0} ms; errors {}; before, longest GET {:.1} ms, p99 {:.1} ms, longest round {:.0} ms",
             reached.as_secs_f64(),
             times[times.len() - 1] as f64 / 1000.0,
             times[times.len() * 99 / 100] as f64 / 1000.0,
@@ -418,6 +406,7 @@ fn lower(options: &Options) -> Result<(), Failure> {
             loaded.errors.into_inner(),
             before[before.len() - 1] as f64 / 1000.0,
             before[before.len() * 99 / 100] as f64 / 1000.0,
+            batch_before as f64 / 1000.0,
         );
     }
     Ok(())
@@ -426,7 +415,7 @@ fn lower(options: &Options) -> Result<(), Failure> {
 fn unfinished(options: &Options) -> Result<(), Failure> {
     let maxmemory = options.megabytes * MB;
     let server = Server::start(&ours(options, maxmemory), 2)?;
-    let (sent, most) = watched(&server, || -> Result<usize, Failure> {
+    let (sent, most) = server.watch(Server::resident, || -> Result<usize, Failure> {
         let mut open = Vec::new();
         let half = vec![b'x'; 64 << 10];
         for number in 0..10_000 {
@@ -459,7 +448,7 @@ fn unread(options: &Options) -> Result<(), Failure> {
     }
     let (mut sent, mut batch) = (0, Vec::new());
     (0..1000).for_each(|number| encode(&mut batch, &[b"GET", &key(number % 50)]));
-    let (ended, most) = watched(&server, || -> Result<(), Failure> {
+    let (ended, most) = server.watch(Server::resident, || -> Result<(), Failure> {
         let end = Instant::now() + Duration::from_secs(options.seconds);
         while sent < 1000 * batch.len() && Instant::now() < end {
             sent += connection.send_some(&batch[sent % batch.len()..])?;
@@ -598,7 +587,7 @@ fn day(options: &Options) -> Result<(), Failure> {
     for maxmemory in [16_000 * MB, options.megabytes * MB] {
         let server = Server::start(&ours(options, maxmemory), 2)?;
         let (began, day) = (Instant::now(), Duration::from_secs(12 * options.seconds));
-        let ((lived, times), most) = watched(&server, || {
+        let ((lived, times), most) = server.watch(Server::resident, || {
             std::thread::scope(|scope| {
                 let reader = scope.spawn(|| read_times(server.address, began + day));
                 let clients: Vec<_> = (0..CLIENT_THREADS as u64)
@@ -641,7 +630,7 @@ fn cgroup(options: &Options) -> Result<(), Failure> {
     let part = move || (began.elapsed().as_secs() / options.seconds.max(1)) as usize;
     let sizes = [100usize, 60_000, 1000, 700_000, 5000, 200, 1 << 20, 64, 20_000, 300, 100_000, 1000];
     let len = move |number: u64| (sizes[part() % sizes.len()] + (number % 50) as usize).min(1 << 20);
-    let (ended, most) = watched(&server, || {
+    let (ended, most) = server.watch(Server::resident, || {
         let mut rude = Vec::new();
         for number in 0..200 {
             let mut connection = server.connect()?;

@@ -23,7 +23,7 @@
 use crate::hash::hash;
 use crate::outside;
 use crate::pack::{Item, format_int, parse_int};
-use crate::table::{ENTRY_LEN_MAX, Layout};
+use crate::table::{ENTRY_LEN_MAX, Layout, Plain};
 
 const EXPIRES: u8 = 0x80;
 const CODE: u8 = 0x7F;
@@ -401,6 +401,8 @@ pub(super) fn outside_bytes<const VALUE: bool>(entry: &[u8]) -> usize {
 pub(super) struct Entry<const VALUE: bool>;
 
 impl<const VALUE: bool> Layout for Entry<VALUE> {
+    type Bucket = Plain;
+
     #[inline]
     fn entry_len(entry: &[u8]) -> usize {
         let key = Span::key(entry);

@@ -25,7 +25,7 @@ use crate::alloc::good_size;
 use crate::hash::hash;
 use crate::outside;
 use crate::slab::Slab;
-use crate::table::{Cursor, ENTRY_LEN_MAX, Full, Layout, Loc, SegmentId, Table};
+use crate::table::{Cursor, ENTRY_LEN_MAX, Full, Layout, Loc, SegmentId, Table, Watched};
 
 const KIND: u8 = 0b0000_0111;
 const FAR: u8 = 0b0000_1000;
@@ -178,6 +178,8 @@ impl KeyLayout {
 }
 
 impl Layout for KeyLayout {
+    type Bucket = Watched;
+
     #[inline]
     fn entry_len(entry: &[u8]) -> usize {
         Parts::of(entry).len()

@@ -1,7 +1,7 @@
 //! A hash table of byte entries that grows a segment at a time and never allocates per entry.
 //!
 //! Shape: extendible hashing. A directory of `2^depth` pointers, indexed by the top bits of the hash, leads to
-//! [segments](segment); a segment holds up to [`COUNT_MAX`] entries and splits in two when it is full, so growing
+//! [segments](segment); a segment holds up to 710 entries (1014 without heat) and splits in two when it is full, so growing
 //! from zero to a billion keys costs one segment (at most 128 KiB of copying) at a time. The directory doubles by
 //! copying pointers: 16 KiB for a million keys.
 //!
@@ -10,7 +10,8 @@
 //!
 //! directory          segment (4 KiB)                       blocks (4 KiB, at most 32; the last 1 to 4)
 //! [ptr][ptr]... ---> 59 buckets x 64 B, header 320 B --->  entry|entry|entry|...
-//!                    bucket: 14 fingerprints, 14 offsets, 14 heat bytes, overflow, version
+//!                    bucket: 14 fingerprints, 14 offsets, 14 heat bytes, overflow, version;
+//!                    or, where nobody wants heat and versions, 20 fingerprints and offsets
 //! ```
 //!
 //! An entry is a run of bytes that a [`Layout`] understands; entries lie one behind the other in the blocks of their
@@ -34,13 +35,15 @@
 
 #![expect(unsafe_code, reason = "segments and blocks are raw allocations reached through packed offsets")]
 
+mod bucket;
 mod segment;
 
 use std::marker::PhantomData;
 use std::ptr::NonNull;
 
 use crate::alloc::good_size;
-pub use segment::{BLOCK_LEN, BUCKETS, COUNT_MAX, ENTRY_LEN_MAX, SLOTS};
+pub use bucket::{BUCKETS, Plain, Shape, Watched};
+pub use segment::{BLOCK_LEN, ENTRY_LEN_MAX};
 use segment::{Segment, SegmentFull};
 
 /// How a table reads its entries. Implementations are zero-sized types; all state is in the bytes.
@@ -50,6 +53,8 @@ use segment::{Segment, SegmentFull};
 /// a malformed entry is a bug and may panic, but it must not be undefined behaviour. A layout whose entries own what may
 /// not leave its thread must not be `Send` itself: tables are as `Send` as their layout.
 pub trait Layout {
+    /// [`Plain`], or [`Watched`] for those that want heat and versions.
+    type Bucket: Shape;
     /// Length of the entry that starts `entry`.
     fn entry_len(entry: &[u8]) -> usize;
     /// Whether the entry has this key.
@@ -73,7 +78,8 @@ pub trait Layout {
 /// entries of one unshared segment are removed ([`Table::own`]), locations of its other entries stay valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Loc {
-    segment: NonNull<Segment>,
+    /// A [`Segment`] of the table whose location this is.
+    segment: NonNull<()>,
     bucket: u8,
     slot: u8,
 }
@@ -124,7 +130,7 @@ impl Cursor {
 
 /// Up to so many entries in a lone segment a random pick counts instead of drawing: 59 words are looked at, which is
 /// as quick as the eight draws that an eighth of 826 slots takes.
-const FEW: usize = BUCKETS * SLOTS / 8;
+const FEW: usize = BUCKETS * <Watched as Shape>::SLOTS / 8;
 
 /// Deepest directory: 2^40 segments is more than any memory holds; reaching it means a broken hash.
 const DEPTH_MAX: u32 = 40;
@@ -135,7 +141,7 @@ const _: () = assert!(BUCKETS < 1 << Cursor::BUCKET_BITS && DEPTH_MAX < 1 << Cur
 /// See the module's head.
 pub struct Table<L: Layout> {
     /// `2^depth` pointers; a segment of local depth `d` stands in `2^(depth - d)` neighbouring places.
-    directory: Vec<NonNull<Segment>>,
+    directory: Vec<NonNull<Segment<L>>>,
     depth: u32,
     seed: u64,
     len: usize,
@@ -206,7 +212,7 @@ impl<L: Layout> Table<L> {
 
     /// Entries that fit without another split, roughly: what "capacity" means to INFO and metrics.
     pub fn capacity(&self) -> usize {
-        self.segments * COUNT_MAX
+        self.segments * L::Bucket::COUNT_MAX
     }
 
     /// Number of segments.
@@ -221,7 +227,7 @@ impl<L: Layout> Table<L> {
     }
 
     #[inline]
-    fn segment_ptr(&self, hash: u64) -> NonNull<Segment> {
+    fn segment_ptr(&self, hash: u64) -> NonNull<Segment<L>> {
         let index = self.index(hash);
         debug_assert!(index < self.directory.len());
         // SAFETY: the directory has 2^depth places and `index` returns the top `depth` bits of the hash. Checked
@@ -230,24 +236,24 @@ impl<L: Layout> Table<L> {
     }
 
     #[inline]
-    fn segment(&self, hash: u64) -> &Segment {
+    fn segment(&self, hash: u64) -> &Segment<L> {
         // SAFETY: every pointer in the directory leads to a live segment of which this table holds one count; it is
         // freed only by methods that take `&mut self`.
         unsafe { self.segment_ptr(hash).as_ref() }
     }
 
     #[inline]
-    fn at(&self, loc: Loc) -> &Segment {
+    fn at(&self, loc: Loc) -> &Segment<L> {
         // SAFETY: a `Loc` comes from this table, and the documented rule is that it is not used after a change.
         // The segments are only freed in split, merge, unshare and drop, all of which invalidate locations.
-        unsafe { loc.segment.as_ref() }
+        unsafe { loc.segment.cast::<Segment<L>>().as_ref() }
     }
 
     #[inline]
-    fn at_mut(&mut self, loc: Loc) -> &mut Segment {
+    fn at_mut(&mut self, loc: Loc) -> &mut Segment<L> {
         debug_assert!(!self.at(loc).is_shared(), "a shared segment is copied before a write");
         // SAFETY: as in `at`; `&mut self` gives exclusive access, because callers have made the segment unshared.
-        unsafe { &mut *loc.segment.as_ptr() }
+        unsafe { loc.segment.cast::<Segment<L>>().as_mut() }
     }
 
     /// Asks the processor to load the bucket that this hash leads to.
@@ -281,7 +287,7 @@ impl<L: Layout> Table<L> {
         let segment = self.segment_ptr(hash);
         // SAFETY: as in `segment`.
         let (bucket, slot) = unsafe { segment.as_ref() }.find(hash, |entry| L::matches(entry, key))?;
-        Some(Loc { segment, bucket, slot })
+        Some(Loc { segment: segment.cast(), bucket, slot })
     }
 
     /// Finds an entry by the hash of its key alone: of several keys with this hash, any.
@@ -290,7 +296,7 @@ impl<L: Layout> Table<L> {
         // SAFETY: as in `segment`.
         let segment_ref = unsafe { segment.as_ref() };
         let (bucket, slot) = segment_ref.find(hash, |entry| L::hash(entry, self.seed) == hash)?;
-        Some(Loc { segment, bucket, slot })
+        Some(Loc { segment: segment.cast(), bucket, slot })
     }
 
     /// The entry's bytes, from its start to the end of its block.
@@ -321,24 +327,28 @@ impl<L: Layout> Table<L> {
     /// are cloned call this first and go on with the result.
     #[inline]
     pub fn own(&mut self, loc: Loc) -> Loc {
-        if self.at(loc).is_shared() { Loc { segment: self.unshare(loc.segment), ..loc } } else { loc }
+        if self.at(loc).is_shared() {
+            Loc { segment: self.unshare(loc.segment.cast()).cast(), ..loc }
+        } else {
+            loc
+        }
     }
 
     #[cold]
-    fn unshare(&mut self, shared: NonNull<Segment>) -> NonNull<Segment> {
+    fn unshare(&mut self, shared: NonNull<Segment<L>>) -> NonNull<Segment<L>> {
         // SAFETY: `shared` is in our directory, so it is alive and we hold one count of it.
         let segment = unsafe { shared.as_ref() };
         let (prefix, depth) = (segment.prefix(), segment.depth());
-        let copy = segment.duplicate::<L>();
+        let copy = segment.duplicate();
         // SAFETY: we give back the one count that this table held; at least one other holder keeps it alive, so
         // nothing is freed here.
-        unsafe { Segment::release::<L>(shared) };
+        unsafe { Segment::release(shared) };
         self.place(copy, prefix, depth);
         copy
     }
 
     /// Writes `segment` into all directory places that its prefix and depth cover.
-    fn place(&mut self, segment: NonNull<Segment>, prefix: u64, depth: u32) {
+    fn place(&mut self, segment: NonNull<Segment<L>>, prefix: u64, depth: u32) {
         let first = self.index(prefix);
         let places = 1usize << (self.depth - depth);
         self.directory[first..first + places].fill(segment);
@@ -351,16 +361,16 @@ impl<L: Layout> Table<L> {
         if self.segment(hash).is_shared() {
             segment = self.unshare(segment);
         }
-        let at = Loc { segment, bucket: 0, slot: 0 };
+        let at = Loc { segment: segment.cast(), bucket: 0, slot: 0 };
         let before = self.at(at).room();
         let target = self.at_mut(at);
-        let placed = target.insert::<L>(hash, len, fill);
+        let placed = target.insert(hash, len, fill);
         let after = target.room();
         self.book(before, after);
         match placed {
             Ok((bucket, slot)) => {
                 self.len += 1;
-                Ok(Loc { segment, bucket, slot })
+                Ok(Loc { segment: segment.cast(), bucket, slot })
             }
             Err(SegmentFull) => Err(Full),
         }
@@ -374,7 +384,7 @@ impl<L: Layout> Table<L> {
         let loc = self.own(loc);
         let before = self.at(loc).room();
         let target = self.at_mut(loc);
-        let resized = target.resize::<L>(loc.bucket, loc.slot, len, fill);
+        let resized = target.resize(loc.bucket, loc.slot, len, fill);
         let after = target.room();
         self.book(before, after);
         match resized {
@@ -390,7 +400,7 @@ impl<L: Layout> Table<L> {
         let hash = L::hash(self.at(loc).entry(loc.bucket, loc.slot), seed);
         let before = self.at(loc).room();
         let target = self.at_mut(loc);
-        target.remove::<L>(loc.bucket, loc.slot, hash);
+        target.remove(loc.bucket, loc.slot, hash);
         let after = target.room();
         self.book(before, after);
         self.len -= 1;
@@ -413,12 +423,12 @@ impl<L: Layout> Table<L> {
         }
         let shared = old_ref.is_shared();
         let before = old_ref.room();
-        let (low, high) = old_ref.halves::<L>(self.seed, shared);
+        let (low, high) = old_ref.halves(self.seed, shared);
         // SAFETY: both were just made and are not reachable from anywhere else.
         let after = unsafe { Segment::room_of_both(low.as_ref(), high.as_ref()) };
         if shared {
             // SAFETY: we give back our count; the other holders keep the segment and what its entries own.
-            unsafe { Segment::release::<L>(old) };
+            unsafe { Segment::release(old) };
         } else {
             // SAFETY: the last count is ours. `halves` moved the entries' bytes, ownership included, so only the
             // memory of the segment itself is freed.
@@ -463,7 +473,7 @@ impl<L: Layout> Table<L> {
             return false;
         }
         let before = Segment::room_of_both(low_ref, high_ref);
-        let joined = Segment::joined::<L>(low_ref, high_ref, self.seed);
+        let joined = Segment::joined(low_ref, high_ref, self.seed);
         // SAFETY: just made.
         let after = unsafe { joined.as_ref().room() };
         self.place(joined, low_prefix, depth - 1);
@@ -483,28 +493,6 @@ impl<L: Layout> Table<L> {
             self.directory = self.directory.iter().step_by(2).copied().collect();
             self.depth -= 1;
         }
-    }
-
-    /// The heat byte of an entry's slot.
-    #[inline]
-    pub fn heat(&self, loc: Loc) -> u8 {
-        self.at(loc).heat(loc.bucket, loc.slot)
-    }
-
-    /// Sets the heat byte. Not a change of the entry: it needs no version checked, and in a segment that a clone
-    /// shares it does nothing.
-    #[inline]
-    pub fn set_heat(&mut self, loc: Loc, heat: u8) {
-        if self.at(loc).is_shared() {
-            return;
-        }
-        self.at_mut(loc).set_heat(loc.bucket, loc.slot, heat);
-    }
-
-    /// The version of the entry's bucket.
-    #[inline]
-    pub fn version(&self, loc: Loc) -> u32 {
-        self.at(loc).version(loc.bucket)
     }
 
     /// The bucket where an insertion of this hash puts its entry, if its segment is not full.
@@ -534,8 +522,8 @@ impl<L: Layout> Table<L> {
             bucket = 0;
         }
         let is_joined = segment_ref.depth() < depth;
-        segment_ref.visit_home::<L>(bucket, self.seed, |bucket, slot| {
-            let loc = Loc { segment, bucket, slot };
+        segment_ref.visit_home(bucket, self.seed, |bucket, slot| {
+            let loc = Loc { segment: segment.cast(), bucket, slot };
             if !is_joined || (L::hash(self.entry(loc), self.seed) ^ start) >> (64 - depth) == 0 {
                 visit(loc);
             }
@@ -553,7 +541,7 @@ impl<L: Layout> Table<L> {
         Cursor::new(start, depth, 0)
     }
 
-    fn after(&self, segment: &Segment) -> Option<&Segment> {
+    fn after(&self, segment: &Segment<L>) -> Option<&Segment<L>> {
         if segment.depth() == 0 {
             return None;
         }
@@ -580,14 +568,16 @@ impl<L: Layout> Table<L> {
     pub fn visit_segment(&self, id: SegmentId, mut visit: impl FnMut(Loc)) {
         let segment = self.segment_ptr(id.0);
         // SAFETY: in our directory, hence alive.
-        unsafe { segment.as_ref() }.visit_all(|bucket, slot| visit(Loc { segment, bucket, slot }));
+        unsafe { segment.as_ref() }
+            .visit_all(|bucket, slot| visit(Loc { segment: segment.cast(), bucket, slot }));
     }
 
     /// Visits the entries of one bucket of a segment in physical order.
     pub fn visit_bucket(&self, id: SegmentId, bucket: usize, mut visit: impl FnMut(Loc)) {
         let segment = self.segment_ptr(id.0);
         // SAFETY: in our directory, hence alive.
-        unsafe { segment.as_ref() }.visit_bucket(bucket, |bucket, slot| visit(Loc { segment, bucket, slot }));
+        unsafe { segment.as_ref() }
+            .visit_bucket(bucket, |bucket, slot| visit(Loc { segment: segment.cast(), bucket, slot }));
     }
 
     /// Asks the processor to load a bucket.
@@ -607,17 +597,6 @@ impl<L: Layout> Table<L> {
         (SegmentId(self.at(loc).prefix()), usize::from(loc.bucket))
     }
 
-    /// Version of a bucket.
-    pub fn bucket_version(&self, id: SegmentId, bucket: usize) -> u32 {
-        self.segment(id.0).version(bucket as u8)
-    }
-
-    /// Marks a bucket as seen by the cut with this version.
-    pub fn set_bucket_version(&mut self, id: SegmentId, bucket: usize, version: u32) {
-        let loc = self.own(Loc { segment: self.segment_ptr(id.0), bucket: 0, slot: 0 });
-        self.at_mut(loc).set_version(bucket as u8, version);
-    }
-
     /// A number that the owner may keep per segment (the keyspace: earliest expiry). A split gives it to both
     /// halves, a merge keeps the smaller.
     #[inline]
@@ -628,7 +607,7 @@ impl<L: Layout> Table<L> {
     /// Raises the owner's number. In a segment that a clone shares it stays as it is: a lower bound it is all the same.
     #[inline]
     pub fn raise_note(&mut self, id: SegmentId, note: u64) {
-        let loc = Loc { segment: self.segment_ptr(id.0), bucket: 0, slot: 0 };
+        let loc = Loc { segment: self.segment_ptr(id.0).cast(), bucket: 0, slot: 0 };
         if !self.at(loc).is_shared() {
             self.at_mut(loc).set_note(note);
         }
@@ -660,9 +639,9 @@ impl<L: Layout> Table<L> {
         if unsafe { segment.as_ref() }.is_shared() {
             segment = self.unshare(segment);
         }
-        let at = Loc { segment, bucket: 0, slot: 0 };
+        let at = Loc { segment: segment.cast(), bucket: 0, slot: 0 };
         let before = self.at(at).room();
-        self.at_mut(at).compact::<L>();
+        self.at_mut(at).compact();
         let after = self.at(at).room();
         self.book(before, after);
         after.0 < before.0
@@ -672,7 +651,7 @@ impl<L: Layout> Table<L> {
     /// that is mostly free; returns how many bytes moved. What clones share stays.
     pub fn move_segment(&mut self, id: SegmentId, is_sparse: &dyn Fn(*const u8) -> bool) -> usize {
         let old = self.segment_ptr(id.0);
-        let at = Loc { segment: old, bucket: 0, slot: 0 };
+        let at = Loc { segment: old.cast(), bucket: 0, slot: 0 };
         if self.at(at).is_shared() {
             return 0;
         }
@@ -696,7 +675,7 @@ impl<L: Layout> Table<L> {
             let segment = self.directory[0];
             // SAFETY: in our directory, hence alive.
             let (bucket, slot) = unsafe { segment.as_ref() }.nth((random() % self.len as u64) as usize);
-            return Some(Loc { segment, bucket, slot });
+            return Some(Loc { segment: segment.cast(), bucket, slot });
         }
         // With the usual fill of 43 to 86 % two draws suffice; a table that lost most entries may need many, then
         // the first entry at or behind a random place is taken. Four at a time wait for memory together.
@@ -724,8 +703,12 @@ impl<L: Layout> Table<L> {
     /// the directory, its lower half a slot.
     #[inline]
     fn place_drawn(&self, draw: u64) -> Loc {
-        let place = (((draw & u64::from(u32::MAX)) * (BUCKETS * SLOTS) as u64) >> 32) as usize;
-        Loc { segment: self.segment_ptr(draw), bucket: (place / SLOTS) as u8, slot: (place % SLOTS) as u8 }
+        let place = (((draw & u64::from(u32::MAX)) * (BUCKETS * L::Bucket::SLOTS) as u64) >> 32) as usize;
+        Loc {
+            segment: self.segment_ptr(draw).cast(),
+            bucket: (place / L::Bucket::SLOTS) as u8,
+            slot: (place % L::Bucket::SLOTS) as u8,
+        }
     }
 
     /// The entry in the slot that a random number stands for: one draw of [`Table::random`], which goes on until one
@@ -735,7 +718,7 @@ impl<L: Layout> Table<L> {
         let index = self.index(draw);
         let loc = self.place_drawn(draw);
         // A segment that stands in several places is drawn as many times too often, so only its first place counts.
-        let first = index == 0 || self.directory[index - 1] != loc.segment;
+        let first = index == 0 || self.directory[index - 1].cast() != loc.segment;
         (first && self.at(loc).is_occupied(loc.bucket, loc.slot)).then_some(loc)
     }
 
@@ -743,7 +726,7 @@ impl<L: Layout> Table<L> {
     #[inline]
     pub fn prefetch_drawn(&self, draw: u64) {
         let loc = self.place_drawn(draw);
-        Segment::prefetch_place(loc.segment, loc.bucket);
+        Segment::<L>::prefetch_place(loc.segment.cast(), loc.bucket);
     }
 
     /// Asks the processor to load the entry that [`Table::drawn`] finds. Cheap only behind `prefetch_drawn`.
@@ -785,7 +768,7 @@ impl<L: Layout> Table<L> {
             self.dead_bytes -= dead_bytes;
             self.segments -= 1;
             // SAFETY: its places have just left the directory, so our count is given back exactly once.
-            unsafe { Segment::release::<L>(last) };
+            unsafe { Segment::release(last) };
         }
         self.directory.is_empty()
     }
@@ -800,7 +783,7 @@ impl<L: Layout> Table<L> {
             let places = 1usize << (self.depth - segment.depth());
             assert_eq!(self.index(segment.prefix()), place, "prefix and place agree");
             assert!(self.directory[place..place + places].iter().all(|p| *p == self.directory[place]));
-            segment.check::<L>(self.seed);
+            segment.check(self.seed);
             len += segment.count();
             block_bytes += segment.room().0;
             dead_bytes += segment.room().1;
@@ -809,6 +792,42 @@ impl<L: Layout> Table<L> {
         }
         assert_eq!((len, segments), (self.len, self.segments));
         assert_eq!((block_bytes, dead_bytes), (self.block_bytes, self.dead_bytes));
+    }
+}
+
+/// What only watched buckets have.
+impl<L: Layout<Bucket = Watched>> Table<L> {
+    /// The heat byte of an entry's slot.
+    #[inline]
+    pub fn heat(&self, loc: Loc) -> u8 {
+        self.at(loc).heat(loc.bucket, loc.slot)
+    }
+
+    /// Sets the heat byte. Not a change of the entry: it needs no version checked, and in a segment that a clone
+    /// shares it does nothing.
+    #[inline]
+    pub fn set_heat(&mut self, loc: Loc, heat: u8) {
+        if self.at(loc).is_shared() {
+            return;
+        }
+        self.at_mut(loc).set_heat(loc.bucket, loc.slot, heat);
+    }
+
+    /// The version of the entry's bucket.
+    #[inline]
+    pub fn version(&self, loc: Loc) -> u32 {
+        self.at(loc).version(loc.bucket)
+    }
+
+    /// Version of a bucket.
+    pub fn bucket_version(&self, id: SegmentId, bucket: usize) -> u32 {
+        self.segment(id.0).version(bucket as u8)
+    }
+
+    /// Marks a bucket as seen by the cut with this version.
+    pub fn set_bucket_version(&mut self, id: SegmentId, bucket: usize, version: u32) {
+        let loc = self.own(Loc { segment: self.segment_ptr(id.0).cast(), bucket: 0, slot: 0 });
+        self.at_mut(loc).set_version(bucket as u8, version);
     }
 }
 
@@ -833,9 +852,9 @@ impl SegmentId {
 pub struct Iter<'a, L: Layout> {
     table: &'a Table<L>,
     /// None behind the last.
-    segment: Option<&'a Segment>,
+    segment: Option<&'a Segment<L>>,
     /// The one behind that.
-    behind: Option<&'a Segment>,
+    behind: Option<&'a Segment<L>>,
     bucket: usize,
     /// Slots of the bucket that are still to come.
     mask: u32,

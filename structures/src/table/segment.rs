@@ -1,13 +1,6 @@
 //! One segment: buckets of fingerprints over a small log of entries.
 //!
-//! ```text
-//! bucket (64 B, one cache line)
-//!  0..14  fingerprints, 0 = free slot        44..58  heat, a byte per slot
-//! 14      overflow: entries whose probe      58..60  free
-//!         passed through here (255 = stuck)  60..64  version
-//! 15      free
-//! 16..44  offsets, in units of 2 bytes over all blocks: block = offset >> 11
-//! ```
+//! A slot's offset counts units of two bytes over all blocks: block = offset >> 11.
 //!
 //! Probing: an entry's home bucket is given by its hash; when that is full the next bucket is tried, and every full
 //! bucket passed counts one overflow. A lookup goes on past a bucket only while its overflow is not zero. A count
@@ -36,16 +29,11 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::Layout;
+use super::bucket::{BUCKETS, Extra, Shape};
 use crate::hint::prefetch;
 
-/// Buckets in a segment: as many as leave room for the header in 4 KiB.
-pub const BUCKETS: usize = 59;
-/// Slots in a bucket: as many as fit one cache line.
-pub const SLOTS: usize = 14;
 /// Bytes of a block.
 pub const BLOCK_LEN: usize = 4096;
-/// Entries at which a segment is full: 86 % of its 826 slots, beyond which probes get long.
-pub const COUNT_MAX: usize = 710;
 /// Longest entry. An eighth of a block, so that the unused end of a block stays small; longer data goes outside.
 pub const ENTRY_LEN_MAX: usize = BLOCK_LEN / 8;
 
@@ -61,7 +49,6 @@ const STEP: usize = BLOCK_LEN / 4;
 /// Entries are not aligned, so only the low bits of the address matter. Whatever asks mimalloc for more than eight gets
 /// three quarters of a block as seven eighths.
 const BLOCK_ALIGN: usize = 8;
-const OVERFLOW_STUCK: u8 = u8::MAX;
 /// The least hole that is remembered, and the least end of one.
 const HOLE_MIN: usize = 4;
 const HOLE_END_MIN: usize = 32;
@@ -70,31 +57,17 @@ const HOLES_TRIED: usize = 4;
 /// No hole begins at the last unit, since it is longer.
 const NO_HOLE: u16 = u16::MAX;
 
-#[repr(C, align(64))]
-struct Bucket {
-    fingerprints: [u8; SLOTS],
-    overflow: u8,
-    _free: u8,
-    offsets: [u16; SLOTS],
-    heat: [u8; SLOTS],
-    _free_too: [u8; 2],
-    version: u32,
-}
-
-const _: () = assert!(size_of::<Bucket>() == 64);
-const _: () = assert!(size_of::<Segment>() == 4096, "a segment is exactly one size class");
 const _: () = assert!(BLOCKS_MAX == 32);
 const _: () = assert!(
     BLOCKS_GROW * BLOCK_LEN <= BLOCKS_MAX * (BLOCK_LEN - (ENTRY_LEN_MAX - 1)),
     "whatever was appended can be rewritten in any order"
 );
 const _: () = assert!(ENTRY_LEN_MAX <= STEP, "a block without room for an entry has its last quarter");
-const _: () = assert!(COUNT_MAX < BUCKETS * SLOTS);
 
 /// See the module's head.
 #[repr(C, align(64))]
-pub struct Segment {
-    buckets: [Bucket; BUCKETS],
+pub struct Segment<L: Layout> {
+    buckets: [L::Bucket; BUCKETS],
     blocks: [Block; BLOCKS_MAX],
     /// The hash bits above the local depth, left-aligned.
     prefix: u64,
@@ -115,8 +88,9 @@ pub struct Segment {
 /// Neither a slot nor room in the log could be found.
 pub(super) struct SegmentFull;
 
-fn segment_layout() -> AllocLayout {
-    AllocLayout::new::<Segment>()
+fn segment_layout<L: Layout>() -> AllocLayout {
+    const { assert!(size_of::<Segment<L>>() == BLOCK_LEN, "a segment is exactly one size class") };
+    AllocLayout::new::<Segment<L>>()
 }
 
 fn block_layout(len: usize) -> AllocLayout {
@@ -203,38 +177,6 @@ fn next(bucket: usize) -> usize {
     if bucket + 1 == BUCKETS { 0 } else { bucket + 1 }
 }
 
-impl Bucket {
-    /// Bit i is set if slot i has this fingerprint.
-    #[inline]
-    #[cfg(target_arch = "x86_64")]
-    fn matching(&self, fingerprint: u8) -> u32 {
-        use std::arch::x86_64::{_mm_cmpeq_epi8, _mm_loadu_si128, _mm_movemask_epi8, _mm_set1_epi8};
-        // SAFETY: the sixteen bytes read are fingerprints, overflow and one free byte: the bucket's first sixteen
-        // (repr(C)), derived from a pointer to the whole bucket. SSE2 is part of x86-64.
-        let mask = unsafe {
-            let lanes = _mm_loadu_si128(std::ptr::from_ref(self).cast());
-            _mm_movemask_epi8(_mm_cmpeq_epi8(lanes, _mm_set1_epi8(fingerprint as i8)))
-        };
-        mask as u32 & ((1 << SLOTS) - 1)
-    }
-
-    #[inline]
-    #[cfg(not(target_arch = "x86_64"))]
-    fn matching(&self, fingerprint: u8) -> u32 {
-        let mut mask = 0;
-        for (slot, have) in self.fingerprints.iter().enumerate() {
-            mask |= u32::from(*have == fingerprint) << slot;
-        }
-        mask
-    }
-
-    #[inline]
-    fn free_slot(&self) -> Option<usize> {
-        let free = self.matching(0);
-        (free != 0).then(|| free.trailing_zeros() as usize)
-    }
-}
-
 /// Iterates over the positions of the set bits.
 fn bits(mut mask: u32) -> impl Iterator<Item = usize> {
     std::iter::from_fn(move || {
@@ -247,15 +189,16 @@ fn bits(mut mask: u32) -> impl Iterator<Item = usize> {
     })
 }
 
-impl Segment {
+impl<L: Layout> Segment<L> {
     /// A fresh, empty segment held once.
-    pub(super) fn alloc(prefix: u64, depth: u32) -> NonNull<Segment> {
+    pub(super) fn alloc(prefix: u64, depth: u32) -> NonNull<Segment<L>> {
         // SAFETY: the layout has a non-zero size; all-zero bytes are a valid Segment (null block pointers, zero
         // counters, free slots), and the fields that must not be zero are set before anybody sees it.
         unsafe {
-            let Some(segment) = NonNull::new(std::alloc::alloc_zeroed(segment_layout()).cast::<Segment>())
+            let Some(segment) =
+                NonNull::new(std::alloc::alloc_zeroed(segment_layout::<L>()).cast::<Segment<L>>())
             else {
-                handle_alloc_error(segment_layout())
+                handle_alloc_error(segment_layout::<L>())
             };
             let fresh = &mut *segment.as_ptr();
             fresh.prefix = prefix;
@@ -271,14 +214,14 @@ impl Segment {
     ///
     /// # Safety
     /// The caller owns the only count of `segment` and does not use the pointer afterwards.
-    pub(super) unsafe fn moved(segment: NonNull<Segment>) -> NonNull<Segment> {
+    pub(super) unsafe fn moved(segment: NonNull<Segment<L>>) -> NonNull<Segment<L>> {
         let fresh = Segment::alloc(0, 0);
         // SAFETY: both are allocations of this layout, distinct, and by the contract nobody else reaches either. All
         // fields are plain bytes (the count of holders is one in both), so a byte copy is the same segment; blocks
         // belong to the copy from here on, and the old memory is freed without them.
         unsafe {
             fresh.as_ptr().copy_from_nonoverlapping(segment.as_ptr(), 1);
-            dealloc(segment.as_ptr().cast(), segment_layout());
+            dealloc(segment.as_ptr().cast(), segment_layout::<L>());
         }
         fresh
     }
@@ -293,7 +236,7 @@ impl Segment {
     ///
     /// # Safety
     /// The caller owns one count of `segment` and does not use the pointer afterwards.
-    pub(super) unsafe fn release<L: Layout>(segment: NonNull<Segment>) {
+    pub(super) unsafe fn release(segment: NonNull<Segment<L>>) {
         // SAFETY: the count that the caller owns keeps it alive until here. Not yet `&mut`: while there are other
         // holders, they may be reading.
         let holders = unsafe { &segment.as_ref().holders };
@@ -319,14 +262,14 @@ impl Segment {
     ///
     /// # Safety
     /// The caller owns the last count, has moved or dropped the entries, and does not use the pointer afterwards.
-    pub(super) unsafe fn free_moved(segment: NonNull<Segment>) {
+    pub(super) unsafe fn free_moved(segment: NonNull<Segment<L>>) {
         // SAFETY: by the contract nobody else has it; the segment came from `alloc`.
         unsafe {
             let this = segment.as_ref();
             for &block in &this.blocks[..usize::from(this.block_count)] {
                 block.free();
             }
-            dealloc(segment.as_ptr().cast(), segment_layout());
+            dealloc(segment.as_ptr().cast(), segment_layout::<L>());
         }
     }
 
@@ -363,7 +306,7 @@ impl Segment {
     pub(super) fn room(&self) -> (usize, usize) {
         (self.block_bytes(), self.dead as usize)
     }
-    pub(super) fn room_of_both(one: &Segment, other: &Segment) -> (usize, usize) {
+    pub(super) fn room_of_both(one: &Segment<L>, other: &Segment<L>) -> (usize, usize) {
         (one.block_bytes() + other.block_bytes(), (one.dead + other.dead) as usize)
     }
     #[inline]
@@ -376,23 +319,23 @@ impl Segment {
     }
     #[inline]
     pub(super) fn heat(&self, bucket: u8, slot: u8) -> u8 {
-        self.buckets[usize::from(bucket)].heat[usize::from(slot)]
+        self.buckets[usize::from(bucket)].extra().heat(usize::from(slot))
     }
     #[inline]
     pub(super) fn set_heat(&mut self, bucket: u8, slot: u8, heat: u8) {
-        self.buckets[usize::from(bucket)].heat[usize::from(slot)] = heat;
+        self.buckets[usize::from(bucket)].extra_mut().set_heat(usize::from(slot), heat);
     }
     #[inline]
     pub(super) fn version(&self, bucket: u8) -> u32 {
-        self.buckets[usize::from(bucket)].version
+        self.buckets[usize::from(bucket)].extra().version()
     }
     #[inline]
     pub(super) fn set_version(&mut self, bucket: u8, version: u32) {
-        self.buckets[usize::from(bucket)].version = version;
+        self.buckets[usize::from(bucket)].extra_mut().set_version(version);
     }
     #[inline]
     pub(super) fn is_occupied(&self, bucket: u8, slot: u8) -> bool {
-        self.buckets[usize::from(bucket)].fingerprints[usize::from(slot)] != 0
+        self.buckets[usize::from(bucket)].fingerprint(usize::from(slot)) != 0
     }
     #[inline]
     pub(super) fn shortened(&mut self, old_len: usize, new_len: usize) {
@@ -403,7 +346,7 @@ impl Segment {
     /// Bit i is set if slot i of the bucket holds an entry.
     #[inline]
     pub(super) fn occupied(&self, bucket: usize) -> u32 {
-        !self.buckets[bucket].matching(0) & ((1 << SLOTS) - 1)
+        self.buckets[bucket].occupied()
     }
 
     /// The bucket where an insertion of this hash puts its entry, as `claim` finds it; if all are full, whichever.
@@ -420,9 +363,9 @@ impl Segment {
     }
 
     #[inline]
-    pub(super) fn prefetch_bucket(segment: NonNull<Segment>, hash: u64) {
+    pub(super) fn prefetch_bucket(segment: NonNull<Segment<L>>, hash: u64) {
         // Address arithmetic only: the segment is not accessed.
-        prefetch(segment.as_ptr().cast::<u8>().wrapping_add(home(hash) * size_of::<Bucket>()));
+        prefetch(segment.as_ptr().cast::<u8>().wrapping_add(home(hash) * size_of::<L::Bucket>()));
     }
 
     #[inline]
@@ -430,7 +373,7 @@ impl Segment {
         let bucket = &self.buckets[home(hash)];
         let candidates = bucket.matching(fingerprint(hash));
         if candidates != 0 {
-            let entry = self.address(bucket.offsets[candidates.trailing_zeros() as usize]);
+            let entry = self.address(bucket.offset(candidates.trailing_zeros() as usize));
             prefetch(entry);
             prefetch(entry.wrapping_add(64));
         }
@@ -451,19 +394,19 @@ impl Segment {
 
     /// Asks the processor to load a bucket and the addresses of the first blocks.
     #[inline]
-    pub(super) fn prefetch_place(segment: NonNull<Segment>, bucket: u8) {
+    pub(super) fn prefetch_place(segment: NonNull<Segment<L>>, bucket: u8) {
         let address = segment.as_ptr().cast::<u8>();
-        prefetch(address.wrapping_add(usize::from(bucket) * size_of::<Bucket>()));
-        prefetch(address.wrapping_add(std::mem::offset_of!(Segment, blocks)));
+        prefetch(address.wrapping_add(usize::from(bucket) * size_of::<L::Bucket>()));
+        prefetch(address.wrapping_add(std::mem::offset_of!(Segment<L>, blocks)));
     }
 
     /// Asks the processor to load what an insertion looks at: bucket, blocks, counters.
     #[inline]
-    pub(super) fn prefetch_insert(segment: NonNull<Segment>, hash: u64) {
+    pub(super) fn prefetch_insert(segment: NonNull<Segment<L>>, hash: u64) {
         Segment::prefetch_place(segment, home(hash) as u8);
         let address = segment.as_ptr().cast::<u8>();
-        prefetch(address.wrapping_add(std::mem::offset_of!(Segment, blocks) + 64));
-        prefetch(address.wrapping_add(std::mem::offset_of!(Segment, count)));
+        prefetch(address.wrapping_add(std::mem::offset_of!(Segment<L>, blocks) + 64));
+        prefetch(address.wrapping_add(std::mem::offset_of!(Segment<L>, count)));
     }
 
     /// Asks the processor to load the place where an insertion puts its entry. Cheap only if the counters are cached.
@@ -481,7 +424,7 @@ impl Segment {
     #[inline]
     pub(super) fn prefetch_slot(&self, bucket: u8, slot: u8) {
         if self.is_occupied(bucket, slot) {
-            prefetch(self.address(self.buckets[usize::from(bucket)].offsets[usize::from(slot)]));
+            prefetch(self.address(self.buckets[usize::from(bucket)].offset(usize::from(slot))));
         }
     }
 
@@ -489,7 +432,7 @@ impl Segment {
     #[inline]
     pub(super) fn prefetch_entries(&self, bucket: usize) {
         for slot in bits(self.occupied(bucket)) {
-            prefetch(self.address(self.buckets[bucket].offsets[slot]));
+            prefetch(self.address(self.buckets[bucket].offset(slot)));
         }
     }
 
@@ -524,11 +467,11 @@ impl Segment {
         for _ in 0..BUCKETS {
             let bucket = &self.buckets[index];
             for slot in bits(bucket.matching(fingerprint)) {
-                if is_wanted(self.entry_at(bucket.offsets[slot])) {
+                if is_wanted(self.entry_at(bucket.offset(slot))) {
                     return Some((index as u8, slot as u8));
                 }
             }
-            if bucket.overflow == 0 {
+            if !bucket.is_passed() {
                 return None;
             }
             index = next(index);
@@ -559,13 +502,13 @@ impl Segment {
     #[inline]
     pub(super) fn entry(&self, bucket: u8, slot: u8) -> &[u8] {
         debug_assert!(self.is_occupied(bucket, slot));
-        self.entry_at(self.buckets[usize::from(bucket)].offsets[usize::from(slot)])
+        self.entry_at(self.buckets[usize::from(bucket)].offset(usize::from(slot)))
     }
 
     #[inline]
     pub(super) fn entry_mut(&mut self, bucket: u8, slot: u8) -> &mut [u8] {
         debug_assert!(self.is_occupied(bucket, slot));
-        let offset = self.buckets[usize::from(bucket)].offsets[usize::from(slot)];
+        let offset = self.buckets[usize::from(bucket)].offset(usize::from(slot));
         // SAFETY: as in `entry_at`; `&mut self` makes the access exclusive.
         unsafe { std::slice::from_raw_parts_mut(self.address(offset), self.rest(offset)) }
     }
@@ -685,13 +628,13 @@ impl Segment {
 
     /// Room for `len` bytes in a hole or, as `append`, at the end; wins back dead bytes first when that is worth it.
     #[inline]
-    fn reserve<L: Layout>(&mut self, len: usize) -> Option<u16> {
+    fn reserve(&mut self, len: usize) -> Option<u16> {
         if let Some(offset) = self.take_hole(len) {
             return Some(offset);
         }
         let fits = self.block_count > 0 && usize::from(self.tail) + Self::footprint(len) <= BLOCK_LEN;
         if !fits && self.worth_compacting() {
-            self.compact::<L>();
+            self.compact();
         }
         self.append(len, BLOCKS_GROW, STEP)
     }
@@ -708,37 +651,37 @@ impl Segment {
         loop {
             let bucket = &mut self.buckets[index];
             if let Some(slot) = bucket.free_slot() {
-                bucket.fingerprints[slot] = fingerprint(hash);
+                bucket.set_fingerprint(slot, fingerprint(hash));
                 self.count += 1;
                 return (index, slot);
             }
-            bucket.overflow = bucket.overflow.saturating_add(1);
+            bucket.pass();
             index = next(index);
         }
     }
 
     #[inline]
-    pub(super) fn insert<L: Layout>(
+    pub(super) fn insert(
         &mut self,
         hash: u64,
         len: usize,
         fill: impl FnOnce(&mut [u8]),
     ) -> Result<(u8, u8), SegmentFull> {
         assert!(len <= ENTRY_LEN_MAX, "an entry of {len} bytes");
-        if self.count() >= COUNT_MAX {
+        if self.count() >= L::Bucket::COUNT_MAX {
             return Err(SegmentFull);
         }
-        let offset = self.reserve::<L>(len).ok_or(SegmentFull)?;
+        let offset = self.reserve(len).ok_or(SegmentFull)?;
         let (bucket, slot) = self.claim(hash);
-        self.buckets[bucket].offsets[slot] = offset;
-        self.buckets[bucket].heat[slot] = 0;
+        self.buckets[bucket].set_offset(slot, offset);
+        self.buckets[bucket].extra_mut().set_heat(slot, 0);
         let entry = self.entry_mut(bucket as u8, slot as u8);
         fill(&mut entry[..len]);
         debug_assert_eq!(L::entry_len(self.entry(bucket as u8, slot as u8)), len);
         Ok((bucket as u8, slot as u8))
     }
 
-    pub(super) fn resize<L: Layout>(
+    pub(super) fn resize(
         &mut self,
         bucket: u8,
         slot: u8,
@@ -747,8 +690,8 @@ impl Segment {
     ) -> Result<(), SegmentFull> {
         assert!(len <= ENTRY_LEN_MAX, "an entry of {len} bytes");
         // Reserving may rewrite the log and move the old entry, so its place is looked up afterwards.
-        let offset = self.reserve::<L>(len).ok_or(SegmentFull)?;
-        let old = self.buckets[usize::from(bucket)].offsets[usize::from(slot)];
+        let offset = self.reserve(len).ok_or(SegmentFull)?;
+        let old = self.buckets[usize::from(bucket)].offset(usize::from(slot));
         let old_len = L::entry_len(self.entry_at(old));
         // SAFETY: `reserve` gave out bytes that no entry uses, so the new place does not overlap the old one, and both
         // lie in initialised blocks. `&mut self` excludes other views.
@@ -757,24 +700,21 @@ impl Segment {
             let to = std::slice::from_raw_parts_mut(self.address(offset), len);
             fill(from, to);
         }
-        self.buckets[usize::from(bucket)].offsets[usize::from(slot)] = offset;
+        self.buckets[usize::from(bucket)].set_offset(usize::from(slot), offset);
         self.leave_hole(old, old_len);
         debug_assert!(L::entry_len(self.entry(bucket, slot)) <= len);
         Ok(())
     }
 
-    pub(super) fn remove<L: Layout>(&mut self, bucket: u8, slot: u8, hash: u64) {
+    pub(super) fn remove(&mut self, bucket: u8, slot: u8, hash: u64) {
         let len = L::entry_len(self.entry(bucket, slot));
-        self.leave_hole(self.buckets[usize::from(bucket)].offsets[usize::from(slot)], len);
+        self.leave_hole(self.buckets[usize::from(bucket)].offset(usize::from(slot)), len);
         self.count -= 1;
-        self.buckets[usize::from(bucket)].fingerprints[usize::from(slot)] = 0;
-        self.buckets[usize::from(bucket)].heat[usize::from(slot)] = 0;
+        self.buckets[usize::from(bucket)].set_fingerprint(usize::from(slot), 0);
+        self.buckets[usize::from(bucket)].extra_mut().set_heat(usize::from(slot), 0);
         let mut index = home(hash);
         while index != usize::from(bucket) {
-            let passed = &mut self.buckets[index];
-            if passed.overflow != OVERFLOW_STUCK {
-                passed.overflow -= 1;
-            }
+            self.buckets[index].unpass();
             index = next(index);
         }
         if self.count == 0 {
@@ -787,12 +727,12 @@ impl Segment {
             self.dead = 0;
             self.holes = NO_HOLE;
         } else if self.worth_compacting() && self.dead as usize * 2 > self.block_bytes() {
-            self.compact::<L>();
+            self.compact();
         }
     }
 
     /// Rewrites the log without its dead bytes.
-    pub(super) fn compact<L: Layout>(&mut self) {
+    pub(super) fn compact(&mut self) {
         let old = self.blocks;
         let old_count = usize::from(self.block_count);
         self.blocks = [NO_BLOCK; BLOCKS_MAX];
@@ -802,13 +742,14 @@ impl Segment {
         self.holes = NO_HOLE;
         for index in 0..BUCKETS {
             for slot in bits(self.occupied(index)) {
-                let place = usize::from(self.buckets[index].offsets[slot]);
+                let place = usize::from(self.buckets[index].offset(slot));
                 let (block, start) = (place / UNITS_PER_BLOCK, place % UNITS_PER_BLOCK * UNIT);
                 let rest = old[block].len() - start;
                 // SAFETY: offsets of occupied slots lead into the old blocks, which are alive until the end of this
                 // function and which nothing else refers to any more.
                 let entry = unsafe { std::slice::from_raw_parts(old[block].start().add(start), rest) };
-                self.buckets[index].offsets[slot] = self.transfer(&entry[..L::entry_len(entry)]);
+                let moved = self.transfer(&entry[..L::entry_len(entry)]);
+                self.buckets[index].set_offset(slot, moved);
             }
         }
         self.finish();
@@ -840,53 +781,51 @@ impl Segment {
         let offset = self.transfer(entry);
         let (bucket, slot) = self.claim(hash);
         let bucket = &mut self.buckets[bucket];
-        bucket.offsets[slot] = offset;
-        bucket.heat[slot] = heat;
-        bucket.version = bucket.version.max(version);
+        bucket.set_offset(slot, offset);
+        bucket.extra_mut().set_heat(slot, heat);
+        let version = bucket.extra().version().max(version);
+        bucket.extra_mut().set_version(version);
     }
 
-    fn for_each<L: Layout>(&self, mut visit: impl FnMut(&[u8], u8, u32)) {
+    fn for_each(&self, mut visit: impl FnMut(&[u8], u8, u32)) {
         for bucket in &self.buckets {
-            for slot in bits(!bucket.matching(0) & ((1 << SLOTS) - 1)) {
-                let entry = self.entry_at(bucket.offsets[slot]);
-                visit(&entry[..L::entry_len(entry)], bucket.heat[slot], bucket.version);
+            for slot in bits(bucket.occupied()) {
+                let entry = self.entry_at(bucket.offset(slot));
+                visit(&entry[..L::entry_len(entry)], bucket.extra().heat(slot), bucket.extra().version());
             }
         }
     }
 
     /// Two new segments with the entries of this one. If `duplicate`, the entries' outside memory is cloned (this
     /// segment lives on with other holders); otherwise it moves and this one must be freed with `free_moved`.
-    pub(super) fn halves<L: Layout>(
-        &self,
-        seed: u64,
-        duplicate: bool,
-    ) -> (NonNull<Segment>, NonNull<Segment>) {
+    pub(super) fn halves(&self, seed: u64, duplicate: bool) -> (NonNull<Segment<L>>, NonNull<Segment<L>>) {
         let depth = self.depth() + 1;
         let bit = 1u64 << (64 - depth);
         let low = Segment::alloc(self.prefix, depth);
         let high = Segment::alloc(self.prefix | bit, depth);
         // SAFETY: just allocated, not shared.
-        let (low_ref, high_ref) = unsafe { (&mut *low.as_ptr(), &mut *high.as_ptr()) };
+        let (low_ref, high_ref): (&mut Segment<L>, &mut Segment<L>) =
+            unsafe { (&mut *low.as_ptr(), &mut *high.as_ptr()) };
         low_ref.note = self.note;
         high_ref.note = self.note;
         for (index, bucket) in self.buckets.iter().enumerate() {
-            low_ref.buckets[index].version = bucket.version;
-            high_ref.buckets[index].version = bucket.version;
+            low_ref.buckets[index].extra_mut().set_version(bucket.extra().version());
+            high_ref.buckets[index].extra_mut().set_version(bucket.extra().version());
         }
-        self.for_each::<L>(|entry, heat, version| {
+        self.for_each(|entry, heat, version| {
             let hash = L::hash(entry, seed);
             if hash & bit == 0 { &mut *low_ref } else { &mut *high_ref }.adopt(hash, entry, heat, version);
         });
         low_ref.finish();
         high_ref.finish();
         if duplicate && L::OWNS {
-            low_ref.clone_owned::<L>();
-            high_ref.clone_owned::<L>();
+            low_ref.clone_owned();
+            high_ref.clone_owned();
         }
         (low, high)
     }
 
-    fn clone_owned<L: Layout>(&mut self) {
+    fn clone_owned(&mut self) {
         for bucket in 0..BUCKETS {
             for slot in bits(self.occupied(bucket)) {
                 L::clone_owned(self.entry_mut(bucket as u8, slot as u8));
@@ -895,7 +834,7 @@ impl Segment {
     }
 
     /// A copy held once, slot for slot.
-    pub(super) fn duplicate<L: Layout>(&self) -> NonNull<Segment> {
+    pub(super) fn duplicate(&self) -> NonNull<Segment<L>> {
         let copy = Segment::alloc(self.prefix, self.depth());
         // SAFETY: just allocated, not shared.
         let fresh = unsafe { &mut *copy.as_ptr() };
@@ -915,26 +854,28 @@ impl Segment {
         fresh.block_count = self.block_count;
         fresh.holes = self.holes;
         if L::OWNS {
-            fresh.clone_owned::<L>();
+            fresh.clone_owned();
         }
         copy
     }
 
     /// Whether both, joined, stay at most half full in slots and in bytes.
-    pub(super) fn fit_together(low: &Segment, high: &Segment) -> bool {
-        low.count() + high.count() <= COUNT_MAX / 2 && low.blocks() + high.blocks() <= BLOCKS_MAX / 2
+    pub(super) fn fit_together(low: &Segment<L>, high: &Segment<L>) -> bool {
+        low.count() + high.count() <= L::Bucket::COUNT_MAX / 2
+            && low.blocks() + high.blocks() <= BLOCKS_MAX / 2
     }
 
-    pub(super) fn joined<L: Layout>(low: &Segment, high: &Segment, seed: u64) -> NonNull<Segment> {
-        let joined = Segment::alloc(low.prefix, low.depth() - 1);
+    pub(super) fn joined(low: &Segment<L>, high: &Segment<L>, seed: u64) -> NonNull<Segment<L>> {
+        let joined = Segment::<L>::alloc(low.prefix, low.depth() - 1);
         // SAFETY: just allocated, not shared.
         let fresh = unsafe { &mut *joined.as_ptr() };
         fresh.note = low.note.min(high.note);
         for (index, bucket) in fresh.buckets.iter_mut().enumerate() {
-            bucket.version = low.buckets[index].version.max(high.buckets[index].version);
+            let version = low.buckets[index].extra().version().max(high.buckets[index].extra().version());
+            bucket.extra_mut().set_version(version);
         }
         for half in [low, high] {
-            half.for_each::<L>(|entry, heat, version| {
+            half.for_each(|entry, heat, version| {
                 fresh.adopt(L::hash(entry, seed), entry, heat, version);
             });
         }
@@ -943,15 +884,15 @@ impl Segment {
     }
 
     /// Visits the entries whose home is `bucket`, wherever the probe put them.
-    pub(super) fn visit_home<L: Layout>(&self, bucket: usize, seed: u64, mut visit: impl FnMut(u8, u8)) {
+    pub(super) fn visit_home(&self, bucket: usize, seed: u64, mut visit: impl FnMut(u8, u8)) {
         let mut index = bucket;
         for _ in 0..BUCKETS {
             for slot in bits(self.occupied(index)) {
-                if home(L::hash(self.entry_at(self.buckets[index].offsets[slot]), seed)) == bucket {
+                if home(L::hash(self.entry_at(self.buckets[index].offset(slot)), seed)) == bucket {
                     visit(index as u8, slot as u8);
                 }
             }
-            if self.buckets[index].overflow == 0 {
+            if !self.buckets[index].is_passed() {
                 break;
             }
             index = next(index);
@@ -971,7 +912,7 @@ impl Segment {
     }
 
     /// Every invariant of one segment.
-    pub(super) fn check<L: Layout>(&self, seed: u64) {
+    pub(super) fn check(&self, seed: u64) {
         let mut count = 0;
         let mut live = 0;
         let mut overflow = [0u32; BUCKETS];
@@ -979,7 +920,7 @@ impl Segment {
         for index in 0..BUCKETS {
             for slot in bits(self.occupied(index)) {
                 count += 1;
-                let offset = usize::from(self.buckets[index].offsets[slot]);
+                let offset = usize::from(self.buckets[index].offset(slot));
                 assert!(offset / UNITS_PER_BLOCK < self.blocks(), "offset leads into a block");
                 let entry = self.entry_at(offset as u16);
                 let len = L::entry_len(entry);
@@ -987,7 +928,7 @@ impl Segment {
                 spans.push((offset * UNIT, offset * UNIT + len));
                 live += Self::footprint(len);
                 let hash = L::hash(entry, seed);
-                assert_eq!(self.buckets[index].fingerprints[slot], fingerprint(hash));
+                assert_eq!(self.buckets[index].fingerprint(slot), fingerprint(hash));
                 assert!(
                     self.depth == 0 || (hash ^ self.prefix) >> (64 - self.depth()) == 0,
                     "entry is in its segment"
@@ -1001,8 +942,7 @@ impl Segment {
         }
         assert_eq!(count, self.count());
         for (bucket, passed) in self.buckets.iter().zip(overflow) {
-            let have = u32::from(bucket.overflow);
-            assert!(have == passed || bucket.overflow == OVERFLOW_STUCK, "overflow {have}, passed {passed}");
+            assert!(bucket.passed().is_none_or(|have| u32::from(have) == passed), "{passed} passed");
         }
         let (mut hole, mut remembered) = (self.holes, 0);
         while hole != NO_HOLE {

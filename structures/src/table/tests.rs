@@ -5,9 +5,11 @@ use std::collections::{HashMap, HashSet};
 use super::*;
 
 /// `[key length][value length][key][value]`, all inline.
-struct Plain;
+struct Pairs<B = Watched>(PhantomData<B>);
 
-impl Layout for Plain {
+impl<B: Shape> Layout for Pairs<B> {
+    type Bucket = B;
+
     fn entry_len(entry: &[u8]) -> usize {
         2 + usize::from(entry[0]) + usize::from(entry[1])
     }
@@ -37,10 +39,10 @@ impl Rng {
     }
 }
 
-fn value(table: &Table<Plain>, key: &[u8]) -> Option<Vec<u8>> {
+fn value<B: Shape>(table: &Table<Pairs<B>>, key: &[u8]) -> Option<Vec<u8>> {
     let loc = table.find(hash(key, table.seed()), key)?;
     let entry = table.entry(loc);
-    Some(entry[2 + key.len()..Plain::entry_len(entry)].to_vec())
+    Some(entry[2 + key.len()..Pairs::<B>::entry_len(entry)].to_vec())
 }
 
 fn write(entry: &mut [u8], key: &[u8], value: &[u8]) {
@@ -50,7 +52,7 @@ fn write(entry: &mut [u8], key: &[u8], value: &[u8]) {
     entry[2 + key.len()..].copy_from_slice(value);
 }
 
-fn put(table: &mut Table<Plain>, key: &[u8], value: &[u8]) {
+fn put<B: Shape>(table: &mut Table<Pairs<B>>, key: &[u8], value: &[u8]) {
     let hash = hash(key, table.seed());
     let len = 2 + key.len() + value.len();
     loop {
@@ -65,7 +67,7 @@ fn put(table: &mut Table<Plain>, key: &[u8], value: &[u8]) {
     }
 }
 
-fn delete(table: &mut Table<Plain>, key: &[u8]) -> bool {
+fn delete<B: Shape>(table: &mut Table<Pairs<B>>, key: &[u8]) -> bool {
     match table.find(hash(key, table.seed()), key) {
         Some(loc) => {
             table.remove(loc);
@@ -88,10 +90,15 @@ fn key_of(n: u64) -> Vec<u8> {
 /// merges and copies of shared segments; and a clone taken on the way shows the state at its time.
 #[test]
 fn agrees_with_a_map() {
+    agrees_with_a_map_in::<Watched>();
+    agrees_with_a_map_in::<Plain>();
+}
+
+fn agrees_with_a_map_in<B: Shape>() {
     let mut rng = Rng(0x9E37_79B9_7F4A_7C15);
-    let mut table = Table::<Plain>::new(42);
+    let mut table = Table::<Pairs<B>>::new(42);
     let mut model = Model::new();
-    let mut cut: Option<(Table<Plain>, Model)> = None;
+    let mut cut: Option<(Table<Pairs<B>>, Model)> = None;
     for step in 0..STEPS {
         let key = key_of(rng.below(KEYS));
         // Phases of growth and of shrinking, so that both directions are seen.
@@ -160,9 +167,14 @@ fn agrees_with_a_map() {
 /// SCAN's guarantee: what is there during the whole walk is visited, whatever else comes and goes meanwhile.
 #[test]
 fn scan_visits_what_stays() {
+    scan_visits_what_stays_in::<Watched>();
+    scan_visits_what_stays_in::<Plain>();
+}
+
+fn scan_visits_what_stays_in<B: Shape>() {
     for seed in 1..if cfg!(miri) { 2 } else { 30 } {
         let mut rng = Rng(seed);
-        let mut table = Table::<Plain>::new(seed);
+        let mut table = Table::<Pairs<B>>::new(seed);
         for n in 0..KEYS / 4 {
             put(&mut table, &key_of(n), b"stays");
         }
@@ -205,7 +217,7 @@ fn scan_visits_what_stays() {
 fn scan_ends_while_the_table_breathes() {
     for seed in 1..if cfg!(miri) { 2 } else { 4 } {
         let mut rng = Rng(seed);
-        let mut table = Table::<Plain>::new(seed);
+        let mut table = Table::<Pairs>::new(seed);
         let (stays, most) = (40, 1_500);
         for n in 0..stays {
             put(&mut table, &key_of(n), b"stays");
@@ -258,21 +270,26 @@ fn scan_ends_while_the_table_breathes() {
 /// Cursors that no walk handed out (a client may send anything) end without harm.
 #[test]
 fn invented_cursors() {
-    let mut table = Table::<Plain>::new(7);
+    let mut table = Table::<Pairs>::new(7);
     for n in 0..KEYS / 4 {
         put(&mut table, &key_of(n), b"x");
     }
     let mut rng = Rng(3);
     for _ in 0..2_000 {
         let cursor = Cursor(rng.next() >> rng.below(63));
-        let _ = table.scan(cursor, |loc| assert!(Plain::entry_len(table.entry(loc)) > 2));
+        let _ = table.scan(cursor, |loc| assert!(Pairs::<Watched>::entry_len(table.entry(loc)) > 2));
     }
 }
 
 /// Random picks reach every entry, none absurdly often.
 #[test]
 fn random_reaches_everything() {
-    let mut table = Table::<Plain>::new(11);
+    random_reaches_everything_in::<Watched>();
+    random_reaches_everything_in::<Plain>();
+}
+
+fn random_reaches_everything_in<B: Shape>() {
+    let mut table = Table::<Pairs<B>>::new(11);
     assert!(table.random(|| 1).is_none());
     let keys = 300;
     for n in 0..keys {
@@ -306,6 +323,8 @@ mod owning {
     }
 
     impl Layout for Owning {
+        type Bucket = Plain;
+
         fn entry_len(_: &[u8]) -> usize {
             16
         }
@@ -371,12 +390,12 @@ mod owning {
 /// Entries that come where others of their length went take their places: nothing else moves, and no byte is added.
 #[test]
 fn holes_are_filled() {
-    let mut table = Table::<Plain>::new(42);
+    let mut table = Table::<Pairs>::new(42);
     let key = |n: u64| format!("key:{n:08}").into_bytes();
     // Fewer than a segment holds, so that all of them are in one.
     let (kept, changing) = (300, 300);
     (0..kept + changing).for_each(|n| put(&mut table, &key(n), &[n as u8; 40]));
-    let places = |table: &Table<Plain>| -> Vec<_> {
+    let places = |table: &Table<Pairs>| -> Vec<_> {
         let found = |n| table.find(hash(&key(n), table.seed()), &key(n)).expect("kept");
         (0..kept).map(|n| table.entry(found(n)).as_ptr()).collect()
     };
@@ -399,7 +418,7 @@ fn holes_are_filled() {
 /// whose entries change all the time is not much larger than what is in it.
 #[test]
 fn holes_of_all_lengths() {
-    let (mut table, mut rng) = (Table::<Plain>::new(42), Rng(77));
+    let (mut table, mut rng) = (Table::<Pairs>::new(42), Rng(77));
     let (mut model, keys) = (Model::new(), 600);
     for _ in 0..STEPS / 3 {
         let key = key_of(rng.below(keys));
