@@ -83,6 +83,8 @@ pub struct Segment<L: Layout> {
     block_count: u8,
     /// Offset of the first hole.
     holes: u16,
+    /// No hole is longer, in units.
+    longest_hole: u16,
 }
 
 /// Neither a slot nor room in the log could be found.
@@ -591,8 +593,10 @@ impl<L: Layout> Segment<L> {
         let len = Self::footprint(len);
         self.dead += len as u32;
         if len >= HOLE_MIN {
-            self.set_hole(offset, self.holes, (len / UNIT) as u16);
+            let units = (len / UNIT) as u16;
+            self.set_hole(offset, self.holes, units);
             self.holes = offset;
+            self.longest_hole = self.longest_hole.max(units);
         }
     }
 
@@ -600,14 +604,19 @@ impl<L: Layout> Segment<L> {
     #[inline]
     fn take_hole(&mut self, len: usize) -> Option<u16> {
         let wanted = (Self::footprint(len) / UNIT) as u16;
-        let (mut before, mut offset) = (NO_HOLE, self.holes);
+        // Entries that all get longer leave holes that are all too short, and each look at one is a cache miss.
+        if wanted > self.longest_hole {
+            return None;
+        }
+        let (mut before, mut offset, mut longest) = (NO_HOLE, self.holes, 0);
         for _ in 0..HOLES_TRIED {
             if offset == NO_HOLE {
+                self.longest_hole = longest;
                 return None;
             }
             let (next, units) = self.hole(offset);
             let Some(left) = units.checked_sub(wanted) else {
-                (before, offset) = (offset, next);
+                (before, offset, longest) = (offset, next, longest.max(units));
                 continue;
             };
             self.dead -= u32::from(wanted) * UNIT as u32;
@@ -726,6 +735,7 @@ impl<L: Layout> Segment<L> {
             self.tail = 0;
             self.dead = 0;
             self.holes = NO_HOLE;
+            self.longest_hole = 0;
         } else if self.worth_compacting() && self.dead as usize * 2 > self.block_bytes() {
             self.compact();
         }
@@ -740,6 +750,7 @@ impl<L: Layout> Segment<L> {
         self.tail = 0;
         self.dead = 0;
         self.holes = NO_HOLE;
+        self.longest_hole = 0;
         for index in 0..BUCKETS {
             for slot in bits(self.occupied(index)) {
                 let place = usize::from(self.buckets[index].offset(slot));
@@ -853,6 +864,7 @@ impl<L: Layout> Segment<L> {
         fresh.tail = self.tail;
         fresh.block_count = self.block_count;
         fresh.holes = self.holes;
+        fresh.longest_hole = self.longest_hole;
         if L::OWNS {
             fresh.clone_owned();
         }
@@ -950,6 +962,7 @@ impl<L: Layout> Segment<L> {
             assert!(usize::from(hole) / UNITS_PER_BLOCK < self.blocks(), "a hole is in a block");
             let (start, len) = (usize::from(hole) * UNIT, usize::from(units) * UNIT);
             assert!(len >= HOLE_MIN && len <= self.rest(hole), "a hole ends inside its block");
+            assert!(units <= self.longest_hole, "no hole is longer than the longest");
             spans.push((start, start + len));
             remembered += len;
             hole = next;
