@@ -120,10 +120,14 @@ LUA_API void df_reset_gc(lua_State *L) {
     if (g->GCthreshold == MAX_LUMEM) g->GCthreshold = g->totalbytes;
 }
 
+/* What a cycle waits for at least: each goes through all libraries and scripts, which most calls do not add to. */
+#define GARBAGE_LEAST ((lu_mem)256 << 10)
+
 /* Near the limit of memory the pause between cycles gets shorter, so that garbage does not count as data. */
 void df_set_threshold(global_State *g) {
     size_t limit = g->df.gc_limit;
     g->GCthreshold = g->estimate / 100 * g->gcpause;
+    if (g->GCthreshold < g->estimate + GARBAGE_LEAST) g->GCthreshold = g->estimate + GARBAGE_LEAST;
     if (g->GCthreshold > limit) {
         g->GCthreshold = g->estimate + limit / 32;
         if (g->GCthreshold < limit) g->GCthreshold = limit;
