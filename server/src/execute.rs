@@ -39,6 +39,8 @@ pub(crate) const OUT_OF_MEMORY: &str = "OOM command not allowed when used memory
 
 /// Bytes of an argument or a reply from which a command is timed alone: it may be slow for its length.
 const LONG: usize = 64 * 1024;
+/// Nanoseconds of a command that nobody would call slow; whoever wants to hear of it has all commands timed alone.
+const SHORT: u64 = 1_000_000;
 
 thread_local! {
     /// What this thread is running, for the message of a broken invariant.
@@ -73,6 +75,17 @@ pub struct Prepared {
     route: Route,
     /// Of the key to load ahead; zero if there is none.
     hash: u64,
+    /// See [`Known::is_simple`]; and it is for this core, and has as many arguments as it may have.
+    is_simple: bool,
+}
+
+/// What a name stands for.
+#[derive(Clone, Copy)]
+struct Known {
+    found: Option<Found>,
+    /// It is run by a shard, anybody may run it, and it is timed together with its neighbours: nothing that is true of
+    /// the connection for many requests at once needs to be asked for each (see [`Core::is_unhindered`]).
+    is_simple: bool,
 }
 
 impl Prepared {
@@ -214,9 +227,17 @@ impl Core {
     fn run_requests(&mut self, id: ConnectionId, requests: &Requests, bytes: &[u8]) -> Flow {
         let mut prepared = std::mem::take(&mut self.prepared);
         prepared.clear();
+        let mut last: Option<(&[u8], Known)> = None;
         for i in 0..requests.len() {
-            let ready = self.prepare(&requests.argv(bytes, i));
-            prepared.push(ready);
+            let argv = requests.argv(bytes, i);
+            let name = argv.get(0).expect("a request has a name");
+            // Requests of one pipeline are mostly of one kind.
+            let known = match last {
+                Some((before, known)) if before == name => known,
+                _ => self.know(name),
+            };
+            last = Some((name, known));
+            prepared.push(self.prepare_known(&argv, known));
         }
         if requests.len() > 1 {
             self.prefetch(id, &prepared, |i| requests.argv(bytes, i));
@@ -225,8 +246,15 @@ impl Core {
         self.lend_output(id);
         let mut watch = Stopwatch::start();
         let mut flow = Flow::Next;
+        let mut is_unhindered = None;
         for (i, ready) in prepared.iter().enumerate() {
-            flow = self.run_one(id, &requests.argv(bytes, i), *ready, &mut watch);
+            let argv = requests.argv(bytes, i);
+            if ready.is_simple && *is_unhindered.get_or_insert_with(|| self.is_unhindered(id)) {
+                flow = self.run_simple(id, &argv, *ready, &mut watch);
+            } else {
+                flow = self.run_one(id, &argv, *ready, &mut watch);
+                is_unhindered = None;
+            }
             if flow == Flow::Next && self.is_held_back(id) {
                 flow = Flow::Pause;
             }
@@ -297,31 +325,44 @@ impl Core {
         }
     }
 
-    #[inline]
+    fn know(&self, name: &[u8]) -> Known {
+        let gates = &self.shared.gates;
+        let found = lookup(name).or_else(|| gates.alias(name));
+        let is_simple = found.is_some_and(|Found { command, index }| {
+            matches!(command.run, Run::Shard(_))
+                && timed_in_runs(command)
+                && !gates.restricts(index)
+                && server_commands::subcommands::of(command).is_empty()
+        });
+        Known { found, is_simple }
+    }
+
     pub(crate) fn prepare(&mut self, argv: &Argv<'_>) -> Prepared {
-        let found = lookup(&argv[0]).or_else(|| self.shared.gates.alias(&argv[0]));
-        let here = Prepared { found, route: Route::Here, hash: 0 };
+        self.prepare_known(argv, self.know(&argv[0]))
+    }
+
+    #[inline]
+    fn prepare_known(&mut self, argv: &Argv<'_>, known: Known) -> Prepared {
+        let found = known.found;
+        let here = Prepared { found, route: Route::Here, hash: 0, is_simple: false };
         let Some(Found { command, .. }) = found else { return here };
         if !command.arity.allows(argv.len()) || !matches!(command.run, Run::Shard(_) | Run::Script(_)) {
             return here;
         }
-        match command.keys {
-            Keys::None => here,
+        let (route, hash) = match command.keys {
+            Keys::None => (Route::Here, 0),
             Keys::First => {
                 let hash = self.ks.hash(&argv[1]);
                 let owner = self.shared.owner(hash);
-                Prepared {
-                    route: if owner == self.id { Route::Here } else { Route::There(owner) },
-                    hash,
-                    ..here
-                }
+                (if owner == self.id { Route::Here } else { Route::There(owner) }, hash)
             }
             _ => {
                 let alone = self.shared.peers.len() == 1;
                 let route = if alone { Route::Here } else { self.route_many(command, argv) };
-                Prepared { route, hash: likely_key(command, argv).map_or(0, |key| self.ks.hash(key)), ..here }
+                (route, likely_key(command, argv).map_or(0, |key| self.ks.hash(key)))
             }
-        }
+        };
+        Prepared { found, route, hash, is_simple: known.is_simple && route == Route::Here }
     }
 
     /// Where a command over shards runs; None if any shard will do.
@@ -365,6 +406,46 @@ impl Core {
         } else {
             self.run_muted(id, argv, ready, watch)
         }
+    }
+
+    /// Whether all that [`Core::run_checked`] and [`Core::run_allowed`] ask about connection and server lets a simple
+    /// command run at once. Only what is not simple can change the answer while a core is at it.
+    fn is_unhindered(&mut self, id: ConnectionId) -> bool {
+        let is_open = self.busy.is_none()
+            && self.pause.is_none()
+            && self.long_value.is_none()
+            && self.locks.is_idle()
+            && !self.stats.is_notable(SHORT)
+            && !self.shared.snapshots.is_loading()
+            && self.shared.monitors.load(Ordering::Relaxed) == 0;
+        is_open
+            && self.connection(id).is_some_and(|connection| {
+                connection.reply_mode == ReplyMode::On
+                    && connection.authenticated
+                    && connection.multi.is_none()
+                    && !connection.modes.any()
+            })
+    }
+
+    /// Runs a simple command of a connection that is unhindered: as [`Core::run_checked`], which would find nothing.
+    #[inline]
+    fn run_simple(
+        &mut self,
+        id: ConnectionId,
+        argv: &Argv<'_>,
+        ready: Prepared,
+        watch: &mut Stopwatch,
+    ) -> Flow {
+        let Some(found) = ready.found else { return Flow::Next };
+        let (Run::Shard(handler), Some(connection)) = (found.command.run, self.connection(id)) else {
+            return Flow::Pause;
+        };
+        connection.commands += 1;
+        connection.last_command = Some(found.command);
+        connection.last_subcommand = None;
+        self.stats.processed += 1;
+        let alone = argv[argv.len() - 1].len() > LONG;
+        self.run_on_shard(id, argv, found, handler, alone, watch)
     }
 
     /// Refuses what may not run at all, holds what may not run now, runs the rest.
@@ -553,10 +634,15 @@ impl Core {
         }
         match command.run {
             Run::Server(which) => {
-                watch.stop(&mut self.stats);
+                let alone = self.is_timed_alone(command, argv);
+                if alone {
+                    watch.stop(&mut self.stats);
+                }
                 watch.count(&mut self.stats, index);
                 let flow = server_commands::run(self, id, which, argv);
-                self.close_watch(Sender::Here(id), command, watch, argv);
+                if alone {
+                    self.close_watch(Sender::Here(id), command, watch, argv);
+                }
                 flow
             }
             Run::Block(_) => {
@@ -574,24 +660,7 @@ impl Core {
                         return Flow::Pause;
                     }
                     let alone = self.is_timed_alone(command, argv);
-                    if alone {
-                        watch.stop(&mut self.stats);
-                    }
-                    watch.count(&mut self.stats, index);
-                    if !self.admit(command, argv) {
-                        self.stats.commands[index].rejected += 1;
-                        self.answer_error(id, OUT_OF_MEMORY);
-                        return Flow::Next;
-                    }
-                    let ran = match self.long_value.take() {
-                        None => self.run_here(id, Found { command, index }, handler, argv, None, watch),
-                        Some(value) => self.run_given(id, Found { command, index }, argv, value, watch),
-                    };
-                    let Ran::Over(answered, flow) = ran else { return Flow::Pause };
-                    if alone || answered > LONG {
-                        self.close_watch(Sender::Here(id), command, watch, argv);
-                    }
-                    flow
+                    self.run_on_shard(id, argv, Found { command, index }, handler, alone, watch)
                 }
                 Route::There(peer) => {
                     self.forward(id, argv, command, index, peer);
@@ -610,10 +679,41 @@ impl Core {
         }
     }
 
+    /// Runs a command that may run here and now, if there is memory for it.
+    #[inline]
+    fn run_on_shard(
+        &mut self,
+        id: ConnectionId,
+        argv: &Argv<'_>,
+        found: Found,
+        handler: Handler,
+        alone: bool,
+        watch: &mut Stopwatch,
+    ) -> Flow {
+        let Found { command, index } = found;
+        if alone {
+            watch.stop(&mut self.stats);
+        }
+        watch.count(&mut self.stats, index);
+        if !self.admit(command, argv) {
+            self.stats.commands[index].rejected += 1;
+            self.answer_error(id, OUT_OF_MEMORY);
+            return Flow::Next;
+        }
+        let ran = match self.long_value.take() {
+            None => self.run_here(id, found, handler, argv, None, watch),
+            Some(value) => self.run_given(id, found, argv, value, watch),
+        };
+        let Ran::Over(answered, flow) = ran else { return Flow::Pause };
+        if alone || answered > LONG {
+            self.close_watch(Sender::Here(id), command, watch, argv);
+        }
+        flow
+    }
+
     /// Whether a command is timed by itself, because it may be slow or because short times are of interest too.
     #[inline]
     fn is_timed_alone(&self, command: &Command, argv: &Argv<'_>) -> bool {
-        const SHORT: u64 = 1_000_000;
         !timed_in_runs(command) || self.stats.is_notable(SHORT) || argv[argv.len() - 1].len() > LONG
     }
 
