@@ -52,7 +52,7 @@ use crate::snapshots::ShardSave;
 use crate::stats::CoreStats;
 use crate::tasks::Tasks;
 use crate::tracking::Tracking;
-use crate::transaction::Watches;
+use crate::transaction::{Transaction, Watches};
 
 /// Bytes read from a socket at once. A pipeline of 32 small commands is 2 KB; 64 KiB lets 4 KiB values at pipeline 8
 /// through in one call.
@@ -175,6 +175,9 @@ pub struct Core {
     pub(crate) prepared: Vec<Prepared>,
     /// Reused for key positions.
     pub(crate) positions: Vec<usize>,
+    /// Empty ones, reused.
+    #[expect(clippy::vec_box, reason = "connections have them in boxes, which are reused, too")]
+    pub(crate) spare_transactions: Vec<Box<Transaction>>,
     generation_seen: u64,
     /// `timeout` setting, in milliseconds; 0 is none.
     idle_timeout_ms: u64,
@@ -264,6 +267,7 @@ impl Core {
             requests: Requests::new(),
             long_value: None,
             prepared: Vec::new(),
+            spare_transactions: Vec::new(),
             positions: Vec::new(),
             generation_seen: u64::MAX,
             idle_timeout_ms: 0,

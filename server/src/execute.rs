@@ -369,8 +369,8 @@ impl Core {
     pub(crate) fn route(&mut self, command: &Command, argv: &Argv<'_>) -> Option<Route> {
         let owner = match command.keys {
             Keys::None => return None,
-            Keys::First => self.shared.owner(self.ks.hash(&argv[1])),
             _ if self.shared.peers.len() == 1 => self.id,
+            Keys::First => self.shared.owner(self.ks.hash(&argv[1])),
             _ => return Some(self.route_many(command, argv)),
         };
         Some(if owner == self.id { Route::Here } else { Route::There(owner) })

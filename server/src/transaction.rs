@@ -40,6 +40,11 @@ const COMMANDS_MAX: usize = 1 << 20;
 /// Most keys that one connection watches.
 const WATCHED_MAX: usize = 1 << 20;
 
+/// Transactions whose buffers a core keeps, and what each may hold: as many as are under way at once in a pipeline or
+/// two, of a usual size.
+const SPARES_MAX: usize = 16;
+const SPARE_BYTES_MAX: usize = 4096;
+
 /// What was queued since MULTI.
 #[derive(Default)]
 pub struct Transaction {
@@ -58,6 +63,14 @@ impl Transaction {
 
     fn argv(&self, i: usize) -> Argv<'_> {
         self.requests.argv(&self.bytes, i)
+    }
+
+    fn clear(&mut self) {
+        let Transaction { bytes, requests, commands, spoiled } = self;
+        bytes.clear();
+        requests.clear();
+        commands.clear();
+        *spoiled = false;
     }
 
     /// Bytes held.
@@ -189,7 +202,8 @@ pub fn multi(core: &mut Core, id: ConnectionId) -> Outcome {
     if connection.multi.is_some() {
         return Err(CommandError::text("ERR MULTI calls can not be nested"));
     }
-    connection.multi = Some(Box::default());
+    let transaction = core.spare_transactions.pop().unwrap_or_default();
+    client_of(core, id)?.multi = Some(transaction);
     reply(core, id, |out| out.ok())
 }
 
@@ -517,7 +531,16 @@ impl Core {
         }
         // Once for all: whoever is woken by one of the commands sees the work of all.
         self.after_command_of(asker.client);
+        self.spare(transaction);
         watching
+    }
+
+    /// Keeps the buffers of a transaction that is over for one to come.
+    fn spare(&mut self, mut transaction: Box<Transaction>) {
+        if self.spare_transactions.len() < SPARES_MAX && transaction.heap_bytes() <= SPARE_BYTES_MAX {
+            transaction.clear();
+            self.spare_transactions.push(transaction);
+        }
     }
 
     /// Runs one command of a transaction over this shard, and counts it and the time since the one before.
