@@ -77,14 +77,16 @@ pub struct Prepared {
     hash: u64,
     /// See [`Known::is_simple`]; and it is for this core, and has as many arguments as it may have.
     is_simple: bool,
+    /// It is timed by itself.
+    alone: bool,
 }
 
 /// What a name stands for.
 #[derive(Clone, Copy)]
 struct Known {
     found: Option<Found>,
-    /// It is run by a shard, anybody may run it, and it is timed together with its neighbours: nothing that is true of
-    /// the connection for many requests at once needs to be asked for each (see [`Core::is_unhindered`]).
+    /// It is run by a shard, and anybody may run it: what is true of the connection for many requests at once need not
+    /// be asked for each (see [`Core::is_unhindered`]).
     is_simple: bool,
 }
 
@@ -330,7 +332,6 @@ impl Core {
         let found = lookup(name).or_else(|| gates.alias(name));
         let is_simple = found.is_some_and(|Found { command, index }| {
             matches!(command.run, Run::Shard(_))
-                && timed_in_runs(command)
                 && !gates.restricts(index)
                 && server_commands::subcommands::of(command).is_empty()
         });
@@ -344,7 +345,7 @@ impl Core {
     #[inline]
     fn prepare_known(&mut self, argv: &Argv<'_>, known: Known) -> Prepared {
         let found = known.found;
-        let here = Prepared { found, route: Route::Here, hash: 0, is_simple: false };
+        let here = Prepared { found, route: Route::Here, hash: 0, is_simple: false, alone: true };
         let Some(Found { command, .. }) = found else { return here };
         if !command.arity.allows(argv.len()) || !matches!(command.run, Run::Shard(_) | Run::Script(_)) {
             return here;
@@ -362,7 +363,8 @@ impl Core {
                 (route, likely_key(command, argv).map_or(0, |key| self.ks.hash(key)))
             }
         };
-        Prepared { found, route, hash, is_simple: known.is_simple && route == Route::Here }
+        let is_simple = known.is_simple && route == Route::Here;
+        Prepared { found, route, hash, is_simple, alone: !timed_in_runs(command) }
     }
 
     /// Where a command over shards runs; None if any shard will do.
@@ -444,7 +446,7 @@ impl Core {
         connection.last_command = Some(found.command);
         connection.last_subcommand = None;
         self.stats.processed += 1;
-        let alone = argv[argv.len() - 1].len() > LONG;
+        let alone = ready.alone || argv[argv.len() - 1].len() > LONG;
         self.run_on_shard(id, argv, found, handler, alone, watch)
     }
 
