@@ -31,6 +31,11 @@ impl Kept {
         self.rest().is_empty()
     }
 
+    /// All are to be taken again.
+    pub(crate) fn put_back(&mut self) {
+        self.taken = 0;
+    }
+
     /// Takes the next ones: as many `unit`s as there are in `count` and in about so many bytes, but at least one.
     pub(crate) fn take_some(&mut self, unit: usize, count: usize, bytes: usize) -> Args<'_> {
         let mut left = bytes;

@@ -38,6 +38,8 @@ pub struct Blocking {
     pub mark: fn(&mut Cx<'_>, Args<'_>, usize) -> Result<Vec<u8>, CommandError>,
     /// Whether the key has something for the command. An error is the reply.
     pub ready: fn(&mut Cx<'_>, Args<'_>, usize, &[u8]) -> Result<bool, CommandError>,
+    /// Whether taking what the key has will leave a [`Task`](crate::Task), if it may; `ready` was true just before.
+    pub in_steps: fn(&mut Cx<'_>, Args<'_>, usize, &[u8]) -> Result<bool, CommandError>,
     /// Takes it and replies; `ready` was true just before.
     pub take: fn(&mut Cx<'_>, Args<'_>, usize, &[u8]) -> CmdResult,
     /// Replies that the time is over.
@@ -74,6 +76,11 @@ pub(crate) fn pop_once(cx: &mut Cx<'_>, args: Args<'_>, blocking: &Blocking) -> 
         cx.out.null_array();
     }
     Ok(())
+}
+
+/// For commands that take all at once.
+pub(crate) fn at_once(_: &mut Cx<'_>, _: Args<'_>, _: usize, _: &[u8]) -> Result<bool, CommandError> {
+    Ok(false)
 }
 
 /// For commands that remember nothing.

@@ -107,7 +107,7 @@ impl Many for Removing {
     const MAKES: bool = false;
 
     #[inline]
-    fn change(&mut self, hash: &mut Hash, args: Args<'_>) {
+    fn change(&mut self, hash: &mut Hash, args: Args<'_>, _: &mut ReplyWriter<'_>) {
         self.removed += args.rest().filter(|field| hash.remove(field, self.now)).count();
     }
 
@@ -382,7 +382,7 @@ impl Many for Setting {
     }
 
     #[inline]
-    fn change(&mut self, hash: &mut Hash, mut args: Args<'_>) {
+    fn change(&mut self, hash: &mut Hash, mut args: Args<'_>, _: &mut ReplyWriter<'_>) {
         while let (Ok(field), Ok(value)) = (args.take(), args.take()) {
             self.added += usize::from(hash.set(&self.rules, field, value, Expiry::Never));
         }

@@ -7,17 +7,21 @@ mod blocking;
 
 use std::ops::Range;
 
-use damselfly_keyspace::{Class, Item, List, Loc};
+use damselfly_keyspace::{Class, Collection, Item, List, Loc, Object, Removal, Search};
 use damselfly_protocol::number::parse_i64;
 use damselfly_protocol::reply::ReplyWriter;
 
-use crate::long::{Walk, put_aside};
+use crate::long::{Walk, Written, put_aside};
 use crate::many::{Many, change};
 use crate::relay::{Looked, Parcel, Relay};
-use crate::task::edit_dropping;
+use crate::task::{Rest, Task, Work, edit_dropping, work};
 use crate::{Args, Arity, CmdResult, Command, CommandError, Cx, Flags, Group, Keys, Run, Spread};
 
 use blocking::{BLMOVE, BLMPOP, BLPOP, BRPOP, BRPOPLPUSH};
+
+/// Nodes of a list, and elements, that a command in steps looks at in one.
+const NODES_PER_STEP: usize = 4;
+const LOOKS_PER_STEP: usize = 512;
 
 pub(crate) const COMMANDS: &[&Command] = &[
     &BLMOVE,
@@ -177,18 +181,43 @@ fn linsert(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
         return Err(CommandError::Syntax);
     }
     let (pivot, element) = (args.take()?, args.take()?);
-    let edit = cx.ks.edit(cx.db, key, |list: &mut List| {
-        if before { list.insert_before(pivot, element) } else { list.insert_after(pivot, element) }
-    })?;
-    match edit.map(|edit| edit.value) {
-        Some(Some(len)) => {
-            cx.changed(key, Class::List, "linsert");
-            cx.out.int(len as i64);
+    let Some(loc) = cx.ks.find_collection::<List>(cx.db, key)? else {
+        cx.out.int(0);
+        return Ok(());
+    };
+    let in_steps = cx.ks.collection::<List>(cx.db, loc)?.len() > cx.env.at_once_max;
+    let (search, pivot, element) = (Search::default(), pivot.into(), element.into());
+    work(cx, key, loc, Inserting { search, pivot, element, before, len: None }, in_steps)
+}
+
+/// LINSERT.
+struct Inserting {
+    search: Search,
+    pivot: Box<[u8]>,
+    element: Box<[u8]>,
+    before: bool,
+    /// How long the list is then; None if there is no pivot.
+    len: Option<usize>,
+}
+
+impl Work for Inserting {
+    type To = List;
+
+    fn step(&mut self, list: &mut List) -> bool {
+        let is_over = list.search_some(&mut self.search, &*self.pivot, NODES_PER_STEP);
+        if is_over {
+            self.len = list.insert_at(&mut self.search, &*self.pivot, &*self.element, !self.before);
         }
-        Some(None) => cx.out.int(-1),
-        None => cx.out.int(0),
+        is_over
     }
-    Ok(())
+
+    fn end(&mut self, cx: &mut Cx<'_>, key: &[u8], gone: Option<bool>) -> CmdResult {
+        if self.len.is_some() && gone.is_some() {
+            cx.changed(key, Class::List, "linsert");
+        }
+        cx.out.int(self.len.map_or(-1, |len| len as i64));
+        Ok(())
+    }
 }
 
 const LLEN: Command = Command {
@@ -470,12 +499,42 @@ fn lpos(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
         }
     }
     let list = cx.ks.view::<List>(cx.db, key)?;
+    let Some(list) = list else {
+        match count {
+            None => cx.out.null(),
+            Some(_) => cx.out.array(0),
+        }
+        return Ok(());
+    };
+    let looks = if maxlen == 0 { list.len() } else { list.len().min(maxlen) };
+    if looks > cx.env.at_once_max
+        && let Some(place) = &mut cx.later
+    {
+        let skip = usize::try_from(rank.unsigned_abs() - 1).unwrap_or(usize::MAX);
+        let wanted = match count {
+            None => 1,
+            Some(0) => usize::MAX,
+            Some(count) => count,
+        };
+        **place = Some(Rest::Task(Box::new(Finding {
+            list: list.clone(),
+            element: element.into(),
+            from_end: rank < 0,
+            looked: 0,
+            looks,
+            skip,
+            wanted,
+            is_array: count.is_some(),
+            first: None,
+            found: 0,
+            positions: Written::new(cx.out.proto()),
+        })));
+        return Ok(());
+    }
     let out = &mut cx.out;
     let Some(count) = count else {
         let mut found = None;
-        if let Some(list) = list {
-            list.positions(element, rank, 1, maxlen, |index| found = Some(index));
-        }
+        list.positions(element, rank, 1, maxlen, |index| found = Some(index));
         match found {
             Some(index) => out.int(index as i64),
             None => out.null(),
@@ -483,14 +542,84 @@ fn lpos(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
         return Ok(());
     };
     let (header, mut found) = (out.deferred(1), 0);
-    if let Some(list) = list {
-        list.positions(element, rank, count, maxlen, |index| {
-            out.int(index as i64);
-            found += 1;
-        });
-    }
+    list.positions(element, rank, count, maxlen, |index| {
+        out.int(index as i64);
+        found += 1;
+    });
     out.fill_array(header, found);
     Ok(())
+}
+
+/// LPOS of a long list, in steps.
+struct Finding {
+    list: List,
+    element: Box<[u8]>,
+    /// The last element is looked at first.
+    from_end: bool,
+    /// Elements that were looked at, and that are looked at, at most.
+    looked: usize,
+    looks: usize,
+    /// Matches that do not count.
+    skip: usize,
+    /// How many are to be found, at most.
+    wanted: usize,
+    /// All positions are the reply; else the first one alone.
+    is_array: bool,
+    first: Option<usize>,
+    found: usize,
+    positions: Written,
+}
+
+impl Task for Finding {
+    fn target(&self) -> Option<&[u8]> {
+        None
+    }
+
+    fn step(&mut self) -> bool {
+        let Finding { list, element, looked, skip, wanted, first, found, positions, .. } = self;
+        let (from, to) = (*looked, (*looked + LOOKS_PER_STEP).min(self.looks));
+        let numbers = if self.from_end { list.len() - to..list.len() - from } else { from..to };
+        positions.write(|out| {
+            let mut show = |number: usize| {
+                if *skip > 0 {
+                    *skip -= 1;
+                } else if *found < *wanted {
+                    *found += 1;
+                    first.get_or_insert(number);
+                    out.int(number as i64);
+                }
+            };
+            let value = Item::of(element);
+            let elements = list.range(numbers.start, numbers.end);
+            let mut look = |(item, number)| {
+                if item == value {
+                    show(number);
+                }
+            };
+            match self.from_end {
+                true => elements.rev().zip(numbers.rev()).for_each(&mut look),
+                false => elements.zip(numbers).for_each(&mut look),
+            }
+        });
+        *looked = to;
+        to == self.looks || *found == *wanted
+    }
+
+    fn finish(&mut self, cx: &mut Cx<'_>) -> CmdResult {
+        match self.first {
+            _ if self.is_array => {
+                cx.out.array(self.found);
+                self.positions.reply(cx);
+            }
+            Some(first) => cx.out.int(first as i64),
+            None => cx.out.null(),
+        }
+        Ok(())
+    }
+
+    fn into_held(self: Box<Self>) -> Vec<Object> {
+        vec![self.list.wrap(), self.positions.into_held()]
+    }
 }
 
 /// The next argument as a number from zero on. A missing one is a syntax error.
@@ -533,7 +662,7 @@ impl<const MAKES: bool> Many for Pushing<MAKES> {
     const MAKES: bool = MAKES;
 
     #[inline]
-    fn change(&mut self, list: &mut List, args: Args<'_>) {
+    fn change(&mut self, list: &mut List, args: Args<'_>, _: &mut ReplyWriter<'_>) {
         for element in args.rest() {
             self.end.push(list, element);
         }
@@ -619,13 +748,37 @@ const LREM: Command = Command {
 
 fn lrem(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
     let (key, count, element) = (args.take()?, args.take_int()?, args.take()?);
-    let edit = cx.ks.edit(cx.db, key, |list: &mut List| list.rem(count, element))?;
-    let removed = edit.map_or(0, |edit| edit.value);
-    if removed > 0 {
-        announce(cx, key, "lrem", edit.is_some_and(|edit| edit.gone));
+    let Some(loc) = cx.ks.find_collection::<List>(cx.db, key)? else {
+        cx.out.int(0);
+        return Ok(());
+    };
+    let in_steps = cx.ks.collection::<List>(cx.db, loc)?.len() > cx.env.at_once_max;
+    work(cx, key, loc, Removing { element: element.into(), removal: Removal::new(count) }, in_steps)
+}
+
+/// LREM.
+struct Removing {
+    element: Box<[u8]>,
+    removal: Removal,
+}
+
+impl Work for Removing {
+    type To = List;
+
+    fn step(&mut self, list: &mut List) -> bool {
+        list.rem_some(&mut self.removal, &*self.element, NODES_PER_STEP)
     }
-    cx.out.int(removed as i64);
-    Ok(())
+
+    fn end(&mut self, cx: &mut Cx<'_>, key: &[u8], gone: Option<bool>) -> CmdResult {
+        let removed = self.removal.removed();
+        if let Some(gone) = gone
+            && removed > 0
+        {
+            announce(cx, key, "lrem", gone);
+        }
+        cx.out.int(removed as i64);
+        Ok(())
+    }
 }
 
 const LSET: Command = Command {

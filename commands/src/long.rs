@@ -80,7 +80,7 @@ pub(crate) enum Walk {
 }
 
 /// Whether a reply with `count` of the `len` elements of a collection is written in pieces, as far as its size tells.
-fn is_long(count: usize, len: usize, heap_bytes: usize) -> bool {
+pub(crate) fn is_long(count: usize, len: usize, heap_bytes: usize) -> bool {
     heap_bytes > LONG_FROM && count as u128 * heap_bytes as u128 > len as u128 * LONG_FROM as u128
 }
 

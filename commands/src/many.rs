@@ -10,18 +10,19 @@
 //!
 //! What only asks locks nothing: its answers are a long reply (`long.rs`), from a clone.
 
-use damselfly_keyspace::{Collection, Object};
-use damselfly_protocol::ReplyWriter;
+use damselfly_keyspace::Collection;
+use damselfly_protocol::{Proto, ReplyWriter};
 
 use crate::args::Kept;
-use crate::task::{BYTES_PER_STEP, Rest, Task};
-use crate::{Args, CmdResult, CommandError, Cx, Long};
+use crate::long::Written;
+use crate::task::{BYTES_PER_STEP, Rest, Work, lent};
+use crate::{Args, CmdResult, Cx, Long};
 
 /// An argument takes as long as so many members that are only looked at.
 const LOOKS_PER_ARGUMENT: usize = 8;
 
 /// Arguments in one step, at most: some hundred microseconds' worth where each is a miss of the cache or several.
-const ARGUMENTS_PER_STEP: usize = 96;
+pub(crate) const ARGUMENTS_PER_STEP: usize = 96;
 
 /// Arguments that are answered in one step.
 const ANSWERS_PER_STEP: usize = 16;
@@ -32,7 +33,13 @@ const CLONED_PER_ARGUMENT: usize = 256;
 /// Whether a request has so many arguments that it is done in steps.
 #[inline]
 fn is_many(cx: &Cx<'_>, args: Args<'_>) -> bool {
-    args.len() > cx.env.at_once_max / LOOKS_PER_ARGUMENT && cx.later.is_some()
+    are_many(cx, args.len())
+}
+
+/// Whether so many elements are changed in steps, which each takes as long as an argument.
+#[inline]
+pub(crate) fn are_many(cx: &Cx<'_>, count: usize) -> bool {
+    count > cx.env.at_once_max / LOOKS_PER_ARGUMENT && cx.later.is_some()
 }
 
 /// Replies with what the collection under a key, if there is one, answers to each argument.
@@ -46,22 +53,47 @@ pub(crate) fn answer<C: Collection + Clone>(
 ) -> CmdResult {
     let is_many = is_many(cx, args);
     let held = cx.ks.view::<C>(cx.db, key)?;
-    cx.out.array(args.len());
-    if is_many
-        && let Some(held) = held
+    answer_from(held, &mut cx.out, cx.later.as_mut().filter(|_| is_many), args, len, answer);
+    Ok(())
+}
+
+/// As [`answer`], for commands that are no reads.
+pub(crate) fn answer_uncounted<C: Collection + Clone>(
+    cx: &mut Cx<'_>,
+    key: &[u8],
+    args: Args<'_>,
+    len: impl FnOnce(&C) -> usize,
+    answer: impl Fn(Option<&C>, &[u8], &mut ReplyWriter<'_>) + Send + 'static,
+) -> CmdResult {
+    let is_many = is_many(cx, args);
+    let held = cx.ks.peek::<C>(cx.db, key)?;
+    answer_from(held, &mut cx.out, cx.later.as_mut().filter(|_| is_many), args, len, answer);
+    Ok(())
+}
+
+#[inline]
+fn answer_from<C: Collection + Clone>(
+    held: Option<&C>,
+    out: &mut ReplyWriter<'_>,
+    place: Option<&mut &mut Option<Rest>>,
+    args: Args<'_>,
+    len: impl FnOnce(&C) -> usize,
+    answer: impl Fn(Option<&C>, &[u8], &mut ReplyWriter<'_>) + Send + 'static,
+) {
+    out.array(args.len());
+    if let (Some(place), Some(held)) = (place, held)
         && len(held) / CLONED_PER_ARGUMENT <= args.len()
-        && let (Some(mut args), Some(place)) = (Kept::new(args), &mut cx.later)
+        && let Some(mut args) = Kept::new(args)
     {
         let step = move |held: &C, out: &mut ReplyWriter<'_>| {
             let some = args.take_some(1, ANSWERS_PER_STEP, usize::MAX);
             some.rest().for_each(|arg| answer(Some(held), arg, out));
             args.is_empty()
         };
-        **place = Some(Rest::Reply(Long::made(held, cx.out.proto(), step)));
-        return Ok(());
+        **place = Some(Rest::Reply(Long::made(held, out.proto(), step)));
+        return;
     }
-    args.rest().for_each(|arg| answer(held, arg, &mut cx.out));
-    Ok(())
+    args.rest().for_each(|arg| answer(held, arg, out));
 }
 
 /// What a command does to the collection under its key, argument by argument.
@@ -70,12 +102,26 @@ pub(crate) trait Many: Send + 'static {
     type To: Collection + Send;
     /// Whether a missing key begins with an empty collection; else nothing is done to it.
     const MAKES: bool;
+    /// Whether the reply is an array, of what each unit of arguments is answered; else [`Many::end`] replies.
+    const ANSWERS: bool = false;
     /// How many arguments belong together.
     fn unit(&self) -> usize {
         1
     }
-    /// Does what these arguments ask for. Called once with all, or in steps with some of them in order.
-    fn change(&mut self, to: &mut Self::To, args: Args<'_>);
+    /// Whether [`Many::allows`] is to be asked.
+    const ASKS: bool = false;
+    /// Whether these arguments let anything be done at all: called, as `change` is, for all of them before the first is
+    /// done.
+    fn allows(&self, _to: &Self::To, _args: Args<'_>) -> bool {
+        true
+    }
+    /// Nothing will be done, as it was not allowed.
+    fn refused(&mut self) {}
+    /// Does what these arguments ask for, and answers each if that is the reply. Called once with all, or in steps with
+    /// some of them in order.
+    fn change(&mut self, to: &mut Self::To, args: Args<'_>, out: &mut ReplyWriter<'_>);
+    /// Answers a unit of arguments if there is no collection.
+    fn answer_missing(&self, _out: &mut ReplyWriter<'_>) {}
     /// Announces and replies when all is done. Is told whether the key has gone with its last element, or None if there
     /// is no key: it was missing, or went before, as expiry and eviction take even what is locked.
     fn end(&mut self, cx: &mut Cx<'_>, key: &[u8], gone: Option<bool>) -> CmdResult;
@@ -92,71 +138,83 @@ pub(crate) fn change<M: Many>(cx: &mut Cx<'_>, key: &[u8], args: Args<'_>, mut m
 
 #[inline]
 fn change_at_once<M: Many>(cx: &mut Cx<'_>, key: &[u8], args: Args<'_>, many: &mut M) -> CmdResult {
-    let change = |to: &mut M::To| many.change(to, args);
-    let gone = if M::MAKES {
-        Some(cx.ks.edit_or_new(cx.db, key, change)?.gone)
-    } else {
-        cx.ks.edit(cx.db, key, change)?.map(|edit| edit.gone)
+    let (ks, out) = (&mut *cx.ks, &mut cx.out);
+    if M::ANSWERS {
+        out.array(args.len() / many.unit());
+    }
+    let change = |to: &mut M::To| match many.allows(to, args) {
+        true => many.change(to, args, out),
+        false => many.refused(),
     };
+    let gone = if M::MAKES {
+        Some(ks.edit_or_new(cx.db, key, change)?.gone)
+    } else {
+        ks.edit(cx.db, key, change)?.map(|edit| edit.gone)
+    };
+    if M::ANSWERS && gone.is_none() {
+        (0..args.len() / many.unit()).for_each(|_| many.answer_missing(&mut cx.out));
+    }
     many.end(cx, key, gone)
 }
 
 #[cold]
 fn change_in_steps<M: Many>(cx: &mut Cx<'_>, key: &[u8], args: Args<'_>, mut many: M) -> CmdResult {
     let loc = cx.ks.find_collection::<M::To>(cx.db, key)?;
-    let (Some(args), Some(place)) = (Kept::new(args), &mut cx.later) else {
+    if loc.is_none() && !M::MAKES {
+        return change_at_once(cx, key, args, &mut many);
+    }
+    let (Some(kept), Some(place)) = (Kept::new(args), &mut cx.later) else {
         return change_at_once(cx, key, args, &mut many);
     };
     let to = match loc {
         Some(loc) => cx.ks.lend::<M::To>(cx.db, loc)?,
-        None if M::MAKES => M::To::begin(cx.ks.hash_seed()),
-        None => return many.end(cx, key, None),
+        None => M::To::begin(cx.ks.hash_seed()),
     };
-    **place = Some(Rest::Task(Box::new(Changing {
-        key: key.into(),
-        is_new: loc.is_none(),
-        to: Some(to),
-        args,
-        many,
-    })));
+    let answers = M::ANSWERS.then(|| (args.len() / many.unit(), Written::new(cx.out.proto())));
+    let work = ByArguments { args: kept, is_allowed: !M::ASKS, many, answers };
+    **place = Some(lent(key, to, loc.is_none(), work));
     Ok(())
 }
 
-/// A change in steps.
-struct Changing<M: Many> {
-    key: Box<[u8]>,
-    /// Nothing is under the key before the end; else the collection is lent from it.
-    is_new: bool,
-    /// None behind the end.
-    to: Option<M::To>,
+/// A change in steps, some arguments in each.
+struct ByArguments<M> {
     args: Kept,
+    /// No argument is to be asked any more whether anything is to be done.
+    is_allowed: bool,
     many: M,
+    /// How many answers there will be, and those that are written.
+    answers: Option<(usize, Written)>,
 }
 
-impl<M: Many> Task for Changing<M> {
-    fn target(&self) -> Option<&[u8]> {
-        Some(&self.key)
-    }
+impl<M: Many> Work for ByArguments<M> {
+    type To = M::To;
 
-    fn step(&mut self) -> bool {
-        let Some(to) = &mut self.to else { return true };
-        self.many.change(to, self.args.take_some(self.many.unit(), ARGUMENTS_PER_STEP, BYTES_PER_STEP));
+    fn step(&mut self, to: &mut M::To) -> bool {
+        let many = &mut self.many;
+        let args = self.args.take_some(many.unit(), ARGUMENTS_PER_STEP, BYTES_PER_STEP);
+        if !self.is_allowed {
+            if !many.allows(to, args) {
+                many.refused();
+                return true;
+            }
+            if self.args.is_empty() {
+                self.is_allowed = true;
+                self.args.put_back();
+            }
+            return false;
+        }
+        match &mut self.answers {
+            Some((_, answers)) => answers.write(|out| many.change(to, args, out)),
+            None => many.change(to, args, &mut ReplyWriter::new(&mut Vec::new(), Proto::Resp2)),
+        }
         self.args.is_empty()
     }
 
-    fn finish(&mut self, cx: &mut Cx<'_>) -> CmdResult {
-        let Some(to) = self.to.take() else { return Err(CommandError::Syntax) };
-        let gone = if self.is_new {
-            let gone = to.is_gone();
-            cx.ks.store(cx.db, &self.key, to);
-            Some(gone)
-        } else {
-            cx.ks.give_back(cx.db, &self.key, to).map(|edit| edit.gone)
-        };
-        self.many.end(cx, &self.key, gone)
-    }
-
-    fn into_held(self: Box<Self>) -> Vec<Object> {
-        self.to.into_iter().map(Collection::wrap).collect()
+    fn end(&mut self, cx: &mut Cx<'_>, key: &[u8], gone: Option<bool>) -> CmdResult {
+        if let Some((count, answers)) = &mut self.answers {
+            cx.out.array(*count);
+            answers.reply(cx);
+        }
+        self.many.end(cx, key, gone)
     }
 }

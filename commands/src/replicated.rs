@@ -4,7 +4,7 @@
 use damselfly_protocol::ReplyWriter;
 use damselfly_protocol::number::parse_i64;
 
-use crate::blocking::{Blocking, Wait, no_mark, parse_timeout_ms};
+use crate::blocking::{Blocking, Wait, at_once, no_mark, parse_timeout_ms};
 use crate::{Args, Arity, Command, CommandError, Flags, Group, Keys, Run, Spread};
 
 pub(crate) const COMMANDS: &[&Command] = &[&WAIT, &WAITAOF];
@@ -35,6 +35,7 @@ const BASE: Blocking = Blocking {
     gather: false,
     mark: no_mark,
     ready: |_, _, _, _| Ok(false),
+    in_steps: at_once,
     take: |_, _, _, _| unreachable!("there is no key"),
     nothing: |out| out.int(0),
 };

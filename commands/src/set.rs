@@ -87,7 +87,7 @@ impl Many for Adding {
     const MAKES: bool = true;
 
     #[inline]
-    fn change(&mut self, set: &mut Set, args: Args<'_>) {
+    fn change(&mut self, set: &mut Set, args: Args<'_>, _: &mut ReplyWriter<'_>) {
         let (seed, limits) = (self.seed, self.limits);
         let expected = std::mem::take(&mut self.expected);
         if expected > 0
@@ -144,7 +144,7 @@ impl Many for AddingUntil {
     type To = Set;
     const MAKES: bool = true;
 
-    fn change(&mut self, set: &mut Set, args: Args<'_>) {
+    fn change(&mut self, set: &mut Set, args: Args<'_>, _: &mut ReplyWriter<'_>) {
         let insert = |member: &&[u8]| set.insert_until(self.seed, member, self.expire_at, self.keep);
         self.added += args.rest().filter(insert).count();
     }
@@ -160,24 +160,40 @@ impl Many for AddingUntil {
 
 /// FIELDEXPIRE of a set: for each member 1, or -2 if it is none.
 pub(crate) fn set_lifetimes(cx: &mut Cx<'_>, key: &[u8], at: UnixMs, args: Args<'_>) -> CmdResult {
-    let (seed, out) = (cx.ks.hash_seed(), &mut cx.out);
-    out.array(args.len());
-    let edit = cx.ks.edit(cx.db, key, |set: &mut Set| {
-        let mut changes = 0;
+    let seed = cx.ks.hash_seed();
+    change(cx, key, args, Lifetimes { seed, at, changed: 0 })
+}
+
+/// FIELDEXPIRE of a set.
+struct Lifetimes {
+    seed: u64,
+    at: UnixMs,
+    changed: usize,
+}
+
+impl Many for Lifetimes {
+    type To = Set;
+    const MAKES: bool = false;
+    const ANSWERS: bool = true;
+
+    fn change(&mut self, set: &mut Set, args: Args<'_>, out: &mut ReplyWriter<'_>) {
         for member in args.rest() {
-            let is_member = set.set_expire(seed, member, Some(at));
+            let is_member = set.set_expire(self.seed, member, Some(self.at));
             out.int(if is_member { 1 } else { -2 });
-            changes += usize::from(is_member);
+            self.changed += usize::from(is_member);
         }
-        changes
-    })?;
-    match edit {
-        Some(edit) if edit.value > 0 => cx.changed(key, Class::Set, "sexpire"),
-        Some(_) => {}
-        // The last members have just expired.
-        None => args.rest().for_each(|_| cx.out.int(-2)),
     }
-    Ok(())
+
+    fn answer_missing(&self, out: &mut ReplyWriter<'_>) {
+        out.int(-2);
+    }
+
+    fn end(&mut self, cx: &mut Cx<'_>, key: &[u8], gone: Option<bool>) -> CmdResult {
+        if self.changed > 0 && gone.is_some() {
+            cx.changed(key, Class::Set, "sexpire");
+        }
+        Ok(())
+    }
 }
 
 /// FIELDTTL of a set: seconds, rounded up; -1 if the member never expires, -3 if it is none.
@@ -375,7 +391,7 @@ impl Many for Removing {
     const MAKES: bool = false;
 
     #[inline]
-    fn change(&mut self, set: &mut Set, args: Args<'_>) {
+    fn change(&mut self, set: &mut Set, args: Args<'_>, _: &mut ReplyWriter<'_>) {
         self.removed += args.rest().filter(|member| set.remove(member)).count();
     }
 

@@ -18,7 +18,8 @@ use damselfly_keyspace::Class;
 use damselfly_keyspace::stream::{Stream, StreamId};
 
 use crate::error::printable;
-use crate::long::{Walk, put_aside};
+use crate::many::{ARGUMENTS_PER_STEP, are_many};
+use crate::task::{Work, work};
 use crate::{Args, Arity, CmdResult, Command, CommandError, Cx, Flags, Group, Keys, Run, Spread};
 use claim::{XAUTOCLAIM, XCLAIM};
 use group::{XACK, XGROUP, XPENDING};
@@ -151,20 +152,37 @@ const XDEL: Command = Command {
 
 fn xdel(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
     let key = args.take()?;
-    if cx.ks.peek::<Stream>(cx.db, key)?.is_none() {
+    let Some(loc) = cx.ks.find_collection::<Stream>(cx.db, key)? else {
         cx.out.int(0);
         return Ok(());
-    }
+    };
     let ids = args.rest().map(id::exact).collect::<Result<Vec<StreamId>, _>>()?;
-    let edit = cx
-        .ks
-        .edit(cx.db, key, |stream: &mut Stream| ids.into_iter().filter(|&id| stream.delete(id)).count())?;
-    let deleted = edit.map_or(0, |edit| edit.value);
-    if deleted > 0 {
-        cx.changed(key, Class::Stream, "xdel");
+    let in_steps = are_many(cx, ids.len());
+    work(cx, key, loc, Deleting { ids: ids.into_iter(), deleted: 0 }, in_steps)
+}
+
+/// XDEL.
+struct Deleting {
+    ids: std::vec::IntoIter<StreamId>,
+    deleted: usize,
+}
+
+impl Work for Deleting {
+    type To = Stream;
+
+    fn step(&mut self, stream: &mut Stream) -> bool {
+        let some = self.ids.by_ref().take(ARGUMENTS_PER_STEP);
+        self.deleted += some.filter(|&id| stream.delete(id)).count();
+        self.ids.len() == 0
     }
-    cx.out.int(deleted as i64);
-    Ok(())
+
+    fn end(&mut self, cx: &mut Cx<'_>, key: &[u8], gone: Option<bool>) -> CmdResult {
+        if self.deleted > 0 && gone.is_some() {
+            cx.changed(key, Class::Stream, "xdel");
+        }
+        cx.out.int(self.deleted as i64);
+        Ok(())
+    }
 }
 
 const XLEN: Command = Command {
@@ -240,21 +258,7 @@ fn range(cx: &mut Cx<'_>, mut args: Args<'_>, reverse: bool) -> CmdResult {
         cx.out.null_array();
         return Ok(());
     }
-    if start <= stream.first_id() && stream.last_id() <= end {
-        // How many they are is known without a look at them.
-        let len = usize::try_from(stream.len()).unwrap_or(usize::MAX);
-        let left = len.min(count);
-        let walk = || Walk::Entries { start, end, reverse, left };
-        let before = cx.out.len();
-        cx.out.array(left);
-        let size = (left, len, stream.heap_bytes());
-        if put_aside(&mut cx.later, cx.out.proto(), stream, size, walk) {
-            return Ok(());
-        }
-        cx.out.truncate(before);
-    }
-    let range = if reverse { stream.range_reverse(start, end) } else { stream.range(start, end) };
-    reply::entries(&mut cx.out, range, count, stream.len());
+    reply::entries_between(&mut cx.out, &mut cx.later, stream, (start, end), count, reverse);
     Ok(())
 }
 

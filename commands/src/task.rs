@@ -96,6 +96,69 @@ where
     }
 }
 
+/// What a command does to a collection that may be big, in its place: where a [`Change`] is for what touches few nodes,
+/// this is for what touches nodes everywhere, of which a clone would become a copy.
+pub(crate) trait Work: Send + 'static {
+    /// The type of the collection.
+    type To: Collection + Send;
+    /// Does a bounded part of it; true with the last. Not called again then.
+    fn step(&mut self, to: &mut Self::To) -> bool;
+    /// Announces and replies when all is done. Is told whether the key has gone with its last element, or None if it
+    /// went before, as expiry and eviction take even what is locked.
+    fn end(&mut self, cx: &mut Cx<'_>, key: &[u8], gone: Option<bool>) -> CmdResult;
+}
+
+/// Does something to the collection at the location of a key: in steps if that is wanted and may be, else at once.
+pub(crate) fn work<W: Work>(cx: &mut Cx<'_>, key: &[u8], loc: Loc, mut work: W, in_steps: bool) -> CmdResult {
+    if let Some(place) = cx.later.as_mut().filter(|_| in_steps) {
+        let to = cx.ks.lend::<W::To>(cx.db, loc)?;
+        **place = Some(lent(key, to, false, work));
+        return Ok(());
+    }
+    let gone = cx.ks.edit_at(cx.db, loc, |to: &mut W::To| while !work.step(to) {})?.gone;
+    work.end(cx, key, Some(gone))
+}
+
+/// The rest of a command that does something to a collection that was lent from its key, or is new to it.
+pub(crate) fn lent<W: Work>(key: &[u8], to: W::To, is_new: bool, work: W) -> Rest {
+    Rest::Task(Box::new(Lent { key: key.into(), is_new, to: Some(to), work }))
+}
+
+struct Lent<W: Work> {
+    key: Box<[u8]>,
+    /// Nothing is under the key before the end.
+    is_new: bool,
+    /// None behind the end.
+    to: Option<W::To>,
+    work: W,
+}
+
+impl<W: Work> Task for Lent<W> {
+    fn target(&self) -> Option<&[u8]> {
+        Some(&self.key)
+    }
+
+    fn step(&mut self) -> bool {
+        self.to.as_mut().is_none_or(|to| self.work.step(to))
+    }
+
+    fn finish(&mut self, cx: &mut Cx<'_>) -> CmdResult {
+        let Some(to) = self.to.take() else { return Err(CommandError::Syntax) };
+        let gone = if self.is_new {
+            let gone = to.is_gone();
+            cx.ks.store(cx.db, &self.key, to);
+            Some(gone)
+        } else {
+            cx.ks.give_back(cx.db, &self.key, to).map(|edit| edit.gone)
+        };
+        self.work.end(cx, &self.key, gone)
+    }
+
+    fn into_held(self: Box<Self>) -> Vec<Object> {
+        self.to.into_iter().map(Collection::wrap).collect()
+    }
+}
+
 /// Changes the collection at a location at once, in a way that drops whole nodes for `dropped` elements. Where these are
 /// many, a clone keeps the nodes, to be freed in steps.
 pub(crate) fn edit_dropping<C: Collection + Clone, R>(

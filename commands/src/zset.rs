@@ -261,7 +261,7 @@ impl Many for Adding {
     }
 
     #[inline]
-    fn change(&mut self, set: &mut SortedSet, args: Args<'_>) {
+    fn change(&mut self, set: &mut SortedSet, args: Args<'_>, _: &mut ReplyWriter<'_>) {
         for member in args.rest().skip(self.unit - 1).step_by(self.unit) {
             let Some(given) = self.next.take().or_else(|| self.more.next()) else { return };
             let change = set.insert_with(self.seed, member, self.limits, |present| {
@@ -431,7 +431,7 @@ impl Many for Removing {
     const MAKES: bool = false;
 
     #[inline]
-    fn change(&mut self, set: &mut SortedSet, args: Args<'_>) {
+    fn change(&mut self, set: &mut SortedSet, args: Args<'_>, _: &mut ReplyWriter<'_>) {
         self.removed += args.rest().filter(|member| set.remove(member).is_some()).count();
     }
 

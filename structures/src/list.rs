@@ -100,6 +100,39 @@ struct Nodes {
     node_bytes: usize,
 }
 
+/// How far a search for the first element of some value has come.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Search {
+    /// The next node to look at, or the one that has it.
+    node: usize,
+}
+
+/// A removal of elements of some value.
+#[derive(Clone, Copy, Debug)]
+pub struct Removal {
+    limit: usize,
+    from_end: bool,
+    removed: usize,
+    /// Nodes that were not looked at, at the other end; None before the first look.
+    left: Option<usize>,
+}
+
+impl Removal {
+    /// Of the first `count`, or the last `-count`, or of all for zero.
+    pub fn new(count: i64) -> Removal {
+        let limit = match count {
+            0 => usize::MAX,
+            _ => usize::try_from(count.unsigned_abs()).unwrap_or(usize::MAX),
+        };
+        Removal { limit, from_end: count < 0, removed: 0, left: None }
+    }
+
+    /// How many elements were removed.
+    pub fn removed(&self) -> usize {
+        self.removed
+    }
+}
+
 /// See the head of the module.
 #[derive(Clone)]
 pub struct List {
@@ -312,7 +345,7 @@ impl List {
         pivot: impl Into<Item<'a>>,
         item: impl Into<Item<'b>>,
     ) -> Option<usize> {
-        self.insert(pivot.into().canonical(), 0, item.into().canonical())
+        self.insert_at(&mut Search::default(), pivot, item, false)
     }
 
     /// Adds `item` behind the first element equal to `pivot`; the new length, or `None` if there is no such
@@ -322,23 +355,43 @@ impl List {
         pivot: impl Into<Item<'a>>,
         item: impl Into<Item<'b>>,
     ) -> Option<usize> {
-        self.insert(pivot.into().canonical(), 1, item.into().canonical())
+        self.insert_at(&mut Search::default(), pivot, item, true)
     }
 
-    fn insert(&mut self, pivot: Item<'_>, behind: usize, item: Item<'_>) -> Option<usize> {
-        let (at, index) = match self.form.get() {
-            Form::Pack(pack) => (0, pack.index_of(pack.find(pivot, 0)?)),
-            Form::Big(nodes) => nodes
-                .spine
-                .iter()
-                .enumerate()
-                .find_map(|(at, node)| Some((at, node.pack.index_of(node.pack.find(pivot, 0)?))))?,
+    /// Looks for the first element equal to `value` in the next `budget` nodes; true when it is found or nowhere.
+    pub fn search_some<'a>(&self, search: &mut Search, value: impl Into<Item<'a>>, budget: usize) -> bool {
+        let value = value.into().canonical();
+        let Form::Big(nodes) = self.form.get() else { return true };
+        for node in nodes.spine.range(search.node.min(nodes.spine.len())..).take(budget) {
+            if node.pack.find(value, 0).is_some() {
+                return true;
+            }
+            search.node += 1;
+        }
+        search.node >= nodes.spine.len()
+    }
+
+    /// Adds `item` before or behind the first element equal to `pivot`, looking from where a search is; the new length, or
+    /// `None` if there is no such element. The list must not have changed since the search began.
+    pub fn insert_at<'a, 'b>(
+        &mut self,
+        search: &mut Search,
+        pivot: impl Into<Item<'a>>,
+        item: impl Into<Item<'b>>,
+        behind: bool,
+    ) -> Option<usize> {
+        let (pivot, item, behind) = (pivot.into().canonical(), item.into().canonical(), usize::from(behind));
+        self.search_some(search, pivot, usize::MAX);
+        let pack = match self.form.get() {
+            Form::Pack(pack) => pack,
+            Form::Big(nodes) => &nodes.spine.get(search.node)?.pack,
         };
+        let index = pack.index_of(pack.find(pivot, 0)?) + behind;
         match self.room_for(item.packed_len()) {
             Form::Pack(pack) => {
-                pack.insert_exact(index + behind, item);
+                pack.insert_exact(index, item);
             }
-            Form::Big(nodes) => nodes.insert(at, index + behind, item),
+            Form::Big(nodes) => nodes.insert(search.node, index, item),
         }
         Some(self.len())
     }
@@ -346,19 +399,26 @@ impl List {
     /// Removes elements equal to `value`: the first `count` of them, or the last `-count`, or all for zero.
     /// Returns how many were removed.
     pub fn rem<'a>(&mut self, count: i64, value: impl Into<Item<'a>>) -> usize {
+        let mut removal = Removal::new(count);
+        self.rem_some(&mut removal, value, usize::MAX);
+        removal.removed
+    }
+
+    /// Goes on with a removal of elements equal to `value` in the next `budget` nodes; true when it is over. Until then
+    /// nobody else may use the list.
+    pub fn rem_some<'a>(&mut self, removal: &mut Removal, value: impl Into<Item<'a>>, budget: usize) -> bool {
         let value = value.into().canonical();
-        let limit = match count {
-            0 => usize::MAX,
-            _ => usize::try_from(count.unsigned_abs()).unwrap_or(usize::MAX),
+        let is_over = match self.form.get_mut() {
+            Form::Pack(pack) => {
+                removal.removed = rem_from_pack(pack, value, removal.limit, removal.from_end);
+                true
+            }
+            Form::Big(nodes) => nodes.rem_some(removal, value, budget),
         };
-        let removed = match self.form.get_mut() {
-            Form::Pack(pack) => rem_from_pack(pack, value, limit, count < 0),
-            Form::Big(nodes) => nodes.rem(value, limit, count < 0),
-        };
-        if removed > 0 {
+        if is_over && removal.removed > 0 {
             self.settle();
         }
-        removed
+        is_over
     }
 
     /// Reports the numbers of elements equal to `value`, as LPOS does: from the `rank`-th match on, counted
@@ -705,26 +765,36 @@ impl Nodes {
         self.remove_nodes(0..first);
     }
 
-    fn rem(&mut self, value: Item<'_>, limit: usize, from_end: bool) -> usize {
-        let mut removed = 0;
+    fn rem_some(&mut self, removal: &mut Removal, value: Item<'_>, budget: usize) -> bool {
+        let Removal { limit, from_end, removed, left } = removal;
+        let mut left_now = left.unwrap_or(self.spine.len());
         let mut touched: Option<Range<usize>> = None;
-        let count = self.spine.len();
-        for step in 0..count {
-            if removed == limit {
+        for _ in 0..budget.min(left_now) {
+            if *removed == *limit {
                 break;
             }
-            let at = if from_end { count - 1 - step } else { step };
+            let at = if *from_end { left_now - 1 } else { self.spine.len() - left_now };
+            left_now -= 1;
             // Searching first leaves nodes without a match shared.
             if self.spine[at].pack.find(value, 0).is_some() {
-                removed += self.edit(at, |pack| rem_from_pack(pack, value, limit - removed, from_end));
+                *removed += self.edit(at, |pack| rem_from_pack(pack, value, *limit - *removed, *from_end));
                 let range = touched.get_or_insert(at..at);
                 *range = range.start.min(at)..range.end.max(at + 1);
             }
         }
+        *left = Some(left_now);
+        let is_over = left_now == 0 || *removed == *limit;
         if let Some(range) = touched {
-            self.compact(range.start.saturating_sub(1)..range.end + 1);
+            // Those that were not looked at keep their number, so that they are found again.
+            let looked_at = match *from_end {
+                _ if is_over => 0..self.spine.len(),
+                true => left_now..self.spine.len(),
+                false => 0..self.spine.len() - left_now,
+            };
+            let start = range.start.saturating_sub(1).max(looked_at.start);
+            self.compact(start..(range.end + 1).min(looked_at.end));
         }
-        removed
+        is_over
     }
 
     /// Drops the empty nodes of a range and merges the small neighbours there.
@@ -1055,7 +1125,9 @@ mod tests {
             }
             22..=24 => {
                 let count = rng.below(7) as i64 - 3;
-                assert_eq!(list.rem(count, &known), model_rem(model, count, &known));
+                let mut removal = Removal::new(count);
+                while !list.rem_some(&mut removal, &known, 1 + rng.below(3)) {}
+                assert_eq!(removal.removed(), model_rem(model, count, &known));
             }
             _ if rng.below(20) == 0 => {
                 let (start, stop) = (rng.below(len + 1) / 4, rng.below(len + 1) + len / 2);

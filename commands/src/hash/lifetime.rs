@@ -3,13 +3,15 @@
 //! The commands are those of Redis 7.4 and 8.0, to the millisecond. Dragonfly has some of them, and another form of
 //! HSETEX, which is told apart by what stands where Redis has FIELDS or an option: a bare number of seconds.
 
-use damselfly_keyspace::values::hash::Hash;
+use damselfly_keyspace::values::hash::{Hash, Rules};
 use damselfly_keyspace::{Class, Expiry, UnixMs};
+use damselfly_protocol::ReplyWriter;
 use damselfly_protocol::number::parse_i64;
 
 use super::{reply_value, rules};
 use crate::error::printable;
 use crate::lifetime::{Clock, member_deadline};
+use crate::many::{Many, answer, answer_uncounted, change};
 use crate::{Args, Arity, CmdResult, Command, CommandError, Cx, Flags, Group, Keys, Run, Spread};
 
 /// The last deadline of a field, in the year 4199: Redis keeps two of its 48 bits for itself.
@@ -137,23 +139,39 @@ pub(crate) fn set_lifetimes(cx: &mut Cx<'_>, key: &[u8], at: UnixMs, args: Args<
 
 fn set_deadlines(cx: &mut Cx<'_>, key: &[u8], at: UnixMs, condition: Condition, args: Args<'_>) -> CmdResult {
     let now = cx.ks.now;
-    let (ks, out) = (&mut *cx.ks, &mut cx.out);
-    let edit = ks.edit(cx.db, key, |hash: &mut Hash| {
-        let mut changes = Changes::default();
-        out.array(args.len());
+    change(cx, key, args, Lifetimes { at, condition, now, changes: Changes::default() })
+}
+
+/// HEXPIRE and its sisters.
+struct Lifetimes {
+    at: UnixMs,
+    condition: Condition,
+    now: UnixMs,
+    changes: Changes,
+}
+
+impl Many for Lifetimes {
+    type To = Hash;
+    const MAKES: bool = false;
+    const ANSWERS: bool = true;
+
+    fn change(&mut self, hash: &mut Hash, args: Args<'_>, out: &mut ReplyWriter<'_>) {
+        let Lifetimes { at, condition, now, changes } = self;
         for field in args.rest() {
-            out.int(changes.set_deadline(hash, field, at, condition, now) as i64);
-        }
-        changes
-    })?;
-    match edit {
-        Some(edit) => edit.value.announce(cx, key, edit.gone),
-        None => {
-            cx.out.array(args.len());
-            args.rest().for_each(|_| cx.out.int(Outcome::Missing as i64));
+            out.int(changes.set_deadline(hash, field, *at, *condition, *now) as i64);
         }
     }
-    Ok(())
+
+    fn answer_missing(&self, out: &mut ReplyWriter<'_>) {
+        out.int(Outcome::Missing as i64);
+    }
+
+    fn end(&mut self, cx: &mut Cx<'_>, key: &[u8], gone: Option<bool>) -> CmdResult {
+        if let Some(gone) = gone {
+            self.changes.announce(cx, key, gone);
+        }
+        Ok(())
+    }
 }
 
 /// HEXPIRE and its sisters: a wrong type is told before anything else is looked at.
@@ -237,17 +255,20 @@ fn hpexpireat(cx: &mut Cx<'_>, args: Args<'_>) -> CmdResult {
 /// What `show` makes of the deadline of each field and the present; -1 if it never expires, -2 if it is missing.
 fn show_deadlines(cx: &mut Cx<'_>, mut args: Args<'_>, show: fn(UnixMs, UnixMs) -> UnixMs) -> CmdResult {
     let (key, now) = (args.take()?, cx.ks.now);
-    let hash = cx.ks.view::<Hash>(cx.db, key)?;
+    cx.ks.peek::<Hash>(cx.db, key)?;
     take_fields(&mut args, POSITIVE_NUMBER)?;
-    cx.out.array(args.len());
-    for field in args.rest() {
-        cx.out.int(match hash.and_then(|hash| hash.expire_at(field, now)) {
+    answer(cx, key, args, fields_of, move |hash, field, out| {
+        out.int(match hash.and_then(|hash| hash.expire_at(field, now)) {
             Some(Some(at)) => show(at, now).cast_signed(),
             Some(None) => -1,
             None => -2,
         });
-    }
-    Ok(())
+    })
+}
+
+/// Fields of a hash, for how long a clone of it takes.
+fn fields_of(hash: &Hash) -> usize {
+    hash.len(0)
 }
 
 /// FIELDTTL of a hash: seconds, rounded up; -1 if the field never expires, -3 if it is missing.
@@ -344,28 +365,43 @@ fn hpersist(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
     let (key, now) = (args.take()?, cx.ks.now);
     cx.ks.peek::<Hash>(cx.db, key)?;
     take_fields(&mut args, POSITIVE_NUMBER)?;
-    cx.out.array(args.len());
-    let out = &mut cx.out;
-    let edit = cx.ks.edit(cx.db, key, |hash: &mut Hash| {
-        let mut changed = false;
+    change(cx, key, args, Persisting { now, changed: false })
+}
+
+/// HPERSIST.
+struct Persisting {
+    now: UnixMs,
+    changed: bool,
+}
+
+impl Many for Persisting {
+    type To = Hash;
+    const MAKES: bool = false;
+    const ANSWERS: bool = true;
+
+    fn change(&mut self, hash: &mut Hash, args: Args<'_>, out: &mut ReplyWriter<'_>) {
         for field in args.rest() {
-            out.int(match hash.expire_at(field, now) {
+            out.int(match hash.expire_at(field, self.now) {
                 Some(Some(_)) => {
-                    changed = hash.set_expire(field, None, now);
+                    self.changed |= hash.set_expire(field, None, self.now);
                     1
                 }
                 Some(None) => -1,
                 None => -2,
             });
         }
-        changed
-    })?;
-    match edit {
-        Some(edit) if edit.value => cx.changed(key, Class::Hash, "hpersist"),
-        Some(_) => {}
-        None => args.rest().for_each(|_| cx.out.int(-2)),
     }
-    Ok(())
+
+    fn answer_missing(&self, out: &mut ReplyWriter<'_>) {
+        out.int(-2);
+    }
+
+    fn end(&mut self, cx: &mut Cx<'_>, key: &[u8], gone: Option<bool>) -> CmdResult {
+        if self.changed && gone.is_some() {
+            cx.changed(key, Class::Hash, "hpersist");
+        }
+        Ok(())
+    }
 }
 
 pub(super) const HGETDEL: Command = Command {
@@ -385,28 +421,43 @@ fn hgetdel(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
     let (key, now) = (args.take()?, cx.ks.now);
     cx.ks.peek::<Hash>(cx.db, key)?;
     take_fields(&mut args, POSITIVE_NUMBER)?;
-    cx.out.array(args.len());
-    let out = &mut cx.out;
-    // One field after the other, because a field that is named twice is there once.
-    let edit = cx.ks.edit(cx.db, key, |hash: &mut Hash| {
-        let mut removed = false;
+    change(cx, key, args, TakingOut { now, removed: false })
+}
+
+/// HGETDEL.
+struct TakingOut {
+    now: UnixMs,
+    removed: bool,
+}
+
+impl Many for TakingOut {
+    type To = Hash;
+    const MAKES: bool = false;
+    const ANSWERS: bool = true;
+
+    fn change(&mut self, hash: &mut Hash, args: Args<'_>, out: &mut ReplyWriter<'_>) {
+        // One field after the other, because a field that is named twice is there once.
         for field in args.rest() {
-            reply_value(out, hash.get(field, now));
-            removed |= hash.remove(field, now);
+            reply_value(out, hash.get(field, self.now));
+            self.removed |= hash.remove(field, self.now);
         }
-        removed
-    })?;
-    match edit {
-        Some(edit) if edit.value => {
+    }
+
+    fn answer_missing(&self, out: &mut ReplyWriter<'_>) {
+        out.null();
+    }
+
+    fn end(&mut self, cx: &mut Cx<'_>, key: &[u8], gone: Option<bool>) -> CmdResult {
+        if let Some(gone) = gone
+            && self.removed
+        {
             cx.changed(key, Class::Hash, "hdel");
-            if edit.gone {
+            if gone {
                 cx.changed(key, Class::Generic, "del");
             }
         }
-        Some(_) => {}
-        None => args.rest().for_each(|_| cx.out.null()),
+        Ok(())
     }
-    Ok(())
 }
 
 pub(super) const HGETEX: Command = Command {
@@ -436,36 +487,54 @@ fn hgetex(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
         None => None,
     };
     take_fields(&mut args, POSITIVE_NUMBER)?;
-    cx.out.array(args.len());
-    let out = &mut cx.out;
+    let value = move |hash: Option<&Hash>, field: &[u8], out: &mut ReplyWriter<'_>| {
+        reply_value(out, hash.and_then(|hash| hash.get(field, now)));
+    };
     if at.is_none() && !persist {
-        let hash = cx.ks.peek::<Hash>(cx.db, key)?;
-        args.rest().for_each(|field| reply_value(out, hash.and_then(|hash| hash.get(field, now))));
-        return Ok(());
+        return answer_uncounted(cx, key, args, fields_of, value);
     }
-    let edit = cx.ks.edit(cx.db, key, |hash: &mut Hash| {
-        let (mut changes, mut persisted) = (Changes::default(), false);
+    change(cx, key, args, Showing { at, now, changes: Changes::default(), persisted: false })
+}
+
+/// HGETEX that changes something.
+struct Showing {
+    /// When the fields expire; None if never.
+    at: Option<UnixMs>,
+    now: UnixMs,
+    changes: Changes,
+    persisted: bool,
+}
+
+impl Many for Showing {
+    type To = Hash;
+    const MAKES: bool = false;
+    const ANSWERS: bool = true;
+
+    fn change(&mut self, hash: &mut Hash, args: Args<'_>, out: &mut ReplyWriter<'_>) {
+        let Showing { at, now, changes, persisted } = self;
         for field in args.rest() {
-            reply_value(out, hash.get(field, now));
-            if let Some(at) = at {
-                changes.set_deadline(hash, field, at, Condition::Always, now);
-            } else if let Some(Some(_)) = hash.expire_at(field, now) {
-                persisted = hash.set_expire(field, None, now);
+            reply_value(out, hash.get(field, *now));
+            if let Some(at) = *at {
+                changes.set_deadline(hash, field, at, Condition::Always, *now);
+            } else if let Some(Some(_)) = hash.expire_at(field, *now) {
+                *persisted |= hash.set_expire(field, None, *now);
             }
         }
-        (changes, persisted)
-    })?;
-    match edit {
-        Some(edit) => {
-            let (changes, persisted) = edit.value;
-            if persisted {
+    }
+
+    fn answer_missing(&self, out: &mut ReplyWriter<'_>) {
+        out.null();
+    }
+
+    fn end(&mut self, cx: &mut Cx<'_>, key: &[u8], gone: Option<bool>) -> CmdResult {
+        if let Some(gone) = gone {
+            if self.persisted {
                 cx.changed(key, Class::Hash, "hpersist");
             }
-            changes.announce(cx, key, edit.gone);
+            self.changes.announce(cx, key, gone);
         }
-        None => args.rest().for_each(|_| cx.out.null()),
+        Ok(())
     }
-    Ok(())
 }
 
 pub(super) const HSETEX: Command = Command {
@@ -586,16 +655,45 @@ fn take_pair_count(args: &mut Args<'_>) -> CmdResult {
 
 fn hsetex(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
     let (key, rules) = (args.take()?, rules(cx));
-    let now = rules.now;
-    let Setting { choice, at, keep, counts } = Setting::take(&mut args, now)?;
-    let is_past = at.is_some_and(|at| at <= now);
-    let pairs = || args.rest().step_by(2).zip(args.rest().skip(1).step_by(2));
-    let edit = cx.ks.edit_or_new(cx.db, key, |hash: &mut Hash| {
-        if !choice.allows(hash, args.rest().step_by(2), now) {
-            return None;
-        }
-        let mut added = 0;
-        for (field, value) in pairs() {
+    let setting = Setting::take(&mut args, rules.now)?;
+    change(cx, key, args, SettingUntil { rules, setting, added: Some(0) })
+}
+
+/// HSETEX.
+struct SettingUntil {
+    rules: Rules,
+    setting: Setting,
+    /// How many fields are new; None if the choice was against it.
+    added: Option<usize>,
+}
+
+impl SettingUntil {
+    fn is_past(&self) -> bool {
+        self.setting.at.is_some_and(|at| at <= self.rules.now)
+    }
+}
+
+impl Many for SettingUntil {
+    type To = Hash;
+    const MAKES: bool = true;
+    const ASKS: bool = true;
+
+    fn unit(&self) -> usize {
+        2
+    }
+
+    fn allows(&self, hash: &Hash, args: Args<'_>) -> bool {
+        self.setting.choice.allows(hash, args.rest().step_by(2), self.rules.now)
+    }
+
+    fn refused(&mut self) {
+        self.added = None;
+    }
+
+    fn change(&mut self, hash: &mut Hash, mut args: Args<'_>, _: &mut ReplyWriter<'_>) {
+        let Setting { choice, at, keep, .. } = self.setting;
+        let (now, is_past, mut added) = (self.rules.now, self.is_past(), 0);
+        while let (Ok(field), Ok(value)) = (args.take(), args.take()) {
             // What would be gone at once is never there.
             if is_past {
                 hash.remove(field, now);
@@ -606,19 +704,26 @@ fn hsetex(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
                 continue;
             }
             let expiry = if exists { Expiry::Keep } else { at.map_or(Expiry::Never, Expiry::At) };
-            added += usize::from(hash.set(&rules, field, value, expiry));
+            added += usize::from(hash.set(&self.rules, field, value, expiry));
         }
-        Some(added)
-    })?;
-    let Some(added) = edit.value else {
-        cx.out.int(0);
-        return Ok(());
-    };
-    if choice != Choice::New || added > 0 {
-        cx.changed(key, Class::Hash, "hset");
-        let changes = Changes { updated: usize::from(at.is_some()), removed: usize::from(is_past) };
-        changes.announce(cx, key, edit.gone);
+        self.added = self.added.map(|before| before + added);
     }
-    cx.out.int(if counts { added as i64 } else { 1 });
-    Ok(())
+
+    fn end(&mut self, cx: &mut Cx<'_>, key: &[u8], gone: Option<bool>) -> CmdResult {
+        let Some(added) = self.added else {
+            cx.out.int(0);
+            return Ok(());
+        };
+        let Setting { choice, at, counts, .. } = self.setting;
+        if let Some(gone) = gone
+            && (choice != Choice::New || added > 0)
+        {
+            cx.changed(key, Class::Hash, "hset");
+            let changes =
+                Changes { updated: usize::from(at.is_some()), removed: usize::from(self.is_past()) };
+            changes.announce(cx, key, gone);
+        }
+        cx.out.int(if counts { added as i64 } else { 1 });
+        Ok(())
+    }
 }

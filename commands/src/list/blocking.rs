@@ -3,7 +3,7 @@
 use damselfly_keyspace::List;
 
 use super::{End, MOVE, Move, pop_some, relay, take_mpop};
-use crate::blocking::{Blocking, TAKES, arg, holds, no_mark, parse_timeout, pop_once, wait_last};
+use crate::blocking::{Blocking, TAKES, arg, at_once, holds, no_mark, parse_timeout, pop_once, wait_last};
 use crate::{Args, Arity, CmdResult, Command, Cx, Flags, Group, Keys, Run, Spread};
 
 /// Takes one element and replies with the key and it.
@@ -28,6 +28,7 @@ const BASE: Blocking = Blocking {
     gather: false,
     mark: no_mark,
     ready: holds::<List>,
+    in_steps: at_once,
     take: |cx, args, at, _| pop_one(cx, args, at, End::Left),
     nothing: |out| out.null_array(),
 };

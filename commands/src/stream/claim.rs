@@ -1,12 +1,18 @@
 //! Taking over what other consumers have pending: XCLAIM by ids, XAUTOCLAIM by how long it has been idle.
 
-use damselfly_keyspace::Class;
-use damselfly_keyspace::stream::{Claim, Stream, StreamId};
+use damselfly_keyspace::stream::{AutoClaim, Claim, Stream, StreamId};
+use damselfly_keyspace::{Class, Collection, UnixMs};
+use damselfly_protocol::ReplyWriter;
 use damselfly_protocol::number::parse_i64;
 
 use super::{id, no_key_or_group, reply};
 use crate::error::printable;
-use crate::{Args, Arity, CmdResult, Command, CommandError, Cx, Flags, Group, Keys, Run, Spread};
+use crate::many::{ARGUMENTS_PER_STEP, are_many};
+use crate::task::{Rest, Work, work};
+use crate::{Args, Arity, CmdResult, Command, CommandError, Cx, Flags, Group, Keys, Long, Run, Spread};
+
+/// Entries that are written in one step.
+const SHOWN_PER_STEP: usize = 32;
 
 pub(super) const XCLAIM: Command = Command {
     name: "XCLAIM",
@@ -85,30 +91,145 @@ fn xclaim(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
         just_id: options.just_id,
         force: options.force,
     };
-    let out = &mut cx.out;
-    let array = out.deferred(ids.len());
-    let edit = cx.ks.edit(cx.db, key, |stream: &mut Stream| {
-        let state = |stream: &Stream| {
-            let group = stream.group(group).expect("the group is there");
-            (group.consumer(consumer).is_some(), group.last_id(), group.pending_len())
+    let in_steps = are_many(cx, ids.len());
+    let claiming = Claiming {
+        group: group.into(),
+        consumer: consumer.into(),
+        ids: ids.into_iter(),
+        claim,
+        advance_to: options.last_id,
+        now,
+        state: None,
+        claimed: Claimed::new(options.just_id, in_steps),
+    };
+    let loc = cx.ks.find_collection::<Stream>(cx.db, key)?.expect("the stream is there");
+    work(cx, key, loc, claiming, in_steps)
+}
+
+/// What tells whether a group was changed: whether it has the consumer, its last id, and how much is pending.
+type State = (bool, StreamId, usize);
+
+/// XCLAIM.
+struct Claiming {
+    group: Box<[u8]>,
+    consumer: Box<[u8]>,
+    ids: std::vec::IntoIter<StreamId>,
+    claim: Claim,
+    /// LASTID.
+    advance_to: StreamId,
+    now: UnixMs,
+    /// The group's state before the first step and behind the last.
+    state: Option<(State, State)>,
+    claimed: Claimed,
+}
+
+impl Claiming {
+    fn state_of(&self, stream: &Stream) -> State {
+        let group = stream.group(&self.group).expect("the group is there");
+        (group.consumer(&self.consumer).is_some(), group.last_id(), group.pending_len())
+    }
+}
+
+impl Work for Claiming {
+    type To = Stream;
+
+    fn step(&mut self, stream: &mut Stream) -> bool {
+        let before = match self.state {
+            Some((before, _)) => before,
+            None => {
+                let before = self.state_of(stream);
+                stream.advance_group(&self.group, self.advance_to).expect("the group is there");
+                before
+            }
         };
-        let before = state(stream);
-        stream.advance_group(group, options.last_id).expect("the group is there");
-        let mut claimed = 0;
-        for id in ids {
-            let entry = stream.claim(group, consumer, id, claim, now).expect("the group is there");
-            if let Some(entry) = entry {
-                claimed += 1;
-                if options.just_id { id::reply(out, id) } else { reply::entry(out, entry) }
+        for id in self.ids.by_ref().take(ARGUMENTS_PER_STEP) {
+            let entry = stream.claim(&self.group, &self.consumer, id, self.claim, self.now);
+            if entry.expect("the group is there").is_some() {
+                self.claimed.ids.push(id);
             }
         }
-        let after = state(stream);
-        (claimed, after.0 && !before.0, claimed > 0 || after != before)
-    })?;
-    let (claimed, created, changed) = edit.expect("the stream is there").value;
-    out.fill_array(array, claimed);
-    announce(cx, key, created, changed, "xclaim");
-    Ok(())
+        self.state = Some((before, self.state_of(stream)));
+        let is_over = self.ids.len() == 0;
+        if is_over {
+            self.claimed.end_with(stream);
+        }
+        is_over
+    }
+
+    fn end(&mut self, cx: &mut Cx<'_>, key: &[u8], gone: Option<bool>) -> CmdResult {
+        let count = self.claimed.ids.len();
+        cx.out.array(count);
+        self.claimed.reply(cx, key)?;
+        if let (Some(_), Some((before, after))) = (gone, self.state) {
+            announce(cx, key, after.0 && !before.0, count > 0 || after != before, "xclaim");
+        }
+        Ok(())
+    }
+}
+
+/// What was claimed, to be shown with its entries when all is done, from a clone if that was in steps.
+struct Claimed {
+    just_id: bool,
+    ids: Vec<StreamId>,
+    /// Those that are no longer in the stream, which XAUTOCLAIM tells behind the others.
+    gone: Option<Vec<StreamId>>,
+    in_steps: bool,
+    held: Option<Stream>,
+    /// How many of them all are written.
+    written: usize,
+}
+
+impl Claimed {
+    fn new(just_id: bool, in_steps: bool) -> Claimed {
+        Claimed { just_id, ids: Vec::new(), gone: None, in_steps, held: None, written: 0 }
+    }
+
+    /// All was claimed from this stream.
+    fn end_with(&mut self, stream: &Stream) {
+        if self.in_steps {
+            self.held = Some(stream.clone());
+        }
+    }
+
+    /// Writes some, behind the head of the array; true with the last.
+    fn write_some(&mut self, stream: &Stream, out: &mut ReplyWriter<'_>) -> bool {
+        for _ in 0..SHOWN_PER_STEP {
+            match self.ids.get(self.written) {
+                Some(&id) if self.just_id => id::reply(out, id),
+                Some(&id) => reply::entry(out, stream.get(id).expect("only what is there is claimed")),
+                None => {
+                    let Some(gone) = &self.gone else { return true };
+                    let at = self.written - self.ids.len();
+                    if at == 0 {
+                        out.array(gone.len());
+                    }
+                    match gone.get(at) {
+                        Some(&id) => id::reply(out, id),
+                        None => return true,
+                    }
+                }
+            }
+            self.written += 1;
+        }
+        false
+    }
+
+    /// Writes all, behind the head of the array. Nothing follows.
+    fn reply(&mut self, cx: &mut Cx<'_>, key: &[u8]) -> CmdResult {
+        let mut claimed = std::mem::replace(self, Claimed::new(false, false));
+        let Some(held) = claimed.held.take() else {
+            let stream = cx.ks.peek::<Stream>(cx.db, key)?.expect("nothing came in between");
+            while !claimed.write_some(stream, &mut cx.out) {}
+            return Ok(());
+        };
+        let mut step = move |held: &Stream, out: &mut ReplyWriter<'_>| claimed.write_some(held, out);
+        match &mut cx.later {
+            Some(place) => **place = Some(Rest::Reply(Long::made(&held, cx.out.proto(), step))),
+            None => while !step(&held, &mut cx.out) {},
+        }
+        cx.ks.discard(held.wrap());
+        Ok(())
+    }
 }
 
 /// Announces a consumer that was created, and a change of what is pending.
@@ -152,30 +273,72 @@ fn xautoclaim(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
             return Err(CommandError::Syntax);
         }
     }
-    let (now, out) = (cx.ks.now, &mut cx.out);
-    let min_idle = u64::try_from(min_idle).unwrap_or(0);
-    let stream = cx.ks.peek::<Stream>(cx.db, key)?;
-    let Some(found) = stream.and_then(|stream| stream.group(group)) else {
-        return Err(no_key_or_group(key, group));
-    };
-    let known = found.consumer(consumer).is_some();
+    let min_idle_ms = u64::try_from(min_idle).unwrap_or(0);
+    let loc = cx.ks.find_collection::<Stream>(cx.db, key)?.ok_or_else(|| no_key_or_group(key, group))?;
+    let stream = cx.ks.collection::<Stream>(cx.db, loc)?;
+    let found = stream.group(group).ok_or_else(|| no_key_or_group(key, group))?;
+    let (known, all) = (found.consumer(consumer).is_some(), found.pending_len());
     let count = usize::try_from(count).unwrap_or(usize::MAX);
-    let (mut entries, mut claimed) = (Vec::new(), 0);
-    let mut writer = damselfly_protocol::ReplyWriter::new(&mut entries, out.proto());
-    let edit = cx.ks.edit(cx.db, key, |stream: &mut Stream| {
-        let deliver = |entry: damselfly_keyspace::stream::Entry<'_>| {
-            claimed += 1;
-            if just_id { id::reply(&mut writer, entry.id) } else { reply::entry(&mut writer, entry) }
-        };
-        stream.auto_claim(group, consumer, start, count, min_idle, just_id, now, deliver)
-    })?;
-    let done = edit.expect("the stream is there").value.expect("the group is there");
-    out.array(3);
-    id::reply(out, done.next);
-    out.array(claimed);
-    out.raw(&entries);
-    out.array(done.deleted.len());
-    done.deleted.iter().for_each(|&id| id::reply(out, id));
-    announce(cx, key, claimed > 0 && !known, claimed > 0 || !done.deleted.is_empty(), "xautoclaim");
-    Ok(())
+    // As many as Redis looks at to find `count`.
+    let looks = count.saturating_mul(10);
+    let in_steps = are_many(cx, all.min(looks));
+    let claiming = AutoClaiming {
+        group: group.into(),
+        consumer: consumer.into(),
+        known,
+        from: start,
+        left: AutoClaim { min_idle_ms, just_id, looks, count },
+        now: cx.ks.now,
+        claimed: Claimed { gone: Some(Vec::new()), ..Claimed::new(just_id, in_steps) },
+    };
+    work(cx, key, loc, claiming, in_steps)
+}
+
+/// XAUTOCLAIM.
+struct AutoClaiming {
+    group: Box<[u8]>,
+    consumer: Box<[u8]>,
+    /// The consumer was there before.
+    known: bool,
+    /// Where to go on.
+    from: StreamId,
+    /// What is still to be claimed and looked at.
+    left: AutoClaim,
+    now: UnixMs,
+    claimed: Claimed,
+}
+
+impl Work for AutoClaiming {
+    type To = Stream;
+
+    fn step(&mut self, stream: &mut Stream) -> bool {
+        let AutoClaiming { group, consumer, from, left, now, claimed, .. } = self;
+        let looks = left.looks.min(ARGUMENTS_PER_STEP);
+        let before = claimed.ids.len();
+        let claim = AutoClaim { looks, ..*left };
+        let done = stream.auto_claim(group, consumer, *from, claim, *now, |entry| claimed.ids.push(entry.id));
+        let done = done.expect("the group is there");
+        *from = done.next;
+        left.looks -= done.looks;
+        left.count -= claimed.ids.len() - before + done.deleted.len();
+        claimed.gone.get_or_insert_default().extend(done.deleted);
+        let is_over = left.looks == 0 || left.count == 0 || *from == StreamId::MIN;
+        if is_over {
+            claimed.end_with(stream);
+        }
+        is_over
+    }
+
+    fn end(&mut self, cx: &mut Cx<'_>, key: &[u8], gone: Option<bool>) -> CmdResult {
+        let claims = !self.claimed.ids.is_empty();
+        let changes = claims || self.claimed.gone.as_ref().is_some_and(|gone| !gone.is_empty());
+        cx.out.array(3);
+        id::reply(&mut cx.out, self.from);
+        cx.out.array(self.claimed.ids.len());
+        self.claimed.reply(cx, key)?;
+        if gone.is_some() {
+            announce(cx, key, claims && !self.known, changes, "xautoclaim");
+        }
+        Ok(())
+    }
 }

@@ -1,12 +1,18 @@
 //! Consumer groups: XGROUP, and what their consumers have pending: XACK, XPENDING.
 
-use damselfly_keyspace::Class;
-use damselfly_keyspace::stream::{Stream, StreamId};
-use damselfly_protocol::Argv;
+use damselfly_keyspace::stream::{Consumer, Group as ConsumerGroup, Stream, StreamId};
+use damselfly_keyspace::{Class, Collection, Loc, Object, UnixMs};
+use damselfly_protocol::{Argv, ReplyWriter};
 
 use super::{id, no_group, no_key_or_group};
 use crate::error::printable;
-use crate::{Args, Arity, CmdResult, Command, CommandError, Cx, Flags, Group, Keys, Run, Spread};
+use crate::many::{ARGUMENTS_PER_STEP, are_many};
+use crate::task::{Rest, Task, Work, work};
+use crate::{Args, Arity, CmdResult, Command, CommandError, Cx, Flags, Group, Keys, Long, Run, Spread};
+
+/// Pending entries that are looked at in one step, and that are shown in one.
+const PENDING_PER_STEP: usize = 512;
+const SHOWN_PER_STEP: usize = 32;
 
 /// Containers have their key behind the name of the sub-command.
 pub(super) fn second(argv: &Argv<'_>, positions: &mut Vec<usize>) {
@@ -210,18 +216,42 @@ pub(super) const XACK: Command = Command {
 
 fn xack(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
     let (key, group) = (args.take()?, args.take()?);
-    if cx.ks.peek::<Stream>(cx.db, key)?.is_none_or(|stream| stream.group(group).is_none()) {
+    let loc = cx.ks.find_collection::<Stream>(cx.db, key)?;
+    let has_group =
+        |loc: &Loc| cx.ks.collection::<Stream>(cx.db, *loc).is_ok_and(|stream| stream.group(group).is_some());
+    let Some(loc) = loc.filter(has_group) else {
         cx.out.int(0);
         return Ok(());
-    }
+    };
     let ids = args.rest().map(id::exact).collect::<Result<Vec<StreamId>, _>>()?;
-    let edit = cx.ks.edit(cx.db, key, |stream: &mut Stream| stream.ack(group, ids.into_iter()))?;
-    let acknowledged = edit.map_or(0, |edit| edit.value.expect("the group is there"));
-    if acknowledged > 0 {
-        cx.changed(key, Class::Quiet, "xack");
+    let in_steps = are_many(cx, ids.len());
+    work(cx, key, loc, Acknowledging { group: group.into(), ids: ids.into_iter(), count: 0 }, in_steps)
+}
+
+/// XACK.
+struct Acknowledging {
+    group: Box<[u8]>,
+    ids: std::vec::IntoIter<StreamId>,
+    /// How many were pending.
+    count: usize,
+}
+
+impl Work for Acknowledging {
+    type To = Stream;
+
+    fn step(&mut self, stream: &mut Stream) -> bool {
+        let some = self.ids.by_ref().take(ARGUMENTS_PER_STEP);
+        self.count += stream.ack(&self.group, some).expect("the group is there");
+        self.ids.len() == 0
     }
-    cx.out.int(acknowledged as i64);
-    Ok(())
+
+    fn end(&mut self, cx: &mut Cx<'_>, key: &[u8], gone: Option<bool>) -> CmdResult {
+        if self.count > 0 && gone.is_some() {
+            cx.changed(key, Class::Quiet, "xack");
+        }
+        cx.out.int(self.count as i64);
+        Ok(())
+    }
 }
 
 pub(super) const XPENDING: Command = Command {
@@ -238,15 +268,15 @@ pub(super) const XPENDING: Command = Command {
 };
 
 /// Which pending entries are asked for.
-struct Selection<'a> {
+struct Selection {
     idle_min: i64,
     start: StreamId,
     end: StreamId,
     count: usize,
-    consumer: Option<&'a [u8]>,
+    consumer: Option<Box<[u8]>>,
 }
 
-fn take_selection<'a>(mut args: Args<'a>) -> Result<Selection<'a>, CommandError> {
+fn take_selection(mut args: Args<'_>) -> Result<Selection, CommandError> {
     if !(3..=6).contains(&args.len()) {
         return Err(CommandError::Syntax);
     }
@@ -259,8 +289,105 @@ fn take_selection<'a>(mut args: Args<'a>) -> Result<Selection<'a>, CommandError>
     }
     let (start, end, count) = (args.take()?, args.take()?, args.take_int()?);
     let (start, end) = (id::start(start)?, id::end(end)?);
+    let count = usize::try_from(count).unwrap_or(0);
     // Redis looks at nothing behind the consumer.
-    Ok(Selection { idle_min, start, end, count: usize::try_from(count).unwrap_or(0), consumer: args.peek() })
+    Ok(Selection { idle_min, start, end, count, consumer: args.peek().map(Box::from) })
+}
+
+/// What XPENDING shows of an entry: its id, who has it, how long, and how often it was delivered.
+type Shown<'a> = (StreamId, &'a Consumer, i64, u32);
+
+impl Selection {
+    /// Shows those of the next `looks` pending entries that are asked for, until `show` is false. Where to go on; None
+    /// at the end.
+    fn look(
+        &self,
+        group: &ConsumerGroup,
+        from: StreamId,
+        looks: usize,
+        now: UnixMs,
+        mut show: impl FnMut(Shown<'_>) -> bool,
+    ) -> Option<StreamId> {
+        let of = self.consumer.as_deref().map(|name| group.consumer(name).expect("looked at when it began"));
+        let (mut looked, mut last) = (0, from);
+        for (id, consumer, pending) in group.pending_from(from, of).take(looks) {
+            if id > self.end {
+                return None;
+            }
+            let idle = now.saturating_sub(pending.delivered_at_ms).try_into().unwrap_or(i64::MAX);
+            if idle >= self.idle_min && !show((id, consumer, idle, pending.deliveries)) {
+                return None;
+            }
+            (looked, last) = (looked + 1, id);
+        }
+        if looked < looks { None } else { last.next() }
+    }
+}
+
+fn reply_pending(out: &mut ReplyWriter<'_>, (id, consumer, idle, deliveries): Shown<'_>) {
+    out.array(4);
+    id::reply(out, id);
+    out.bulk(consumer.name());
+    out.int(idle);
+    out.int(i64::from(deliveries));
+}
+
+/// XPENDING of many entries: they are counted in steps, as an array begins with how many it has, and shown in pieces.
+struct Listing {
+    held: Stream,
+    group: Box<[u8]>,
+    selection: Selection,
+    now: UnixMs,
+    /// Where counting goes on; None at the end.
+    from: Option<StreamId>,
+    found: usize,
+}
+
+impl Task for Listing {
+    fn target(&self) -> Option<&[u8]> {
+        None
+    }
+
+    fn step(&mut self) -> bool {
+        let Listing { held, group, selection, now, from, found } = self;
+        let group = held.group(group).expect("the group is there");
+        *from = from.and_then(|from| {
+            selection.look(group, from, PENDING_PER_STEP, *now, |_| {
+                *found += 1;
+                *found < selection.count
+            })
+        });
+        from.is_none()
+    }
+
+    fn finish(&mut self, cx: &mut Cx<'_>) -> CmdResult {
+        let empty =
+            Selection { idle_min: 0, start: StreamId::MIN, end: StreamId::MIN, count: 0, consumer: None };
+        let selection = std::mem::replace(&mut self.selection, empty);
+        let (name, now, mut left) = (std::mem::take(&mut self.group), self.now, self.found);
+        let mut from = Some(selection.start);
+        cx.out.array(left);
+        let mut step = move |held: &Stream, out: &mut ReplyWriter<'_>| {
+            let group = held.group(&name).expect("the group is there");
+            from = from.filter(|_| left > 0).and_then(|from| {
+                selection.look(group, from, SHOWN_PER_STEP, now, |shown| {
+                    reply_pending(out, shown);
+                    left -= 1;
+                    left > 0
+                })
+            });
+            from.is_none()
+        };
+        match &mut cx.later {
+            Some(place) => **place = Some(Rest::Reply(Long::made(&self.held, cx.out.proto(), step))),
+            None => while !step(&self.held, &mut cx.out) {},
+        }
+        Ok(())
+    }
+
+    fn into_held(self: Box<Self>) -> Vec<Object> {
+        vec![self.held.wrap()]
+    }
 }
 
 fn xpending(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
@@ -268,49 +395,59 @@ fn xpending(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
     let selection = if args.is_empty() { None } else { Some(take_selection(args)?) };
     let now = cx.ks.now;
     let stream = cx.ks.view::<Stream>(cx.db, key)?;
-    let group = stream.and_then(|stream| stream.group(name)).ok_or_else(|| no_key_or_group(key, name))?;
+    let found = stream.and_then(|stream| Some((stream, stream.group(name)?)));
+    let (stream, group) = found.ok_or_else(|| no_key_or_group(key, name))?;
     let out = &mut cx.out;
-    let Some(Selection { idle_min, start, end, count, consumer }) = selection else {
-        out.array(4);
-        out.int(group.pending_len() as i64);
-        let Some((first, last)) = group.pending_bounds() else {
-            out.null();
-            out.null();
-            out.null_array();
-            return Ok(());
-        };
-        id::reply(out, first);
-        id::reply(out, last);
-        let busy = || group.consumers().filter(|consumer| consumer.pending_len() > 0);
-        out.array(busy().count());
-        for consumer in busy() {
-            out.array(2);
-            out.bulk(consumer.name());
-            out.bulk_int(consumer.pending_len() as i64);
-        }
+    let Some(selection) = selection else {
+        reply_summary(out, group);
         return Ok(());
     };
-    let of = consumer.map(|name| group.consumer(name));
-    if matches!(of, Some(None)) {
+    let all = match selection.consumer.as_deref().map(|name| group.consumer(name)) {
+        None => group.pending_len(),
+        Some(Some(consumer)) => consumer.pending_len(),
+        Some(None) => 0,
+    };
+    if all == 0 || selection.count == 0 {
         out.array(0);
         return Ok(());
     }
-    let entries = out.deferred(count.min(group.pending_len()));
-    let idle = |delivered_at_ms: u64| now.saturating_sub(delivered_at_ms).try_into().unwrap_or(i64::MAX);
-    let mut written = 0;
-    let pending = group
-        .pending_from(start, of.flatten())
-        .take_while(|(id, ..)| *id <= end)
-        .map(|(id, consumer, pending)| (id, consumer, idle(pending.delivered_at_ms), pending.deliveries))
-        .filter(|(_, _, idle, _)| *idle >= idle_min);
-    for (id, consumer, idle, deliveries) in pending.take(count) {
-        out.array(4);
-        id::reply(out, id);
-        out.bulk(consumer.name());
-        out.int(idle);
-        out.int(i64::from(deliveries));
-        written += 1;
+    // Those that were not idle for long enough are looked at too.
+    let looks = if selection.idle_min > 0 { all } else { all.min(selection.count) };
+    if looks > cx.env.at_once_max
+        && let Some(place) = &mut cx.later
+    {
+        let (held, group, from) = (stream.clone(), Box::from(name), Some(selection.start));
+        **place = Some(Rest::Task(Box::new(Listing { held, group, selection, now, from, found: 0 })));
+        return Ok(());
     }
+    let entries = out.deferred(selection.count.min(all));
+    let mut written = 0;
+    selection.look(group, selection.start, usize::MAX, now, |shown| {
+        reply_pending(out, shown);
+        written += 1;
+        written < selection.count
+    });
     out.fill_array(entries, written);
     Ok(())
+}
+
+/// XPENDING of a group alone: how much there is, between which ids, and who has how much of it.
+fn reply_summary(out: &mut ReplyWriter<'_>, group: &ConsumerGroup) {
+    out.array(4);
+    out.int(group.pending_len() as i64);
+    let Some((first, last)) = group.pending_bounds() else {
+        out.null();
+        out.null();
+        out.null_array();
+        return;
+    };
+    id::reply(out, first);
+    id::reply(out, last);
+    let busy = || group.consumers().filter(|consumer| consumer.pending_len() > 0);
+    out.array(busy().count());
+    for consumer in busy() {
+        out.array(2);
+        out.bulk(consumer.name());
+        out.bulk_int(consumer.pending_len() as i64);
+    }
 }

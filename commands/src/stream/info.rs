@@ -6,7 +6,12 @@ use damselfly_protocol::ReplyWriter;
 use super::group::{second, subcommand_syntax};
 use super::{id, no_group, reply};
 use crate::error::printable;
-use crate::{Args, Arity, CmdResult, Command, CommandError, Cx, Flags, Group, Keys, Run, Spread};
+use crate::long::is_long;
+use crate::task::{Later, Rest};
+use crate::{Args, Arity, CmdResult, Command, CommandError, Cx, Flags, Group, Keys, Long, Run, Spread};
+
+/// Elements of a list that are written in one step.
+const SHOWN_PER_STEP: usize = 32;
 
 pub(super) const XINFO: Command = Command {
     name: "XINFO",
@@ -74,7 +79,7 @@ fn xinfo(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
             }
         }
         _ => match take_full(args, word)? {
-            Some(count) => reply_full(out, stream, count),
+            Some(count) => reply_full(out, &mut cx.later, stream, count, cx.env.at_once_max),
             None => reply_stream(out, stream),
         },
     }
@@ -165,49 +170,152 @@ fn reply_stream(out: &mut ReplyWriter<'_>, stream: &Stream) {
     }
 }
 
-fn reply_full(out: &mut ReplyWriter<'_>, stream: &Stream, count: usize) {
-    out.map(9);
-    reply_counters(out, stream);
-    out.bulk(b"entries");
-    reply::entries(out, stream.range(StreamId::MIN, StreamId::MAX), count, stream.len());
-    out.bulk(b"groups");
-    out.array(stream.groups().len());
-    for group in stream.groups() {
-        out.map(7);
-        out.bulk(b"name");
-        out.bulk(group.name());
-        out.bulk(b"last-delivered-id");
-        id::reply(out, group.last_id());
-        reply_progress(out, stream, group);
-        out.bulk(b"pel-count");
-        out.int(group.pending_len() as i64);
-        out.bulk(b"pending");
-        out.array(count.min(group.pending_len()));
-        for (id, consumer, pending) in group.pending_from(StreamId::MIN, None).take(count) {
-            out.array(4);
-            id::reply(out, id);
-            out.bulk(consumer.name());
-            out.int(pending.delivered_at_ms as i64);
-            out.int(i64::from(pending.deliveries));
-        }
-        out.bulk(b"consumers");
-        out.array(group.consumers().len());
-        for consumer in group.consumers() {
-            out.map(4);
-            out.bulk(b"name");
-            out.bulk(consumer.name());
-            out.bulk(b"seen-time");
-            out.int(consumer.seen_at_ms as i64);
-            out.bulk(b"pel-count");
-            out.int(consumer.pending_len() as i64);
-            out.bulk(b"pending");
-            out.array(count.min(consumer.pending_len()));
-            for (id, _, pending) in group.pending_from(StreamId::MIN, Some(consumer)).take(count) {
-                out.array(3);
-                id::reply(out, id);
-                out.int(pending.delivered_at_ms as i64);
-                out.int(i64::from(pending.deliveries));
+/// How far XINFO STREAM FULL has come.
+#[derive(Clone, Copy)]
+enum Place {
+    /// In the entries: from where on, and how many are left.
+    Entries { from: StreamId, left: usize },
+    /// Before a group.
+    Group(usize),
+    /// In what a group has pending.
+    Pending { group: usize, from: StreamId, left: usize },
+    /// Before a consumer of a group.
+    Consumer { group: usize, consumer: usize },
+    /// In what a consumer has pending.
+    OfConsumer { group: usize, consumer: usize, from: StreamId, left: usize },
+}
+
+/// XINFO STREAM FULL behind its counters, in steps.
+struct Full {
+    /// How much of each list is shown.
+    count: usize,
+    place: Place,
+}
+
+impl Full {
+    /// Writes all before the first entry.
+    fn begin(out: &mut ReplyWriter<'_>, stream: &Stream, count: usize) -> Full {
+        out.map(9);
+        reply_counters(out, stream);
+        out.bulk(b"entries");
+        let left = count.min(reply::stream_len(stream));
+        out.array(left);
+        Full { count, place: Place::Entries { from: StreamId::MIN, left } }
+    }
+
+    /// How many elements all lists have that it shows.
+    fn size(&self, stream: &Stream) -> usize {
+        let of_groups = stream.groups().flat_map(|group| {
+            let of_consumers = group.consumers().map(|consumer| consumer.pending_len().min(self.count) + 1);
+            of_consumers.chain([group.pending_len().min(self.count) + 1])
+        });
+        of_groups.sum::<usize>() + self.count.min(reply::stream_len(stream))
+    }
+
+    /// Writes some; true with the last.
+    fn step(&mut self, stream: &Stream, out: &mut ReplyWriter<'_>) -> bool {
+        let group_at = |at: usize| stream.groups().nth(at);
+        self.place = match self.place {
+            Place::Entries { left: 0, .. } => {
+                out.bulk(b"groups");
+                out.array(stream.groups().len());
+                Place::Group(0)
             }
+            Place::Entries { from, left } => {
+                let (some, mut last) = (left.min(SHOWN_PER_STEP), from);
+                for entry in stream.range(from, StreamId::MAX).take(some) {
+                    last = entry.id;
+                    reply::entry(out, entry);
+                }
+                Place::Entries { from: last.next().unwrap_or(last), left: left - some }
+            }
+            Place::Group(at) => {
+                let Some(group) = group_at(at) else { return true };
+                let left = self.count.min(group.pending_len());
+                out.map(7);
+                out.bulk(b"name");
+                out.bulk(group.name());
+                out.bulk(b"last-delivered-id");
+                id::reply(out, group.last_id());
+                reply_progress(out, stream, group);
+                out.bulk(b"pel-count");
+                out.int(group.pending_len() as i64);
+                out.bulk(b"pending");
+                out.array(left);
+                Place::Pending { group: at, from: StreamId::MIN, left }
+            }
+            Place::Pending { group, left: 0, .. } => {
+                out.bulk(b"consumers");
+                out.array(group_at(group).map_or(0, |group| group.consumers().len()));
+                Place::Consumer { group, consumer: 0 }
+            }
+            Place::Pending { group: at, from, left } => {
+                let Some(group) = group_at(at) else { return true };
+                let (some, mut last) = (left.min(SHOWN_PER_STEP), from);
+                for (id, consumer, pending) in group.pending_from(from, None).take(some) {
+                    out.array(4);
+                    id::reply(out, id);
+                    out.bulk(consumer.name());
+                    out.int(pending.delivered_at_ms as i64);
+                    out.int(i64::from(pending.deliveries));
+                    last = id;
+                }
+                Place::Pending { group: at, from: last.next().unwrap_or(last), left: left - some }
+            }
+            Place::Consumer { group, consumer: at } => {
+                match group_at(group).and_then(|group| group.consumers().nth(at)) {
+                    None => Place::Group(group + 1),
+                    Some(consumer) => {
+                        let left = self.count.min(consumer.pending_len());
+                        out.map(4);
+                        out.bulk(b"name");
+                        out.bulk(consumer.name());
+                        out.bulk(b"seen-time");
+                        out.int(consumer.seen_at_ms as i64);
+                        out.bulk(b"pel-count");
+                        out.int(consumer.pending_len() as i64);
+                        out.bulk(b"pending");
+                        out.array(left);
+                        Place::OfConsumer { group, consumer: at, from: StreamId::MIN, left }
+                    }
+                }
+            }
+            Place::OfConsumer { group, consumer, left: 0, .. } => {
+                Place::Consumer { group, consumer: consumer + 1 }
+            }
+            Place::OfConsumer { group: at, consumer, from, left } => {
+                let Some(group) = group_at(at) else { return true };
+                let (some, mut last) = (left.min(SHOWN_PER_STEP), from);
+                for (id, _, pending) in group.pending_from(from, group.consumers().nth(consumer)).take(some) {
+                    out.array(3);
+                    id::reply(out, id);
+                    out.int(pending.delivered_at_ms as i64);
+                    out.int(i64::from(pending.deliveries));
+                    last = id;
+                }
+                let from = last.next().unwrap_or(last);
+                Place::OfConsumer { group: at, consumer, from, left: left - some }
+            }
+        };
+        false
+    }
+}
+
+fn reply_full(
+    out: &mut ReplyWriter<'_>,
+    later: &mut Later<'_>,
+    stream: &Stream,
+    count: usize,
+    at_once: usize,
+) {
+    let mut full = Full::begin(out, stream, count);
+    let (len, shown) = (reply::stream_len(stream), count.min(reply::stream_len(stream)));
+    let is_big = full.size(stream) > at_once || is_long(shown, len, stream.heap_bytes());
+    match later.as_mut().filter(|_| is_big) {
+        Some(place) => {
+            let step = move |held: &Stream, out: &mut ReplyWriter<'_>| full.step(held, out);
+            **place = Some(Rest::Reply(Long::made(stream, out.proto(), step)));
         }
+        None => while !full.step(stream, out) {},
     }
 }

@@ -4,14 +4,21 @@
 //! where on in each stream as things are at this moment ([`Read::resolve`]), and what is there ([`read_streams`]),
 //! which can be tried again with the same positions whenever something was added.
 
-use damselfly_keyspace::Class;
-use damselfly_keyspace::stream::{Stream, StreamId};
+use damselfly_keyspace::stream::{Consumer, Stream, StreamId};
+use damselfly_keyspace::{Class, Collection, Loc, UnixMs};
 use damselfly_protocol::{Argv, Proto, ReplyWriter};
 
 use super::{id, reply};
-use crate::blocking::{Blocking, Wait, parse_timeout_ms};
+use crate::blocking::{Blocking, Wait, at_once, parse_timeout_ms};
 use crate::error::printable;
-use crate::{Args, Arity, CmdResult, Command, CommandError, Cx, Flags, Group, Keys, Run, Spread};
+use crate::long::is_long;
+use crate::many::are_many;
+use crate::task::{Rest, Work, work};
+use crate::{Args, Arity, CmdResult, Command, CommandError, Cx, Flags, Group, Keys, Long, Run, Spread};
+
+/// Entries that are delivered in one step, and that are written in one.
+const DELIVERED_PER_STEP: usize = 128;
+const SHOWN_PER_STEP: usize = 32;
 
 pub(super) const XREAD: Command = Command {
     name: "XREAD",
@@ -46,6 +53,7 @@ const BASE: Blocking = Blocking {
     wait: |args| wait(args, false),
     mark: |cx, args, at| mark(cx, args, at, false),
     ready: |cx, args, at, mark| ready(cx, args, at, mark, false),
+    in_steps: at_once,
     take: |cx, args, at, mark| take(cx, args, at, mark, false),
     first_only: false,
     exclusive: false,
@@ -58,6 +66,7 @@ static XREADGROUP_WAITS: Blocking = Blocking {
     wait: |args| wait(args, true),
     mark: |cx, args, at| mark(cx, args, at, true),
     ready: |cx, args, at, mark| ready(cx, args, at, mark, true),
+    in_steps: takes_long,
     take: |cx, args, at, mark| take(cx, args, at, mark, true),
     ..BASE
 };
@@ -83,6 +92,8 @@ fn stream_keys(argv: &Argv<'_>, positions: &mut Vec<usize>) {
 }
 
 fn read(cx: &mut Cx<'_>, args: Args<'_>, of_group: bool) -> CmdResult {
+    // The rest of one stream would come in the middle of a reply.
+    cx.later = None;
     let read = Read::parse(args, of_group)?;
     let from = read.resolve(cx)?;
     match read_streams(cx, &read, &from)? {
@@ -156,6 +167,13 @@ fn take(cx: &mut Cx<'_>, args: Args<'_>, at: usize, mark: &[u8], of_group: bool)
         Some((group, consumer)) => read_as(cx, &read, key, from, group, consumer)?,
     };
     Ok(())
+}
+
+fn takes_long(cx: &mut Cx<'_>, args: Args<'_>, at: usize, mark: &[u8]) -> Result<bool, CommandError> {
+    let read = Read::parse(args, true)?;
+    let (key, _) = read.pair(args, at)?;
+    let Some((group, consumer)) = read.reader else { return Ok(false) };
+    Ok(begin_long(cx, &read, key, from_mark(mark), group, consumer)?.is_some())
 }
 
 /// What was asked.
@@ -340,12 +358,11 @@ fn read_entries(cx: &mut Cx<'_>, read: &Read<'_>, key: &[u8], from: From) -> Res
     let From::After(after) = from else { unreachable!("only groups know what is unread") };
     let Some(stream) = cx.ks.peek::<Stream>(cx.db, key)? else { return Ok(false) };
     let Some(start) = after.next().filter(|&start| start <= stream.last_id()) else { return Ok(false) };
-    let mut range = stream.range(start, StreamId::MAX).peekable();
-    if range.peek().is_none() {
+    if stream.range(start, StreamId::MAX).next().is_none() {
         return Ok(false);
     }
     begin(&mut cx.out, key);
-    reply::entries(&mut cx.out, range, read.count, stream.len());
+    reply::entries_between(&mut cx.out, &mut cx.later, stream, (start, StreamId::MAX), read.count, false);
     Ok(true)
 }
 
@@ -359,6 +376,23 @@ fn read_as(
     group: &[u8],
     consumer: &[u8],
 ) -> Result<bool, CommandError> {
+    if let Some(loc) = begin_long(cx, read, key, from, group, consumer)? {
+        let reading = Reading {
+            group: group.into(),
+            consumer: consumer.into(),
+            from,
+            left: read.count,
+            no_ack: read.no_ack,
+            now: cx.ks.now,
+            created: false,
+            delivered: 0,
+            first: StreamId::MAX,
+            last: StreamId::MIN,
+            held: None,
+        };
+        work(cx, key, loc, reading, true)?;
+        return Ok(true);
+    }
     let (now, out) = (cx.ks.now, &mut cx.out);
     let before = out.len();
     begin(out, key);
@@ -391,4 +425,129 @@ fn read_as(
     }
     cx.changed(key, Class::Quiet, "xreadgroup");
     Ok(true)
+}
+
+/// Where the stream is if XREADGROUP has so much to deliver of it that this is done in steps.
+fn begin_long(
+    cx: &mut Cx<'_>,
+    read: &Read<'_>,
+    key: &[u8],
+    from: From,
+    group: &[u8],
+    consumer: &[u8],
+) -> Result<Option<Loc>, CommandError> {
+    if cx.later.is_none() {
+        return Ok(None);
+    }
+    let Some(loc) = cx.ks.find_collection::<Stream>(cx.db, key)? else { return Ok(None) };
+    let stream = cx.ks.collection::<Stream>(cx.db, loc)?;
+    let (len, heap) = (reply::stream_len(stream), stream.heap_bytes());
+    let is_big = |count: usize| are_many(cx, count) || is_long(count, len, heap);
+    let Some(group) = stream.group(group).filter(|_| is_big(len.min(read.count))) else { return Ok(None) };
+    let delivered = match from {
+        From::Unread => {
+            let start = group.last_id().next();
+            start.map_or(0, |start| usize::try_from(stream.count(start, StreamId::MAX)).unwrap_or(usize::MAX))
+        }
+        From::After(_) => group.consumer(consumer).map_or(0, Consumer::pending_len),
+    };
+    Ok(Some(loc).filter(|_| delivered > 0 && is_big(delivered.min(read.count))))
+}
+
+/// XREADGROUP of much of one stream, in steps: first it is delivered, then shown in pieces, from a clone.
+struct Reading {
+    group: Box<[u8]>,
+    consumer: Box<[u8]>,
+    /// Where to go on.
+    from: From,
+    /// How many more may be delivered.
+    left: usize,
+    no_ack: bool,
+    now: UnixMs,
+    /// The consumer is a new one.
+    created: bool,
+    delivered: usize,
+    /// The first and the last of what was delivered.
+    first: StreamId,
+    last: StreamId,
+    /// The stream when all was delivered.
+    held: Option<Stream>,
+}
+
+impl Work for Reading {
+    type To = Stream;
+
+    fn step(&mut self, stream: &mut Stream) -> bool {
+        let Reading { group, consumer, now, .. } = self;
+        if self.delivered == 0 {
+            self.created = stream.group(group).is_some_and(|group| group.consumer(consumer).is_none());
+        }
+        let wanted = self.left.min(DELIVERED_PER_STEP);
+        let (mut first, mut last) = (self.first, self.last);
+        let mut note = |id: StreamId| (first, last) = (first.min(id), last.max(id));
+        let delivered = match self.from {
+            From::Unread => {
+                stream.read_new(group, consumer, wanted, self.no_ack, *now, |entry| note(entry.id))
+            }
+            From::After(after) => stream.read_pending(group, consumer, after, wanted, *now, |id, _| note(id)),
+        };
+        let delivered = delivered.expect("the group is there");
+        (self.first, self.last) = (first, last);
+        self.delivered += delivered;
+        self.left -= delivered;
+        if matches!(self.from, From::After(_)) && delivered > 0 {
+            self.from = From::After(last);
+        }
+        let is_over = delivered < wanted || self.left == 0;
+        if is_over {
+            self.held = Some(stream.clone());
+        }
+        is_over
+    }
+
+    fn end(&mut self, cx: &mut Cx<'_>, key: &[u8], gone: Option<bool>) -> CmdResult {
+        let held = self.held.take().expect("all steps were done");
+        begin(&mut cx.out, key);
+        if self.from == From::Unread {
+            let span = (self.first, self.last);
+            reply::entries_between(&mut cx.out, &mut cx.later, &held, span, self.delivered, false);
+        } else {
+            self.reply_pending(cx, &held);
+        }
+        cx.ks.discard(held.wrap());
+        if gone.is_some() {
+            if self.created {
+                cx.changed(key, Class::Stream, "xgroup-createconsumer");
+            }
+            cx.changed(key, Class::Quiet, "xreadgroup");
+        }
+        Ok(())
+    }
+}
+
+impl Reading {
+    /// Shows what the consumer has pending.
+    fn reply_pending(&mut self, cx: &mut Cx<'_>, held: &Stream) {
+        let (group, consumer) = (std::mem::take(&mut self.group), std::mem::take(&mut self.consumer));
+        let (mut from, mut left) = (self.first, self.delivered);
+        cx.out.array(left);
+        let mut step = move |held: &Stream, out: &mut ReplyWriter<'_>| {
+            let consumer = held.group(&group).and_then(|group| group.consumer(&consumer));
+            let mut last = from;
+            for id in consumer.expect("what reads is there").pending_from(from).take(left.min(SHOWN_PER_STEP))
+            {
+                match held.get(id) {
+                    Some(entry) => reply::entry(out, entry),
+                    None => reply::gone(out, id),
+                }
+                (last, left) = (id, left - 1);
+            }
+            from = last.next().unwrap_or(last);
+            left == 0
+        };
+        match &mut cx.later {
+            Some(place) => **place = Some(Rest::Reply(Long::made(held, cx.out.proto(), step))),
+            None => while !step(held, &mut cx.out) {},
+        }
+    }
 }

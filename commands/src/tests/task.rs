@@ -1,11 +1,11 @@
 //! Commands done in steps: what they reply and leave is what they do at once, over what was there when they began.
 
 use damselfly_keyspace::values::set::Set;
-use damselfly_protocol::Proto;
+use damselfly_protocol::{Proto, Requests};
 
 use super::session::Session;
 use crate::random::Random;
-use crate::{Rest, Task};
+use crate::{Args, Rest, Run, Task, lookup};
 
 /// The command and its sources, which all have big, small and missing ones among them.
 const COMMANDS: &[&str] = &[
@@ -100,6 +100,28 @@ const COMMANDS: &[&str] = &[
     "GEORADIUS places 2 1 300 km WITHDIST DESC",
     "GEORADIUS places 2 1 300 km STORE to",
     "GEORADIUSBYMEMBER places place:7 200 mi ASC COUNT 50 STOREDIST to",
+    "LPOS numbers 55",
+    "LPOS numbers 55 COUNT 0",
+    "LPOS numbers 55 RANK -1",
+    "LPOS numbers 7 RANK -2 COUNT 3",
+    "LPOS numbers 7 RANK 2 COUNT 2 MAXLEN 30",
+    "LPOS numbers nosuch COUNT 2",
+    "LREM numbers 0 7",
+    "LREM numbers 3 7",
+    "LREM numbers -2 7",
+    "LREM numbers 0 nosuch",
+    "LINSERT numbers BEFORE 7 new",
+    "LINSERT numbers AFTER 7 new",
+    "LINSERT numbers AFTER nosuch new",
+    "XPENDING x g - + 1000000",
+    "XPENDING x g IDLE 1 - + 1000000 one",
+    "XPENDING x g IDLE 100000 - + 1000000",
+    "XPENDING x g (5-1 900-1 7 two",
+    "XINFO STREAM x FULL COUNT 0",
+    "XINFO STREAM x FULL COUNT 40",
+    "XAUTOCLAIM x g three 0 - COUNT 100000",
+    "XAUTOCLAIM x g one 0 7-1 COUNT 20 JUSTID",
+    "XAUTOCLAIM x g three 100000 - COUNT 4",
 ];
 
 /// Commands with many arguments: some say what is so, some come twice, and there is one for a missing key.
@@ -118,6 +140,7 @@ fn with_many_arguments(random: &mut Random, count: usize) -> Vec<String> {
     };
     let field = |random: &mut Random, count: usize| format!("f:{} {}", random.below(count), random.below(99));
     let name = |random: &mut Random, count: usize| format!("f:{}", random.below(count));
+    let id = |random: &mut Random, count: usize| format!("{}-1", random.below(count + 9));
     let placed = |random: &mut Random, count: usize| {
         format!("{} {} place:{}", random.below(180), random.below(80), random.below(count))
     };
@@ -148,7 +171,37 @@ fn with_many_arguments(random: &mut Random, count: usize) -> Vec<String> {
         line("RPUSH new", member),
         line("RPUSHX numbers", member),
         line("LPUSHX nosuch", member),
+        line("XACK x g", id),
+        line("XDEL x", id),
+        line("XCLAIM x g three 0", id),
+        line("XCLAIM x g one 0", id) + " FORCE JUSTID LASTID 700-1",
+        line("XCLAIM x g three 100000", id),
+        line("FIELDEXPIRE h 100", name),
+        line("FIELDEXPIRE s1 100", member),
+        counted("HEXPIRE h 100 FIELDS", line("", name)),
+        counted("HEXPIRE h 0 FIELDS", line("", name)),
+        counted("HPEXPIREAT h 1 NX FIELDS", line("", name)),
+        counted("HEXPIRE nosuch 100 FIELDS", line("", name)),
+        counted("HTTL he FIELDS", line("", name)),
+        counted("HPERSIST he FIELDS", line("", name)),
+        counted("HGETDEL h FIELDS", line("", name)),
+        counted("HGETEX h FIELDS", line("", name)),
+        counted("HGETEX he PERSIST FIELDS", line("", name)),
+        counted("HGETEX h EX 100 FIELDS", line("", name)),
+        counted("HSETEX h EX 100 FIELDS", line("", field)),
+        counted("HSETEX h FXX KEEPTTL FIELDS", line("", field)),
+        counted("HSETEX h FNX FIELDS", line("", field)),
+        counted("HSETEX new FNX FIELDS", line("", field)),
+        counted("HSETEX new FXX FIELDS", line("", field)),
+        line("HSETEX he NX 100", field),
     ]
+}
+
+/// A command with how many fields, or pairs of a field and a value, come behind it.
+fn counted(head: &str, fields: String) -> String {
+    let words = fields.split_whitespace().count();
+    let count = if head.starts_with("HSETEX") { words / 2 } else { words };
+    format!("{head} {count}{fields}")
 }
 
 fn words(line: &str) -> Vec<&[u8]> {
@@ -183,6 +236,19 @@ fn fill(session: &mut Session, random: &mut Random, count: usize) {
     for at in 0..count {
         session.run(&format!("HSET h f:{at} {}", random.below(1000)));
     }
+    for at in 0..count {
+        session
+            .run(&format!("HSETEX he {} FIELDS 1 f:{at} v", if at % 2 == 0 { "EX 1000" } else { "KEEPTTL" }));
+        session.run(&format!("XADD x {}-1 f {}", at + 1, "v".repeat(random.below(90))));
+    }
+    session.run("XGROUP CREATE x g 0");
+    for (consumer, part) in [("one", 3), ("two", 4)] {
+        session.run(&format!("XREADGROUP GROUP g {consumer} COUNT {} STREAMS x >", count / part));
+    }
+    for _ in 0..count / 5 {
+        session.run(&format!("XDEL x {}-1", random.below(count)));
+        session.run(&format!("XACK x g {}-1", random.below(count)));
+    }
     session.run("COPY s2 volatile");
     for line in ["SADDEX volatile 1000 going", "SADD s1 going", "PEXPIRE to 5000"] {
         session.run(line);
@@ -208,6 +274,9 @@ fn seen(session: &mut Session, key: &str) -> Vec<String> {
         return [format!("LRANGE {key} 0 -1"), format!("OBJECT ENCODING {key}")]
             .map(|line| session.run(&line))
             .into();
+    }
+    if kind == "+stream" {
+        return vec![session.run(&format!("XINFO STREAM {key} FULL COUNT 0"))];
     }
     let all = if kind == "+hash" { "HGETALL" } else { "SMEMBERS" };
     let mut members = session.run(&format!("{all} {key}"));
@@ -239,7 +308,11 @@ fn begin(session: &mut Session, proto: Proto, line: &str) -> (Vec<u8>, Option<Bo
             assert!(reply.is_empty(), "{line}: nothing is replied before the end");
             (reply, Some(task))
         }
-        Some(Rest::Reply(_)) => panic!("{line} is done in steps first"),
+        Some(Rest::Reply(mut rest)) => {
+            let mut reply = reply;
+            while !rest.write_some(&mut reply, 1000) {}
+            (reply, None)
+        }
         None => (reply, None),
     }
 }
@@ -267,7 +340,7 @@ fn steps_are_the_whole() {
         let mut random = Random::new(seed);
         let mut original = Session::unchecked();
         fill(&mut original, &mut random, count);
-        let keys: Vec<String> = "s1 s2 s3 tiny to ints volatile z1 z2 z3 zeros numbers places h"
+        let keys: Vec<String> = "s1 s2 s3 tiny to ints volatile z1 z2 z3 zeros numbers places h he x"
             .split(' ')
             .map(str::to_owned)
             .collect();
@@ -749,4 +822,73 @@ fn steps_are_short() {
         held.iter()
             .all(|object| matches!(object, damselfly_keyspace::Object::Set(Set::Big(_) | Set::Ints(_))))
     );
+}
+
+/// XREADGROUP of one stream as a client gets it that may wait, in steps where they are left.
+fn read_in_steps(session: &mut Session, proto: Proto, line: &str) -> (Vec<u8>, bool) {
+    let Run::Block(blocking) = lookup(b"XREADGROUP").expect("a command").command.run else { unreachable!() };
+    let (mut bytes, mut requests) = (Vec::new(), Requests::new());
+    assert!(requests.push_copy(&mut bytes, words(line).into_iter()));
+    let args = Args::behind_name(&requests.argv(&bytes, 0));
+    let at = args.len() - 2;
+    let mut is_announced = false;
+    let (mut reply, later) = session.with_cx(proto, |cx| {
+        let mark = (blocking.mark)(cx, args, at).expect("a mark");
+        assert_eq!((blocking.ready)(cx, args, at, &mark), Ok(true), "{line}");
+        is_announced = (blocking.in_steps)(cx, args, at, &mark).expect("an answer");
+        (blocking.take)(cx, args, at, &mark).expect("it is ready");
+    });
+    match later {
+        Some(Rest::Task(mut task)) => {
+            assert!(is_announced && reply.is_empty() && task.target() == Some(b"x"), "{line}");
+            while !task.step() {}
+            (end(session, proto, task), true)
+        }
+        Some(Rest::Reply(mut rest)) => {
+            assert!(!is_announced, "{line}");
+            while !rest.write_some(&mut reply, 1000) {}
+            (reply, false)
+        }
+        None => {
+            assert!(!is_announced, "{line}");
+            (reply, false)
+        }
+    }
+}
+
+/// What a consumer reads in steps is what it reads at once, and leaves the same.
+#[test]
+fn streams_are_read_in_steps() {
+    let lines = [
+        "XREADGROUP GROUP g new STREAMS x >",
+        "XREADGROUP GROUP g two COUNT 130 STREAMS x >",
+        "XREADGROUP GROUP g two NOACK STREAMS x >",
+        "XREADGROUP GROUP g one STREAMS x 0",
+        "XREADGROUP GROUP g two COUNT 200 STREAMS x 900-1",
+        "XREADGROUP GROUP g new STREAMS x 0",
+        "XREADGROUP GROUP g one STREAMS x 1000000-1",
+    ];
+    let mut original = Session::unchecked();
+    fill(&mut original, &mut Random::new(5), 1_500);
+    let mut in_steps = 0;
+    for line in lines {
+        for proto in [Proto::Resp2, Proto::Resp3] {
+            let [mut whole, mut session] = [(), ()].map(|()| {
+                let mut session = Session::unchecked();
+                session.ks.import(0, b"x", original.ks.export(0, b"x"));
+                session
+            });
+            whole.ks.now += 5;
+            session.ks.now += 5;
+            session.env.at_once_max = 0;
+            let expected = whole.send_in(proto, &words(line), None);
+            let (part, stepped) = read_in_steps(&mut session, proto, line);
+            in_steps += usize::from(stepped);
+            assert!(expected[4..] == part, "{line}:\n{}\n{}", expected.escape_ascii(), part.escape_ascii());
+            assert_eq!(session.events(), whole.events(), "{line}");
+            assert!(seen(&mut session, "x") == seen(&mut whole, "x"), "{line}");
+            session.ks.check();
+        }
+    }
+    assert_eq!(in_steps, 2 * 6, "all but the one for whom there is nothing");
 }

@@ -3,7 +3,7 @@
 use damselfly_keyspace::values::zset::SortedSet;
 
 use super::pick::{End, Shape, pop, take_mpop, zmpop};
-use crate::blocking::{Blocking, TAKES, arg, holds, no_mark, parse_timeout, pop_once, wait_last};
+use crate::blocking::{Blocking, TAKES, arg, at_once, holds, no_mark, parse_timeout, pop_once, wait_last};
 use crate::{Args, Arity, CmdResult, Command, Cx, Flags, Group, Keys, Run, Spread};
 
 /// Takes one member and replies with the key, it and its score.
@@ -23,6 +23,7 @@ const BASE: Blocking = Blocking {
     gather: false,
     mark: no_mark,
     ready: holds::<SortedSet>,
+    in_steps: at_once,
     take: |cx, args, at, _| pop_one(cx, args, at, End::Lowest),
     nothing: |out| out.null_array(),
 };

@@ -106,11 +106,26 @@ pub struct Claim {
     pub force: bool,
 }
 
+/// What XAUTOCLAIM asks for.
+#[derive(Clone, Copy, Debug)]
+pub struct AutoClaim {
+    /// Leave alone what was delivered more recently than this. Zero takes everything.
+    pub min_idle_ms: u64,
+    /// The client wants ids only, so it counts as no delivery.
+    pub just_id: bool,
+    /// How many pending entries are looked at, at most.
+    pub looks: usize,
+    /// How many are claimed or found to be gone from the stream, at most.
+    pub count: usize,
+}
+
 /// What XAUTOCLAIM did besides claiming.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AutoClaimed {
     /// Where to go on; [`StreamId::MIN`] when all was seen.
     pub next: StreamId,
+    /// Pending entries that were looked at.
+    pub looks: usize,
     /// Pending entries that are no longer in the stream and are pending no more.
     pub deleted: Vec<StreamId>,
 }
@@ -270,6 +285,31 @@ impl Stream {
     /// The entries from `end` down to `start`, both included.
     pub fn range_reverse(&self, start: StreamId, end: StreamId) -> Range<'_> {
         Range::new(&self.nodes, start, end, true)
+    }
+
+    /// How many entries there are from `start` to `end`, both included. O(nodes / 64) and two nodes.
+    pub fn count(&self, start: StreamId, end: StreamId) -> u64 {
+        if start > end {
+            return 0;
+        }
+        let above = self.count_below(start);
+        (self.count_to(end) - above) as u64
+    }
+
+    /// Entries below an id.
+    fn count_below(&self, id: StreamId) -> usize {
+        id.previous().map_or(0, |last| self.count_to(last))
+    }
+
+    /// Entries up to an id, which is among them.
+    fn count_to(&self, id: StreamId) -> usize {
+        let Some(at) = self.nodes.find(id) else { return 0 };
+        let node = self.nodes.get(at);
+        let of_node = match node.last() <= id {
+            true => node.live(),
+            false => node.places().take_while(|place| place.id <= id).filter(|place| !place.deleted).count(),
+        };
+        self.nodes.live_before(at) + of_node
     }
 
     fn find_first_id(&self) -> StreamId {
@@ -583,40 +623,34 @@ impl Stream {
         Ok(if claimed { self.get(id) } else { None })
     }
 
-    /// Claims up to `count` entries that have been idle for `min_idle_ms`, from `start` on (XAUTOCLAIM). Looks at
-    /// ten times as many at most, so a call's work is bounded; entries gone from the stream count too. The consumer
-    /// is created when something is claimed.
-    #[expect(clippy::too_many_arguments, reason = "the command has as many")]
+    /// Claims entries that have been idle, from `start` on (XAUTOCLAIM). The consumer is created when something is
+    /// claimed.
     pub fn auto_claim(
         &mut self,
         group: &[u8],
         consumer: &[u8],
         start: StreamId,
-        count: usize,
-        min_idle_ms: u64,
-        just_id: bool,
+        claim: AutoClaim,
         now_ms: u64,
         mut deliver: impl FnMut(Entry<'_>),
     ) -> Result<AutoClaimed, NoGroup> {
         let known = self.group(group).ok_or(NoGroup)?;
         let (mut claimed, mut deleted) = (Vec::new(), Vec::new());
         let mut pending = known.pending.from(start);
-        let (mut attempts, mut left) = (count.saturating_mul(10), count);
-        while attempts > 0 && left > 0 {
+        let mut looks = 0;
+        while looks < claim.looks && claimed.len() + deleted.len() < claim.count {
             let Some((id, pending)) = pending.next() else { break };
-            attempts -= 1;
+            looks += 1;
             let Some(entry) = self.get(id) else {
                 deleted.push(id);
-                left -= 1;
                 continue;
             };
             let idle = now_ms.saturating_sub(pending.delivered_at_ms);
-            if min_idle_ms > 0 && idle < min_idle_ms {
+            if claim.min_idle_ms > 0 && idle < claim.min_idle_ms {
                 continue;
             }
-            claimed.push((id, pending.deliveries.saturating_add(u32::from(!just_id))));
+            claimed.push((id, pending.deliveries.saturating_add(u32::from(!claim.just_id))));
             deliver(entry);
-            left -= 1;
         }
         let next = pending.next().map_or(StreamId::MIN, |(id, _)| id);
         drop(pending);
@@ -636,7 +670,7 @@ impl Stream {
                 group.assign(id, number, now_ms, deliveries);
             }
         })?;
-        Ok(AutoClaimed { next, deleted })
+        Ok(AutoClaimed { next, looks, deleted })
     }
 
     /// Whether an entry at or after this id may have been deleted, so that counting on would go wrong.

@@ -30,14 +30,23 @@ impl Clone for Chunk {
     }
 }
 
+/// A chunk with what is asked for without a look into it.
+#[derive(Clone)]
+struct Slot {
+    /// That of its first node: the search touches no chunk but the one it ends in.
+    base: StreamId,
+    /// Its entries, so that those of a range are counted by chunks.
+    live: usize,
+    chunk: Arc<Chunk>,
+}
+
 /// Which node: chunk and place in it. Good until the next change.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct At(usize, usize);
 
 #[derive(Default)]
 pub(super) struct Nodes {
-    /// With the base of each one's first node: the search touches no chunk but the one it ends in.
-    chunks: VecDeque<(StreamId, Arc<Chunk>)>,
+    chunks: VecDeque<Slot>,
     /// What chunks and nodes hold.
     heap: usize,
 }
@@ -52,22 +61,22 @@ impl Clone for Nodes {
 
 impl Nodes {
     pub(super) fn heap_bytes(&self) -> usize {
-        self.heap + good_size(self.chunks.capacity() * size_of::<(StreamId, Arc<Chunk>)>())
+        self.heap + good_size(self.chunks.capacity() * size_of::<Slot>())
     }
 
     /// Nodes.
     pub(super) fn len(&self) -> usize {
-        self.chunks.iter().map(|(_, chunk)| chunk.0.len()).sum()
+        self.chunks.iter().map(|slot| slot.chunk.0.len()).sum()
     }
 
     /// The bases of all nodes, ascending.
     pub(super) fn bases(&self) -> impl Iterator<Item = StreamId> {
-        self.chunks.iter().flat_map(|(_, chunk)| chunk.0.iter().map(|(base, _)| *base))
+        self.chunks.iter().flat_map(|slot| slot.chunk.0.iter().map(|(base, _)| *base))
     }
 
     #[inline]
     pub(super) fn get(&self, at: At) -> &Node {
-        &self.chunks[at.0].1.0[at.1].1
+        &self.chunks[at.0].chunk.0[at.1].1
     }
 
     pub(super) fn first(&self) -> Option<At> {
@@ -76,12 +85,12 @@ impl Nodes {
 
     #[inline]
     pub(super) fn last(&self) -> Option<At> {
-        let (_, chunk) = self.chunks.back()?;
-        Some(At(self.chunks.len() - 1, chunk.0.len() - 1))
+        let slot = self.chunks.back()?;
+        Some(At(self.chunks.len() - 1, slot.chunk.0.len() - 1))
     }
 
     pub(super) fn next(&self, at: At) -> Option<At> {
-        if at.1 + 1 < self.chunks[at.0].1.0.len() {
+        if at.1 + 1 < self.chunks[at.0].chunk.0.len() {
             return Some(At(at.0, at.1 + 1));
         }
         (at.0 + 1 < self.chunks.len()).then_some(At(at.0 + 1, 0))
@@ -92,32 +101,42 @@ impl Nodes {
             return Some(At(at.0, at.1 - 1));
         }
         let chunk = at.0.checked_sub(1)?;
-        Some(At(chunk, self.chunks[chunk].1.0.len() - 1))
+        Some(At(chunk, self.chunks[chunk].chunk.0.len() - 1))
     }
 
     /// The last node whose base is not above the id: the only one that may have an entry of this id.
     pub(super) fn find(&self, id: StreamId) -> Option<At> {
-        let chunk = self.chunks.partition_point(|chunk| chunk.0 <= id).checked_sub(1)?;
-        let item = self.chunks[chunk].1.0.partition_point(|item| item.0 <= id) - 1;
+        let chunk = self.chunks.partition_point(|slot| slot.base <= id).checked_sub(1)?;
+        let item = self.chunks[chunk].chunk.0.partition_point(|item| item.0 <= id) - 1;
         Some(At(chunk, item))
     }
 
+    /// Entries of the nodes before this one. O(chunks).
+    pub(super) fn live_before(&self, at: At) -> usize {
+        let whole = self.chunks.range(..at.0).map(|slot| slot.live).sum::<usize>();
+        whole + self.chunks[at.0].chunk.0[..at.1].iter().map(|(_, node)| node.live()).sum::<usize>()
+    }
+
     pub(super) fn change<R>(&mut self, at: At, change: impl FnOnce(&mut Node) -> R) -> R {
-        let node = Arc::make_mut(&mut Arc::make_mut(&mut self.chunks[at.0].1).0[at.1].1);
-        let before = node.heap_bytes();
+        let slot = &mut self.chunks[at.0];
+        let node = Arc::make_mut(&mut Arc::make_mut(&mut slot.chunk).0[at.1].1);
+        let (heap, live) = (node.heap_bytes(), node.live());
         let result = change(node);
-        self.heap = self.heap - before + node.heap_bytes();
+        self.heap = self.heap - heap + node.heap_bytes();
+        slot.live = slot.live - live + node.live();
         result
     }
 
     pub(super) fn push(&mut self, node: Node) -> At {
-        if self.chunks.back().is_none_or(|(_, chunk)| chunk.0.len() == CHUNK) {
+        if self.chunks.back().is_none_or(|slot| slot.chunk.0.len() == CHUNK) {
             // Only the first chunk starts small: most streams are short.
             let chunk = Chunk(Vec::with_capacity(if self.chunks.is_empty() { 1 } else { CHUNK }));
             self.heap += chunk.heap_bytes();
-            self.chunks.push_back((node.base(), Arc::new(chunk)));
+            self.chunks.push_back(Slot { base: node.base(), live: 0, chunk: Arc::new(chunk) });
         }
-        let chunk = Arc::make_mut(&mut self.chunks.back_mut().expect("a chunk").1);
+        let slot = self.chunks.back_mut().expect("a chunk");
+        slot.live += node.live();
+        let chunk = Arc::make_mut(&mut slot.chunk);
         let before = chunk.heap_bytes();
         self.heap += node.heap_bytes();
         chunk.0.push((node.base(), Arc::new(node)));
@@ -126,12 +145,13 @@ impl Nodes {
     }
 
     pub(super) fn remove(&mut self, at: At) {
-        let (base, chunk) = &mut self.chunks[at.0];
-        let chunk = Arc::make_mut(chunk);
+        let slot = &mut self.chunks[at.0];
+        let chunk = Arc::make_mut(&mut slot.chunk);
         let (_, node) = chunk.0.remove(at.1);
         self.heap -= node.heap_bytes();
+        slot.live -= node.live();
         if let Some(first) = chunk.0.first() {
-            *base = first.0;
+            slot.base = first.0;
         }
         if chunk.0.is_empty() {
             self.heap -= chunk.heap_bytes();
@@ -153,8 +173,9 @@ impl Nodes {
     pub(super) fn check(&self) -> usize {
         let (mut heap, mut live) = (0, 0);
         let mut last = None;
-        for (base, chunk) in &self.chunks {
+        for Slot { base, live: of_chunk, chunk } in &self.chunks {
             assert!(chunk.0.len() <= CHUNK && chunk.0.first().is_some_and(|first| first.0 == *base));
+            assert_eq!(*of_chunk, chunk.0.iter().map(|(_, node)| node.live()).sum::<usize>());
             heap += chunk.heap_bytes();
             for (base, node) in &chunk.0 {
                 node.check();

@@ -1,6 +1,6 @@
 //! Against models: a `BTreeMap` of entries, and of pending entries with their owners.
 
-use super::{AutoClaimed, Claim, Effort, NodeLimits, Stream, StreamId, Trim};
+use super::{AutoClaim, AutoClaimed, Claim, Effort, NodeLimits, Stream, StreamId, Trim};
 use std::collections::BTreeMap;
 
 /// xorshift64*: small, seeded, the same everywhere.
@@ -82,6 +82,7 @@ fn compare(stream: &Stream, model: &BTreeMap<StreamId, Owned>, random: &mut Rand
             .map(|(id, f)| (*id, f.clone()))
             .collect();
         assert!(stream.range(start, end).map(owned).eq(expected.iter().cloned()));
+        assert_eq!(stream.count(start, end), expected.len() as u64);
         assert!(stream.range_reverse(start, end).map(owned).eq(expected.into_iter().rev()));
         assert_eq!(stream.get(start).map(owned), model.get(&start).map(|fields| (start, fields.clone())));
     }
@@ -243,9 +244,9 @@ fn groups() {
 
     stream.delete(id(6, 0));
     let mut claimed = Vec::new();
-    let done =
-        stream.auto_claim(b"g", b"dave", id(5, 0), 2, 100, true, 600, |entry| claimed.push(entry.id.ms));
-    assert_eq!(done, Ok(AutoClaimed { next: id(7, 0), deleted: vec![id(6, 0)] }));
+    let claim = AutoClaim { min_idle_ms: 100, just_id: true, looks: 20, count: 2 };
+    let done = stream.auto_claim(b"g", b"dave", id(5, 0), claim, 600, |entry| claimed.push(entry.id.ms));
+    assert_eq!(done, Ok(AutoClaimed { next: id(7, 0), looks: 2, deleted: vec![id(6, 0)] }));
     assert_eq!(claimed, [5]);
     stream.check();
     assert_eq!(stream.delete_consumer(b"g", b"bob"), Ok(Some(2)));
@@ -308,9 +309,10 @@ fn pending_entries_agree_with_the_model() {
             8 => {
                 let start = id(random.below(3000) as u64, 0);
                 let mut claimed = Vec::new();
-                let done = stream
-                    .auto_claim(b"g", name, start, 5, 20, false, now, |entry| claimed.push(entry.id))
-                    .unwrap();
+                let claim = AutoClaim { min_idle_ms: 20, just_id: false, looks: 50, count: 5 };
+                let done =
+                    stream.auto_claim(b"g", name, start, claim, now, |entry| claimed.push(entry.id)).unwrap();
+                assert!(done.looks <= 50 && claimed.len() + done.deleted.len() <= 5);
                 done.deleted.iter().for_each(|id| assert!(model.remove(id).is_some()));
                 for id in claimed {
                     let entry = model.get_mut(&id).unwrap();
