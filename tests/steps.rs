@@ -438,6 +438,166 @@ fn invalidations_come_behind() {
     }
 }
 
+/// Makes streams of so many entries, each with a group that has read nothing.
+fn fill_streams(client: &mut Client, keys: &[&str], count: usize) {
+    for key in keys {
+        let lines: Vec<String> = (1..=count).map(|at| format!("XADD {key} {at}-1 f {at}")).collect();
+        for some in lines.chunks(2000) {
+            send(client, &some.iter().map(String::as_str).collect::<Vec<_>>());
+            some.iter().for_each(|_| assert!(matches!(client.reply(), Reply::Bulk(_))));
+        }
+        call(client, &format!("XGROUP CREATE {key} g 0"));
+    }
+}
+
+/// How many entries of each stream a reply to XREAD or XREADGROUP has.
+fn read_of(reply: &Reply) -> Vec<usize> {
+    let Reply::Array(streams) = reply else { panic!("{reply}") };
+    let of_one = |stream: &Reply| match stream {
+        Reply::Array(pair) => size_of(&pair[1]),
+        other => panic!("{other}"),
+    };
+    streams.iter().map(of_one).collect()
+}
+
+/// A group's consumer that reads all of a stream is given it in steps: others go on, those who come to the stream find
+/// all of it delivered, and what it has pending is read, claimed, shown and acknowledged likewise.
+#[test]
+fn streams_are_read_in_steps() {
+    for threads in [1, 4] {
+        let (server, mut other) = start(threads);
+        fill_streams(&mut other, &["x"], COUNT);
+        let ids = (1..=COUNT / 8).fold(String::new(), |line, at| format!("{line} {at}-1"));
+        let rest = COUNT - COUNT / 8;
+        let lines = [
+            ("XREADGROUP GROUP g one STREAMS x >".to_owned(), COUNT, COUNT),
+            ("XREADGROUP GROUP g one STREAMS x 0".to_owned(), COUNT, COUNT),
+            ("XPENDING x g - + 1000000 one".to_owned(), COUNT, COUNT),
+            ("XAUTOCLAIM x g two 0 - COUNT 1000000".to_owned(), COUNT, COUNT),
+            (format!("XCLAIM x g one 0{ids}"), COUNT / 8, COUNT),
+            (format!("XACK x g{ids}"), COUNT / 8, rest),
+            (format!("XDEL x{ids}"), COUNT / 8, rest),
+        ];
+        for (line, size, pending) in lines {
+            let name = line.get(..40).unwrap_or(&line);
+            call(&mut other, "DEL begun");
+            let mut big = Client::open(server.address());
+            send(&mut big, &["CLIENT REPLY SKIP", "SET begun 1", &line]);
+            while call(&mut other, "EXISTS begun") == Reply::Int(0) {}
+            let mut next = Client::open(server.address());
+            send(&mut next, &["XPENDING x g"]);
+            let reply = big.reply();
+            let got = match &reply {
+                Reply::Int(count) => *count as usize,
+                reply if name.starts_with("XREADGROUP") => read_of(reply)[0],
+                Reply::Array(parts) if name.starts_with("XAUTOCLAIM") => size_of(&parts[1]),
+                reply => size_of(reply),
+            };
+            assert_eq!(got, size, "{name}, {threads} threads");
+            let Reply::Array(summary) = next.reply() else { panic!("{name}: XPENDING") };
+            // On several threads it may have come before.
+            assert!(summary[0] == Reply::Int(pending as i64) || threads > 1, "{name}: {}", summary[0]);
+        }
+        call(&mut other, "DEBUG RELOAD");
+        assert_eq!(call(&mut other, "XLEN x"), Reply::Int(rest as i64));
+    }
+}
+
+/// Several streams at once, on one shard or on several, all of each, whole and in pieces, in a pipeline.
+#[test]
+fn several_streams_are_read_in_steps() {
+    for threads in [1, 4] {
+        let (server, mut other) = start(threads);
+        fill_streams(&mut other, &["x", "y", "z"], COUNT);
+        let mut big = Client::open(server.address());
+        send(
+            &mut big,
+            &[
+                "PING",
+                "XREADGROUP GROUP g one STREAMS x y z > > >",
+                "XREAD STREAMS x y z 0 6000-1 0",
+                "XREAD BLOCK 1000 STREAMS z y x 11999-1 0 0",
+                "XREADGROUP GROUP g one BLOCK 10 STREAMS x y > >",
+                "XREADGROUP GROUP g one COUNT 5000 STREAMS z y 0 >",
+                "XRANGE y 7 11998",
+                "PING",
+            ],
+        );
+        assert_eq!(big.reply(), simple("PONG"));
+        assert_eq!(read_of(&big.reply()), [COUNT; 3], "{threads} threads");
+        assert_eq!(read_of(&big.reply()), [COUNT, COUNT - 6000, COUNT]);
+        assert_eq!(read_of(&big.reply()), [1, COUNT, COUNT]);
+        assert!(big.reply().is_null());
+        assert_eq!(read_of(&big.reply()), [5000]);
+        assert_eq!(size_of(&big.reply()), COUNT - 8);
+        assert_eq!(big.reply(), simple("PONG"));
+        for key in ["x", "y", "z"] {
+            let Reply::Array(summary) = call(&mut other, &format!("XPENDING {key} g")) else { panic!() };
+            assert_eq!(summary[0], Reply::Int(COUNT as i64));
+        }
+        // In a transaction it is one go.
+        send(&mut big, &["MULTI", "XREADGROUP GROUP g one STREAMS x y 0 0", "XREAD STREAMS x 0", "EXEC"]);
+        (0..3).for_each(|_| drop(big.reply()));
+        let Reply::Array(replies) = big.reply() else { panic!("EXEC replies to each") };
+        assert_eq!(read_of(&replies[0]), [COUNT; 2]);
+        assert_eq!(read_of(&replies[1]), [COUNT]);
+    }
+}
+
+/// Who waits for a stream to which much comes at once gets it in steps, in the order of arrival: the next one has nothing
+/// until more comes.
+#[test]
+fn who_waits_is_served_in_steps() {
+    for threads in [1, 4] {
+        let (server, mut other) = start(threads);
+        fill_streams(&mut other, &["x", "y"], COUNT);
+        for round in 0..4 {
+            call(&mut other, "XGROUP SETID x g $");
+            let mut waiting = [(); 3].map(|()| Client::open(server.address()));
+            send(&mut waiting[0], &["XREADGROUP GROUP g one BLOCK 0 STREAMS x >", "PING"]);
+            while !call(&mut other, "CLIENT LIST").to_string().contains("cmd=xreadgroup") {}
+            send(&mut waiting[1], &["XREADGROUP GROUP g two BLOCK 0 STREAMS x >", "PING"]);
+            send(&mut waiting[2], &["XREAD BLOCK 0 STREAMS x $", "PING"]);
+            let blocked = |other: &mut Client| {
+                let info = call(other, "INFO clients");
+                let text = String::from_utf8_lossy(info.text().expect("text")).into_owned();
+                text.contains("blocked_clients:3")
+            };
+            while !blocked(&mut other) {}
+            if round == 3 {
+                // Who goes while it is served leaves no lock.
+                send(&mut other, &["XGROUP SETID x g 0"]);
+                assert_eq!(other.reply(), simple("OK"));
+                waiting.into_iter().for_each(drop);
+                call(&mut other, "XADD x * f v");
+                continue;
+            }
+            // The group begins anew, alone or in a transaction.
+            match round {
+                0 => drop(call(&mut other, "XGROUP SETID x g 0")),
+                1 => {
+                    send(&mut other, &["MULTI", "XGROUP SETID x g 0", "SET y2 v", "EXEC"]);
+                    (0..4).for_each(|_| drop(other.reply()));
+                }
+                _ => {
+                    drop(other.call(&["EVAL", "redis.call('XGROUP', 'SETID', 'x', 'g', '0') return 1", "0"]))
+                }
+            }
+            let len = size_of(&call(&mut other, "XLEN x"));
+            assert_eq!(read_of(&waiting[0].reply()), [len], "{threads} threads");
+            assert_eq!(waiting[0].reply(), simple("PONG"));
+            assert!(!waiting[1].has_reply() && !waiting[2].has_reply());
+            call(&mut other, "XADD x * f v");
+            for client in &mut waiting[1..] {
+                assert_eq!(read_of(&client.reply()), [1], "{threads} threads");
+                assert_eq!(client.reply(), simple("PONG"));
+            }
+        }
+        call(&mut other, "DEL x");
+        call(&mut other, "FLUSHALL");
+    }
+}
+
 /// How long others wait, in a release build on an idle machine:
 /// `DAMSELFLY_BIN=target/release/damselfly cargo test --test steps -- --ignored --nocapture`.
 #[test]

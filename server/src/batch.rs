@@ -120,6 +120,13 @@ impl Batch {
         alone
     }
 
+    /// As [`Batch::take_out`], without the arguments: only the reply is still to come.
+    pub fn take_out_reply(&mut self, i: usize) -> Box<Batch> {
+        let alone = Batch { from: self.from, entries: vec![self.entries[i]], ..Batch::default() };
+        self.entries[i].hole = u32::MAX;
+        Box::new(alone)
+    }
+
     /// Lends out all but the arguments while request `at`, a script, runs; `replies` are those of the ones before it.
     pub fn lend(&mut self, at: usize, replies: Vec<u8>) -> Lent {
         Lent {

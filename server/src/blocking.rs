@@ -12,6 +12,10 @@
 //! A waiter whose target is on another shard (BLMOVE) cannot be served where its source is. It is sent for: its core
 //! carries the whole command out again under locks of both keys, and meanwhile the source is *reserved*: commands
 //! that hold no locks stand back.
+//!
+//! What a waiter gets may be long (XREAD of a million entries). Then its reply is one in pieces, and what must change
+//! before is done in steps (`tasks.rs`), its key locked meanwhile; one that is served from its queue reserves the key
+//! until it has that lock.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -20,15 +24,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use damselfly_commands::{Args, Blocking, CommandError, Cx, Found, Run, Wait};
+use damselfly_commands::{Args, Blocking, CommandError, Cx, Found, Long, Rest, Run, Wait};
 use damselfly_protocol::{Argv, Proto, ReplyWriter, Requests};
 
 use crate::connection::ConnectionId;
 use crate::coordinate::Held;
-use crate::core::Core;
+use crate::core::{Core, Replier};
 use crate::execute::Flow;
 use crate::locks::{Scope, Ticket, lock_number};
 use crate::mailbox::Message;
+use crate::tasks::TaskOf;
+use crate::tracking::Reader;
 
 /// What CLIENT UNBLOCK ... ERROR answers.
 const UNBLOCKED: &str = "UNBLOCKED client unblocked via CLIENT UNBLOCK";
@@ -84,10 +90,10 @@ impl Waiter {
     }
 
     /// The reply when there is nothing for it.
-    fn nothing(&self) -> Vec<u8> {
+    fn nothing(&self) -> Pieces {
         let mut reply = Vec::new();
         (self.blocking.nothing)(&mut ReplyWriter::new(&mut reply, self.proto));
-        reply
+        vec![(reply, None)]
     }
 
     /// Its keys on a shard, as places in the arguments.
@@ -193,8 +199,74 @@ impl Blocked {
     }
 }
 
+/// What goes on when nothing of what was served is left to be done.
+type OnServed = Box<dyn FnOnce(&mut Core, Served)>;
+
+/// A whole reply on its way: bytes, each perhaps followed by the rest of a long reply.
+type Pieces = Vec<(Vec<u8>, Option<Box<Long>>)>;
+
+/// What a key had for a waiter, and what is left of that if it takes long.
+struct Answer {
+    bytes: Vec<u8>,
+    rest: Option<Rest>,
+}
+
 /// A key's part of a reply, by the key's place in the arguments.
-type Part = (usize, Vec<u8>);
+type Part = (usize, Answer);
+
+/// What is remembered of a key, by the same.
+type Mark = (usize, Vec<u8>);
+
+/// What the keys had for a waiter.
+enum Served {
+    /// The reply.
+    Whole(Answer),
+    /// To be put together.
+    Parts(Vec<Part>),
+}
+
+impl Served {
+    fn error(bytes: Vec<u8>) -> Served {
+        Served::Whole(Answer { bytes, rest: None })
+    }
+
+    fn answers(&self) -> Box<dyn Iterator<Item = &Answer> + '_> {
+        match self {
+            Served::Whole(answer) => Box::new(std::iter::once(answer)),
+            Served::Parts(parts) => Box::new(parts.iter().map(|(_, answer)| answer)),
+        }
+    }
+
+    fn answers_mut(&mut self) -> Box<dyn Iterator<Item = &mut Answer> + '_> {
+        match self {
+            Served::Whole(answer) => Box::new(std::iter::once(answer)),
+            Served::Parts(parts) => Box::new(parts.iter_mut().map(|(_, answer)| answer)),
+        }
+    }
+
+    /// The reply, of which nothing is left to be done.
+    fn into_pieces(self, proto: Proto) -> Pieces {
+        let piece = |Answer { bytes, rest }| match rest {
+            None => (bytes, None),
+            Some(Rest::Reply(long)) => (bytes, Some(long)),
+            Some(Rest::Task(_)) => unreachable!("tasks end before their reply is put together"),
+        };
+        match self {
+            Served::Whole(answer) => vec![piece(answer)],
+            Served::Parts(mut parts) => {
+                parts.sort_unstable_by_key(|(at, _)| *at);
+                let mut head = Vec::new();
+                let mut out = ReplyWriter::new(&mut head, proto);
+                match proto {
+                    Proto::Resp2 => out.array(parts.len()),
+                    Proto::Resp3 => out.map(parts.len()),
+                }
+                let parts = parts.into_iter().map(|(_, answer)| piece(answer));
+                std::iter::once((head, None)).chain(parts).collect()
+            }
+        }
+    }
+}
 
 impl Core {
     /// Carries out a command that may wait.
@@ -246,52 +318,123 @@ impl Core {
             return Flow::Pause;
         };
         if shard == self.id && self.locks.is_idle() {
-            let reply = self.try_or_register(&waiter, may_wait);
-            if reply.is_none() && may_wait {
-                self.begin_wait(&waiter);
-                self.after_command();
-                return Flow::Pause;
-            }
-            let reply = reply.unwrap_or_else(|| waiter.nothing());
-            if let Some(connection) = self.connection(id) {
-                connection.output.extend_from_slice(&reply);
-            }
-            self.after_command();
-            return Flow::Next;
+            return self.block_here(waiter, may_wait);
         }
         self.begin_wait(&waiter);
         self.run_on(shard, move |core| {
             let numbers = core.lock_numbers(waiter.found.command, waiter.db, &waiter.argv());
             core.lock_plain(Scope::Keys(numbers), move |core, ticket| {
-                let reply = core.try_or_register(&waiter, may_wait);
+                let served = core.try_or_register(&waiter, may_wait);
                 core.after_command();
-                core.unlock(ticket);
-                match reply {
-                    Some(reply) => core.send_reply(&waiter, reply),
-                    None if may_wait => {}
-                    None => core.send_reply(&waiter, waiter.nothing()),
-                }
+                let Some(served) = served else {
+                    core.unlock(ticket);
+                    if !may_wait {
+                        core.send_reply(&waiter, waiter.nothing());
+                    }
+                    return;
+                };
+                core.end_tasks(waiter.clone(), served, move |core, served| {
+                    core.unlock(ticket);
+                    core.send_reply(&waiter, served.into_pieces(waiter.proto));
+                });
             });
         });
         Flow::Pause
     }
 
+    /// As [`Core::block`], when all keys are of this shard and nobody has locked any.
+    fn block_here(&mut self, waiter: Arc<Waiter>, may_wait: bool) -> Flow {
+        let pieces = match self.try_or_register(&waiter, may_wait) {
+            None if may_wait => {
+                self.begin_wait(&waiter);
+                self.after_command();
+                return Flow::Pause;
+            }
+            Some(served) if served.answers().any(|answer| answer.rest.is_some()) => {
+                self.begin_wait(&waiter);
+                let ticket = self.lock_targets(&waiter, &served);
+                self.after_command();
+                self.end_tasks(waiter.clone(), served, move |core, served| {
+                    core.unlock(ticket);
+                    core.wake(&waiter, served.into_pieces(waiter.proto));
+                });
+                return Flow::Pause;
+            }
+            Some(served) => served.into_pieces(waiter.proto),
+            None => waiter.nothing(),
+        };
+        if let Some(connection) = self.connection(waiter.connection) {
+            pieces.iter().for_each(|(bytes, _)| connection.output.extend_from_slice(bytes));
+        }
+        self.after_command();
+        Flow::Next
+    }
+
+    /// Locks what the tasks among these answers will change, which nobody has locked.
+    fn lock_targets(&mut self, waiter: &Waiter, served: &Served) -> Option<Ticket> {
+        let numbers: Vec<u64> = served
+            .answers()
+            .filter_map(|answer| match &answer.rest {
+                Some(Rest::Task(task)) => task.target(),
+                Some(Rest::Reply(_)) | None => None,
+            })
+            .map(|key| lock_number(waiter.db, self.ks.hash(key)))
+            .collect();
+        if numbers.is_empty() {
+            return None;
+        }
+        let granted = self.locks.acquire(Scope::Keys(numbers), Box::new(|_, _| ()));
+        let (ticket, _) = granted.expect("a command runs when nobody else has locked its keys");
+        Some(ticket)
+    }
+
+    /// Does the tasks among these answers, one after the other, and goes on with what is left: bytes and long replies.
+    /// The caller has locked their targets.
+    fn end_tasks(
+        &mut self,
+        waiter: Arc<Waiter>,
+        mut served: Served,
+        then: impl FnOnce(&mut Core, Served) + 'static,
+    ) {
+        let task = served.answers_mut().enumerate().find_map(|(at, answer)| match answer.rest.take() {
+            Some(Rest::Task(task)) => Some((at, task)),
+            rest => {
+                answer.rest = rest;
+                None
+            }
+        });
+        let Some((at, task)) = task else { return then(self, served) };
+        let client = Reader { core: waiter.core, id: waiter.connection };
+        let of = TaskOf { found: waiter.found, db: waiter.db, proto: waiter.proto, client };
+        let then: OnServed = Box::new(then);
+        self.begin_task(task, of.found.command.name, None, 0, move |core, task, nanos| {
+            let mut bytes = Vec::new();
+            let long = core.end_task(task, of, &mut bytes);
+            core.stats.book(of.found.index, nanos, 0);
+            if let Some(answer) = served.answers_mut().nth(at) {
+                *answer = Answer { bytes, rest: long.map(Rest::Reply) };
+            }
+            core.end_tasks(waiter, served, then);
+        });
+    }
+
     /// Takes what the keys of this shard have for the waiter, or registers with them.
-    fn try_or_register(&mut self, waiter: &Arc<Waiter>, may_wait: bool) -> Option<Vec<u8>> {
-        let reply = if waiter.blocking.gather {
+    fn try_or_register(&mut self, waiter: &Arc<Waiter>, may_wait: bool) -> Option<Served> {
+        let served = if waiter.blocking.gather {
             match self.gather_keys(waiter) {
                 Ok(parts) if parts.is_empty() => None,
-                Ok(parts) => Some(join(waiter.proto, parts)),
-                Err(error) => Some(error),
+                Ok(parts) => Some(Served::Parts(parts)),
+                Err(error) => Some(Served::error(error)),
             }
         } else {
-            waiter.keys_on(self.id).into_iter().find_map(|at| self.try_key(waiter, at, None))
+            let keys = waiter.keys_on(self.id);
+            keys.into_iter().find_map(|at| self.try_key(waiter, at, None)).map(Served::Whole)
         };
-        if reply.is_none() && may_wait {
+        if served.is_none() && may_wait {
             waiter.open();
             self.register(waiter);
         }
-        reply
+        served
     }
 
     /// Registers a waiter with its keys on this shard.
@@ -307,13 +450,15 @@ impl Core {
         self.observe();
     }
 
-    /// Does something as the waiter's client would; its result and what was replied.
-    fn with_cx<R>(&mut self, waiter: &Waiter, work: impl FnOnce(&mut Cx<'_>) -> R) -> (R, Vec<u8>) {
-        let mut reply = Vec::new();
-        let out = ReplyWriter::new(&mut reply, waiter.proto);
-        let mut cx = Cx { ks: &mut self.ks, db: waiter.db, out, env: &self.env, later: None };
+    /// Does something as the waiter's client would; its result and what was replied. Only where all keys are asked one
+    /// by one is something left to be done later.
+    fn with_cx<R>(&mut self, waiter: &Waiter, work: impl FnOnce(&mut Cx<'_>) -> R) -> (R, Answer) {
+        let (mut bytes, mut rest) = (Vec::new(), None);
+        let out = ReplyWriter::new(&mut bytes, waiter.proto);
+        let later = waiter.blocking.gather.then_some(&mut rest);
+        let mut cx = Cx { ks: &mut self.ks, db: waiter.db, out, env: &self.env, later };
         let result = work(&mut cx);
-        (result, reply)
+        (result, Answer { bytes, rest })
     }
 
     fn mark(&mut self, waiter: &Waiter, at: usize) -> Result<Vec<u8>, CommandError> {
@@ -325,12 +470,18 @@ impl Core {
         self.with_cx(waiter, |cx| (waiter.blocking.ready)(cx, waiter.args(), at, mark)).0
     }
 
+    /// Whether what a key of this shard has for the waiter is so much that it is taken in steps.
+    fn is_long(&mut self, waiter: &Waiter, at: usize, mark: &[u8]) -> bool {
+        let is_long = self.with_cx(waiter, |cx| (waiter.blocking.in_steps)(cx, waiter.args(), at, mark)).0;
+        is_long.unwrap_or(false)
+    }
+
     /// Takes what a key of this shard has for the waiter, None if it has nothing. An error is a reply, too. Without a
     /// mark, the one of this moment.
-    fn try_key(&mut self, waiter: &Waiter, at: usize, mark: Option<&[u8]>) -> Option<Vec<u8>> {
+    fn try_key(&mut self, waiter: &Waiter, at: usize, mark: Option<&[u8]>) -> Option<Answer> {
         let started = Instant::now();
         let blocking = waiter.blocking;
-        let (done, mut reply) = self.with_cx(waiter, |cx| {
+        let (done, mut answer) = self.with_cx(waiter, |cx| {
             let args = waiter.args();
             let fresh;
             let mark = match mark {
@@ -348,10 +499,10 @@ impl Core {
         match done {
             Ok(false) => return None,
             Ok(true) => {}
-            Err(error) => reply = self.error_reply(waiter, &error),
+            Err(error) => answer = Answer { bytes: self.error_reply(waiter, &error), rest: None },
         }
         self.stats.book(waiter.found.index, started.elapsed().as_nanos() as u64, 1);
-        Some(reply)
+        Some(answer)
     }
 
     fn error_reply(&mut self, waiter: &Waiter, error: &CommandError) -> Vec<u8> {
@@ -364,7 +515,7 @@ impl Core {
     }
 
     /// The marks of the waiter's keys on this shard; the first error.
-    fn marks(&mut self, waiter: &Waiter) -> Result<Vec<Part>, (usize, CommandError)> {
+    fn marks(&mut self, waiter: &Waiter) -> Result<Vec<Mark>, (usize, CommandError)> {
         let keys = waiter.keys_on(self.id);
         keys.into_iter()
             .map(|at| self.mark(waiter, at).map(|mark| (at, mark)).map_err(|error| (at, error)))
@@ -372,7 +523,7 @@ impl Core {
     }
 
     /// What each of these keys of this shard has for the waiter.
-    fn gather_marked(&mut self, waiter: &Waiter, marks: Vec<Part>) -> Vec<Part> {
+    fn gather_marked(&mut self, waiter: &Waiter, marks: Vec<Mark>) -> Vec<Part> {
         marks
             .into_iter()
             .filter_map(|(at, mark)| Some((at, self.try_key(waiter, at, Some(&mark))?)))
@@ -448,19 +599,21 @@ impl Core {
     }
 
     /// Sends a claimed waiter its reply.
-    fn send_reply(&mut self, waiter: &Arc<Waiter>, reply: Vec<u8>) {
+    fn send_reply(&mut self, waiter: &Arc<Waiter>, reply: Pieces) {
         let (to, waiter) = (waiter.core, waiter.clone());
-        self.run_on(to, move |core| core.wake(&waiter, &reply));
+        self.run_on(to, move |core| core.wake(&waiter, reply));
     }
 
     /// Answers a claimed waiter of this core.
-    fn wake(&mut self, waiter: &Arc<Waiter>, reply: &[u8]) {
+    fn wake(&mut self, waiter: &Arc<Waiter>, reply: Pieces) {
         if self.is_blocked_by(waiter) {
             if let Some(connection) = self.connection(waiter.connection) {
                 connection.blocked = None;
             }
             self.end_wait(waiter);
-            self.answer(waiter.connection, reply);
+            self.answer_pieces(waiter.connection, reply);
+        } else {
+            reply.into_iter().filter_map(|(_, long)| long).for_each(|long| self.discard_long(*long));
         }
     }
 
@@ -470,7 +623,7 @@ impl Core {
         let due = self.blocked.deadlines.range(..=(self.ks.now, u64::MAX));
         let free: Vec<Arc<Waiter>> = due.map(|(_, waiter)| waiter).filter(|w| w.claim()).cloned().collect();
         for waiter in free {
-            self.wake(&waiter, &waiter.nothing());
+            self.wake(&waiter, waiter.nothing());
         }
     }
 
@@ -479,11 +632,11 @@ impl Core {
         let waiter = self.connection(id).and_then(|connection| connection.blocked.clone());
         let Some(waiter) = waiter.filter(|waiter| waiter.claim()) else { return false };
         let reply = if with_error {
-            self.error_reply(&waiter, &CommandError::text(UNBLOCKED))
+            vec![(self.error_reply(&waiter, &CommandError::text(UNBLOCKED)), None)]
         } else {
             waiter.nothing()
         };
-        self.wake(&waiter, &reply);
+        self.wake(&waiter, reply);
         true
     }
 
@@ -528,9 +681,9 @@ impl Core {
                 core.after_command();
                 reply
             },
-            move |core, reply| match reply {
+            move |core, answer| match answer {
                 None => core.try_next(waiter, keys, held, may_wait),
-                reply => core.leave_spread(&waiter, held, reply, may_wait),
+                answer => core.leave_spread(&waiter, held, answer.map(Served::Whole), may_wait),
             },
         );
     }
@@ -541,7 +694,10 @@ impl Core {
         let shards = waiter.shards();
         self.ask_some(
             shards,
-            move |core, _| core.marks(&asking),
+            move |core, _, replier| {
+                let marks = core.marks(&asking);
+                replier.reply(core, marks);
+            },
             move |core, marked| {
                 let mut marks = Vec::new();
                 let mut first_error: Option<(usize, CommandError)> = None;
@@ -556,7 +712,7 @@ impl Core {
                 }
                 if let Some((_, error)) = first_error {
                     let reply = core.error_reply(&waiter, &error);
-                    return core.leave_spread(&waiter, held, Some(reply), may_wait);
+                    return core.leave_spread(&waiter, held, Some(Served::error(reply)), may_wait);
                 }
                 core.take_spread(waiter, marks, held, may_wait);
             },
@@ -566,7 +722,7 @@ impl Core {
     fn take_spread(
         &mut self,
         waiter: Arc<Waiter>,
-        marks: Vec<(usize, Vec<Part>)>,
+        marks: Vec<(usize, Vec<Mark>)>,
         held: Held,
         may_wait: bool,
     ) {
@@ -574,16 +730,21 @@ impl Core {
         let shards = marks.iter().map(|(shard, _)| *shard).collect();
         self.ask_some(
             shards,
-            move |core, shard| {
+            move |core, shard, replier| {
                 let mine = marks.iter().find(|(of, _)| *of == shard).map(|(_, marks)| marks.clone());
                 let parts = core.gather_marked(&asking, mine.unwrap_or_default());
                 core.after_command();
-                parts
+                core.end_tasks(asking, Served::Parts(parts), move |core, served| replier.reply(core, served));
             },
             move |core, gathered| {
-                let parts: Vec<Part> = gathered.into_iter().flat_map(|(_, parts)| parts).collect();
-                let reply = (!parts.is_empty()).then(|| join(waiter.proto, parts));
-                core.leave_spread(&waiter, held, reply, may_wait);
+                let parts_of = |served| match served {
+                    Served::Parts(parts) => parts,
+                    Served::Whole(_) => unreachable!("parts stay parts"),
+                };
+                let parts: Vec<Part> =
+                    gathered.into_iter().flat_map(|(_, served)| parts_of(served)).collect();
+                let served = (!parts.is_empty()).then_some(Served::Parts(parts));
+                core.leave_spread(&waiter, held, served, may_wait);
             },
         );
     }
@@ -592,7 +753,7 @@ impl Core {
     fn ask_some<R: Send + 'static>(
         &mut self,
         shards: Vec<usize>,
-        work: impl FnOnce(&mut Core, usize) -> R + Clone + Send + 'static,
+        work: impl FnOnce(&mut Core, usize, Replier<R>) + Clone + Send + 'static,
         then: impl FnOnce(&mut Core, Vec<(usize, R)>) + 'static,
     ) {
         let missing = Rc::new(Cell::new(shards.len()));
@@ -601,9 +762,9 @@ impl Core {
         for shard in shards {
             let (missing, answers, then) = (missing.clone(), answers.clone(), then.clone());
             let work = work.clone();
-            self.ask(
+            self.ask_later(
                 shard,
-                move |core| work(core, shard),
+                move |core, replier| work(core, shard, replier),
                 move |core, answer| {
                     answers.borrow_mut().push((shard, answer));
                     missing.set(missing.get() - 1);
@@ -618,8 +779,8 @@ impl Core {
     }
 
     /// Registers on all shards if there was nothing, and gives the locks back.
-    fn leave_spread(&mut self, waiter: &Arc<Waiter>, held: Held, reply: Option<Vec<u8>>, may_wait: bool) {
-        let register = reply.is_none() && may_wait;
+    fn leave_spread(&mut self, waiter: &Arc<Waiter>, held: Held, served: Option<Served>, may_wait: bool) {
+        let register = served.is_none() && may_wait;
         if register {
             waiter.open();
         }
@@ -632,10 +793,10 @@ impl Core {
                 core.unlock(ticket);
             });
         }
-        match reply {
-            Some(reply) => self.wake(waiter, &reply),
+        match served {
+            Some(served) => self.wake(waiter, served.into_pieces(waiter.proto)),
             None if may_wait => {}
-            None => self.wake(waiter, &waiter.nothing()),
+            None => self.wake(waiter, waiter.nothing()),
         }
     }
 
@@ -730,23 +891,24 @@ impl Core {
                 Err(error) => {
                     let reply = self.error_reply(waiter, &error);
                     served.push(waiter.clone());
-                    self.deliver_from_queue(place, reply);
+                    self.deliver_from_queue(place, Served::error(reply));
                 }
                 Ok(_) if waiter.roams => {
                     self.send_for(waiter.clone(), db, key);
                     later.push_back(place);
                     break;
                 }
-                Ok(_) => match self.try_key(waiter, place.at, Some(&place.mark)) {
-                    Some(mut reply) => {
-                        if waiter.blocking.gather && reply.first() != Some(&b'-') {
-                            reply = join(waiter.proto, vec![(place.at, reply)]);
-                        }
-                        served.push(waiter.clone());
-                        self.deliver_from_queue(place, reply);
-                    }
-                    None => unreachable!("it was ready"),
-                },
+                Ok(_) if self.is_long(waiter, place.at, &place.mark) => {
+                    self.serve_in_steps(&place, db, key);
+                    later.push_back(place);
+                    break;
+                }
+                Ok(_) => {
+                    let answer = self.try_key(waiter, place.at, Some(&place.mark)).expect("it was ready");
+                    served.push(waiter.clone());
+                    let reply = part_of_one(waiter, place.at, answer);
+                    self.deliver_from_queue(place, reply);
+                }
             }
         }
         later.append(&mut queue);
@@ -759,9 +921,43 @@ impl Core {
         any
     }
 
-    fn deliver_from_queue(&mut self, place: Place, reply: Vec<u8>) {
+    fn deliver_from_queue(&mut self, place: Place, served: Served) {
         self.blocked.places -= 1;
-        self.send_reply(&place.waiter, reply);
+        self.send_reply(&place.waiter, served.into_pieces(place.waiter.proto));
+    }
+
+    /// Reserves the key of a claimed waiter for whom it has much, and serves it, under the key's lock, in steps. It keeps
+    /// its place meanwhile: those who have the lock before may leave it nothing.
+    fn serve_in_steps(&mut self, place: &Place, db: usize, key: &[u8]) {
+        let number = lock_number(db, self.ks.hash(key));
+        self.locks.reserve(number);
+        let (waiter, at, mark, key) = (place.waiter.clone(), place.at, place.mark.clone(), Box::from(key));
+        self.defer(move |core| {
+            core.lock(Scope::Keys(vec![number]), move |core, ticket| {
+                let answer = match core.is_ready(&waiter, at, &mark) {
+                    _ if waiter.is_abandoned() => None,
+                    Err(CommandError::WrongType) | Ok(false) => None,
+                    Err(error) => Some(Answer { bytes: core.error_reply(&waiter, &error), rest: None }),
+                    Ok(true) => core.try_key(&waiter, at, Some(&mark)),
+                };
+                core.after_command();
+                let leave = move |core: &mut Core| {
+                    core.unlock(ticket);
+                    core.blocked.touch(db, &key);
+                    core.unreserve(number);
+                };
+                let Some(answer) = answer else {
+                    waiter.open();
+                    return leave(core);
+                };
+                let served = part_of_one(&waiter, at, answer);
+                core.end_tasks(waiter.clone(), served, move |core, served| {
+                    core.blocked.remove(&waiter, core.id);
+                    core.send_reply(&waiter, served.into_pieces(waiter.proto));
+                    leave(core);
+                });
+            });
+        });
     }
 
     /// Reserves the key of a claimed waiter whose target is on another shard, and sends for its core.
@@ -813,17 +1009,12 @@ impl Core {
     }
 }
 
-/// Puts the parts of a gathered reply together, in the order of the keys.
-fn join(proto: Proto, mut parts: Vec<Part>) -> Vec<u8> {
-    parts.sort_unstable_by_key(|(at, _)| *at);
-    let mut reply = Vec::new();
-    let mut out = ReplyWriter::new(&mut reply, proto);
-    match proto {
-        Proto::Resp2 => out.array(parts.len()),
-        Proto::Resp3 => out.map(parts.len()),
+/// What one key had for a waiter, which is all that it gets.
+fn part_of_one(waiter: &Waiter, at: usize, answer: Answer) -> Served {
+    let is_error = answer.bytes.first() == Some(&b'-');
+    if waiter.blocking.gather && !is_error {
+        Served::Parts(vec![(at, answer)])
+    } else {
+        Served::Whole(answer)
     }
-    for (_, part) in parts {
-        out.raw(&part);
-    }
-    reply
 }

@@ -509,15 +509,27 @@ impl Core {
 
     /// As [`Core::answer`], with a reply of which `long` is the rest.
     pub(crate) fn answer_long(&mut self, id: ConnectionId, reply: &[u8], long: Option<Box<Long>>) {
-        let Some(long) = long else { return self.answer(id, reply) };
+        self.answer_pieces(id, [(reply, long)]);
+    }
+
+    /// As [`Core::answer`], with a reply in pieces, each of which may be followed by the rest of a long one.
+    pub(crate) fn answer_pieces<B: AsRef<[u8]>>(
+        &mut self,
+        id: ConnectionId,
+        pieces: impl IntoIterator<Item = (B, Option<Box<Long>>)>,
+    ) {
         match self.connection(id) {
             Some(connection) if !connection.muted => {
-                connection.output.extend_from_slice(reply);
-                connection.begin_long(long);
+                for (bytes, long) in pieces {
+                    connection.output.extend_from_slice(bytes.as_ref());
+                    if let Some(long) = long {
+                        connection.begin_long(long);
+                    }
+                }
             }
             unwanted => {
                 unwanted.into_iter().for_each(|connection| connection.muted = false);
-                self.discard_long(*long);
+                pieces.into_iter().filter_map(|(_, long)| long).for_each(|long| self.discard_long(*long));
             }
         }
         self.resume(id);

@@ -26,7 +26,7 @@ use crate::mailbox::Message;
 use crate::modes::Modes;
 use crate::scripts::{Claim, Parked, allowed_while_busy, exec_refused};
 use crate::server_commands::{self, subcommands::Subcommand};
-use crate::stats::{Slow, Stopwatch, timed_in_runs};
+use crate::stats::{Slow, Stopwatch, shown_args, timed_in_runs};
 use crate::tracking::Reader;
 use crate::transaction::{comes_behind_replies, is_queued};
 
@@ -742,10 +742,28 @@ impl Core {
         nanos: u64,
         argv: &Argv<'_>,
     ) {
-        let event = if command.flags.has(Flags::FAST) { "fast-command" } else { "command" };
+        self.stats.note_event(event_of(command), nanos, self.ks.now);
+        if let Some(args) = self.stats.slow_args(command, nanos, argv) {
+            self.log_args(sender, nanos, args);
+        }
+    }
+
+    /// As [`Core::note_slow`], for a command of whose arguments only those that are shown were kept.
+    pub(crate) fn note_slow_shown(
+        &mut self,
+        sender: Sender,
+        command: &'static Command,
+        nanos: u64,
+        args: Vec<Vec<u8>>,
+    ) {
+        self.stats.note_event(event_of(command), nanos, self.ks.now);
+        if self.stats.is_slow(nanos) && !command.flags.has(Flags::SKIP_SLOWLOG) {
+            self.log_args(sender, nanos, args);
+        }
+    }
+
+    fn log_args(&mut self, sender: Sender, nanos: u64, args: Vec<Vec<u8>>) {
         let now = self.ks.now;
-        self.stats.note_event(event, nanos, now);
-        let Some(args) = self.stats.slow_args(command, nanos, argv) else { return };
         let id = self.shared.next_slow.fetch_add(1, Ordering::Relaxed);
         let slow = Slow {
             id,
@@ -941,8 +959,9 @@ impl Core {
                 Some(Rest::Reply(long)) => batch.longs.push_back((i, long)),
                 Some(Rest::Task(task)) => {
                     // Those behind it need not wait: it has happened, and what it has not changed yet is locked.
-                    let alone = batch.take_out(i);
-                    self.begin_task_for(from, alone, task, None, watch.give_up());
+                    let shown = shown_args(entry.command, &batch.argv(i));
+                    let alone = batch.take_out_reply(i);
+                    self.begin_task_for(from, alone, shown, task, None, watch.give_up());
                 }
             }
             batch.ends.push(replies.len() as u32);
@@ -1047,7 +1066,9 @@ impl Core {
                 }
             }
             if let Some(task) = task {
-                core.begin_task_for(key.0, alone, task, Some(ticket), watch.give_up());
+                let shown = shown_args(entry.command, &alone.argv(0));
+                let alone = alone.take_out_reply(0);
+                core.begin_task_for(key.0, alone, shown, task, Some(ticket), watch.give_up());
             } else {
                 watch.stop(&mut core.stats);
                 alone.ends.push(replies.len() as u32);
@@ -1187,6 +1208,11 @@ impl Core {
             core.resume(id);
         });
     }
+}
+
+/// The latency event of a command.
+fn event_of(command: &Command) -> &'static str {
+    if command.flags.has(Flags::FAST) { "fast-command" } else { "command" }
 }
 
 /// Where a command over shards runs, by the owners of its keys; [`Route::Here`] if any shard will do.

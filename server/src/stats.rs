@@ -168,7 +168,7 @@ impl CoreStats {
         self.is_slow(nanos) || self.is_event(nanos)
     }
 
-    fn is_slow(&self, nanos: u64) -> bool {
+    pub fn is_slow(&self, nanos: u64) -> bool {
         self.slow_from_us >= 0 && nanos / 1000 >= self.slow_from_us as u64 && self.slow_len_max > 0
     }
 
@@ -188,26 +188,7 @@ impl CoreStats {
         if !self.is_slow(nanos) || command.flags.has(Flags::SKIP_SLOWLOG) {
             return None;
         }
-        let total = argv.len();
-        let kept = if total > SLOW_ARGS_MAX { SLOW_ARGS_MAX - 1 } else { total };
-        let mut shown: Vec<Vec<u8>> = (0..kept)
-            .map(|at| {
-                let arg = &argv[at];
-                if is_secret(command, argv, at) {
-                    return b"(redacted)".to_vec();
-                }
-                if arg.len() <= SLOW_ARG_LEN_MAX {
-                    return arg.to_vec();
-                }
-                let mut short = arg[..SLOW_ARG_LEN_MAX].to_vec();
-                short.extend(format!("... ({} more bytes)", arg.len() - SLOW_ARG_LEN_MAX).into_bytes());
-                short
-            })
-            .collect();
-        if total > SLOW_ARGS_MAX {
-            shown.push(format!("... ({} more arguments)", total - kept).into_bytes());
-        }
-        Some(shown)
+        Some(shown_args(command, argv))
     }
 
     /// Adds an entry to the slow log.
@@ -238,6 +219,30 @@ impl CoreStats {
         self.mutations_before_reset = old.mutations_before_reset;
         self.sampled = (old.sampled.0, 0);
     }
+}
+
+/// What the slow log shows of a request.
+pub fn shown_args(command: &Command, argv: &Argv<'_>) -> Vec<Vec<u8>> {
+    let total = argv.len();
+    let kept = if total > SLOW_ARGS_MAX { SLOW_ARGS_MAX - 1 } else { total };
+    let mut shown: Vec<Vec<u8>> = (0..kept)
+        .map(|at| {
+            let arg = &argv[at];
+            if is_secret(command, argv, at) {
+                return b"(redacted)".to_vec();
+            }
+            if arg.len() <= SLOW_ARG_LEN_MAX {
+                return arg.to_vec();
+            }
+            let mut short = arg[..SLOW_ARG_LEN_MAX].to_vec();
+            short.extend(format!("... ({} more bytes)", arg.len() - SLOW_ARG_LEN_MAX).into_bytes());
+            short
+        })
+        .collect();
+    if total > SLOW_ARGS_MAX {
+        shown.push(format!("... ({} more arguments)", total - kept).into_bytes());
+    }
+    shown
 }
 
 /// Whether an argument is a password that CONFIG SET is to change.

@@ -17,11 +17,12 @@ use damselfly_commands::{Cx, Found, Long, Rest, Task};
 use damselfly_protocol::{Argv, Proto, ReplyWriter};
 
 use crate::batch::Batch;
-use crate::connection::{ConnectionId, Queued};
+use crate::connection::ConnectionId;
 use crate::core::{Core, Work};
 use crate::execute::{Sender, set_running};
 use crate::locks::{Scope, Ticket, lock_number};
 use crate::mailbox::Message;
+use crate::stats::shown_args;
 use crate::tracking::Reader;
 
 /// Time for tasks in one turn. Other clients wait as long for it; less would make tasks slower for nothing, as a turn
@@ -150,26 +151,25 @@ impl Core {
             self.remember(asker.client, found.command, argv);
         }
         let ticket = self.lock_target(&*task, db, ticket);
-        let mut kept = Queued::default();
-        kept.push(argv);
+        let shown = shown_args(found.command, argv);
         let reader = task.target().is_none().then_some(id);
         let of = TaskOf { found, db, proto, client: asker.client };
         self.begin_task(task, found.command.name, reader, nanos, move |core, task, nanos| {
             let mut reply = Vec::new();
             let long = core.end_task(task, of, &mut reply);
             core.unlock(ticket);
-            if let Some(argv) = kept.peek() {
-                core.book_task(Sender::Here(id), found, nanos, &argv);
-            }
+            core.book_task(Sender::Here(id), found, nanos, shown);
             core.answer_long(id, &reply, long);
         });
     }
 
-    /// A request of core `from`, alone in its batch, goes on in steps. `ticket` is the lock that it waited for.
+    /// A request of core `from`, alone in its batch, goes on in steps. `shown` is what the slow log shows of it; `ticket`
+    /// is the lock that it waited for.
     pub(crate) fn begin_task_for(
         &mut self,
         from: usize,
         mut alone: Box<Batch>,
+        shown: Vec<Vec<u8>>,
         task: Box<dyn Task>,
         ticket: Option<Ticket>,
         nanos: u64,
@@ -184,7 +184,7 @@ impl Core {
             let mut replies = std::mem::take(&mut alone.replies);
             let long = core.end_task(task, of, &mut replies);
             core.unlock(ticket);
-            core.book_task(Sender::There(from, entry.connection), found, nanos, &alone.argv(0));
+            core.book_task(Sender::There(from, entry.connection), found, nanos, shown);
             alone.longs.extend(long.map(|long| (0, long)));
             alone.ends.push(replies.len() as u32);
             alone.replies = replies;
@@ -194,10 +194,10 @@ impl Core {
     }
 
     /// Counts a command that was done in steps once, with the time that all of them took.
-    fn book_task(&mut self, sender: Sender, found: Found, nanos: u64, argv: &Argv<'_>) {
+    fn book_task(&mut self, sender: Sender, found: Found, nanos: u64, shown: Vec<Vec<u8>>) {
         self.stats.book(found.index, nanos, 1);
         if self.stats.is_notable(nanos) {
-            self.note_slow(sender, found.command, nanos, argv);
+            self.note_slow_shown(sender, found.command, nanos, shown);
         }
     }
 
