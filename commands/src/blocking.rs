@@ -31,6 +31,8 @@ pub struct Blocking {
     pub first_only: bool,
     /// What one waiter takes is gone for the others, so that when one of them finds nothing the others need not look.
     pub exclusive: bool,
+    /// It needs its keys from the start, and is answered when one of them goes.
+    pub needs_keys: bool,
     /// Replies for all keys that have something are put together. Otherwise the first key that has something is all.
     pub gather: bool,
     /// What must be remembered about a key when the waiting begins ("newer than now"); handed to `ready` and `take`. An

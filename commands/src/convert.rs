@@ -335,26 +335,51 @@ fn store_collection<C: Collection>(
 
 /// What OBJECT ENCODING answers for a key. Redis leaves a string that was edited in an allocation of its own, however
 /// short it is, until it is set anew.
-pub fn encoding_at(table: &Db, loc: Loc) -> &'static str {
+pub fn encoding_at(table: &Db, loc: Loc, env: &Env) -> &'static str {
     match table.value(loc) {
         Value::Str(_) if table.is_edited(loc) => "raw",
+        Value::Object(Object::List(list)) if env.list_pack.has_room_for(list) => "listpack",
         value => encoding(value),
     }
 }
 
-/// The name for what a value is, whatever happened to it.
+/// Up to where Redis keeps a list as one listpack (`list-max-listpack-size`). Where lists are cut into nodes here is a
+/// matter of bytes alone, so this is about the name only: tests of clients set the limit and look at it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ListLimit {
+    entries_max: usize,
+    bytes_max: usize,
+}
+
+impl ListLimit {
+    /// What Redis takes a setting for: a number of elements, which may have 8 KiB, or from -1 to -5 one of five sizes.
+    pub fn new(setting: i64) -> ListLimit {
+        match setting {
+            ..0 => ListLimit { entries_max: usize::MAX, bytes_max: 4096 << (-1 - setting.max(-5)) },
+            entries => ListLimit { entries_max: entries.max(1) as usize, bytes_max: 8192 },
+        }
+    }
+
+    fn has_room_for(self, list: &List) -> bool {
+        let mut packs = list.packs();
+        list.len() <= self.entries_max
+            && packs.try_fold(self.bytes_max, |left, pack| left.checked_sub(pack.packed_bytes())).is_some()
+    }
+}
+
+impl Default for ListLimit {
+    fn default() -> ListLimit {
+        ListLimit::new(-2)
+    }
+}
+
+/// The name for what a value is, whatever happened to it, if it is no short list.
 fn encoding(value: Value<'_, Object>) -> &'static str {
     match value {
         Value::Int(_) => "int",
         Value::Str(bytes) if bytes.len() <= EMBEDDED_LEN_MAX => "embstr",
         Value::Str(_) => "raw",
-        Value::Object(Object::List(list)) => {
-            if list.is_pack() {
-                "listpack"
-            } else {
-                "quicklist"
-            }
-        }
+        Value::Object(Object::List(_)) => "quicklist",
         Value::Object(Object::Hash(Hash::Small(_))) => "listpack",
         Value::Object(Object::Hash(hash @ Hash::Noted(_))) if !hash.is_long() => "listpackex",
         Value::Object(Object::Hash(Hash::Noted(_) | Hash::Big(_))) => "hashtable",

@@ -10,6 +10,7 @@ use damselfly_protocol::number::{Decimal, parse_i64};
 use damselfly_protocol::reply::ReplyWriter;
 use damselfly_sketches::hll;
 
+use crate::convert::ListLimit;
 use crate::error::CommandError;
 use crate::long::{LENT_LATER_FROM, put_string_aside};
 use crate::task::Later;
@@ -27,6 +28,8 @@ pub struct Env {
     pub hash_pack: PackLimits,
     /// When a set is small.
     pub set_limits: SetLimits,
+    /// When a list is small.
+    pub list_pack: ListLimit,
     /// When a sorted set is small.
     pub zset_pack: PackLimits,
     /// When a node of a stream is full.
@@ -35,6 +38,8 @@ pub struct Env {
     ///
     /// [`Task`]: crate::Task
     pub at_once_max: usize,
+    /// RESTORE takes payloads with wrong checksums (DEBUG SET-SKIP-CHECKSUM-VALIDATION).
+    pub mends_checksums: bool,
 }
 
 /// About a millisecond's work.
@@ -48,9 +53,11 @@ impl Default for Env {
             lfu: false,
             hash_pack: PackLimits { entries_max: 512, len_max: 64 },
             set_limits: SetLimits::default(),
+            list_pack: ListLimit::default(),
             zset_pack: PackLimits::default(),
             stream_node: NodeLimits::default(),
             at_once_max: AT_ONCE_MAX,
+            mends_checksums: false,
         }
     }
 }

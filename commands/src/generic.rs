@@ -327,7 +327,7 @@ fn object(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
         return Ok(());
     };
     match name.as_slice() {
-        b"encoding" => cx.out.bulk(convert::encoding_at(cx.ks.table(cx.db), loc).as_bytes()),
+        b"encoding" => cx.out.bulk(convert::encoding_at(cx.ks.table(cx.db), loc, cx.env).as_bytes()),
         b"refcount" => cx.out.int(1),
         b"idletime" if cx.env.lfu => return Err(NO_IDLE_TIMES),
         b"freq" if !cx.env.lfu => return Err(NO_FREQUENCIES),
@@ -430,7 +430,7 @@ pub(crate) fn restore_payload(
     cx: &mut Cx<'_>,
     key: &[u8],
     ttl: &[u8],
-    payload: Cow<'_, [u8]>,
+    mut payload: Cow<'_, [u8]>,
     options: Args<'_>,
 ) -> CmdResult {
     const BUSY: CommandError = CommandError::text("BUSYKEY Target key name already exists.");
@@ -449,6 +449,9 @@ pub(crate) fn restore_payload(
         // Beyond the signed range nobody could be told when.
         from_now => Some(now.saturating_add(from_now).min(i64::MAX as u64)),
     };
+    if cx.env.mends_checksums {
+        payload::mend(payload.to_mut());
+    }
     payload::open(&payload).map_err(|_| FOOTER)?;
     if payload.len() / PAYLOAD_PER_ELEMENT > cx.env.at_once_max && cx.later.is_some() {
         let restoring = convert::Restoring::begin(cx, key, payload.into_owned(), expire_at)?;

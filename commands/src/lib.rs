@@ -55,7 +55,7 @@ mod zset;
 
 pub use args::Args;
 pub use blocking::{Blocking, Wait};
-pub use convert::{compressed_len, encoding_at, restore, serialized_len, write_object};
+pub use convert::{ListLimit, compressed_len, encoding_at, restore, serialized_len, write_object};
 pub use cx::{AT_ONCE_MAX, Cx, Env};
 pub use error::{CmdResult, CommandError};
 pub use long::Long;

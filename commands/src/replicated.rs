@@ -32,6 +32,7 @@ const BASE: Blocking = Blocking {
     },
     first_only: false,
     exclusive: false,
+    needs_keys: false,
     gather: false,
     mark: no_mark,
     ready: |_, _, _, _| Ok(false),

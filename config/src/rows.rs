@@ -146,7 +146,7 @@ Network {
     - bind_source_addr Text, "" Settable Ignored "";
     - io_threads Int(1, 128), "1" Fixed Ignored "";
     - io_threads_do_reads YesNo, "no" Fixed Ignored "";
-    - maxmemory_clients Text, "0" Settable Ignored "";
+    - maxmemory_clients BytesOrPercent, "0" Settable Ignored "";
     - protected_mode YesNo, "no" Settable Ignored "";
     - socket_mark_id Int(0, U32), "0" Fixed Ignored "";
     - tracking_table_max_keys Int(0, I64), "1000000" Settable Used
@@ -244,7 +244,8 @@ Encodings {
         "Most members of a sorted set kept as one flat block.";
     - zset_max_listpack_value [zset_max_ziplist_value] Bytes(0, SIGNED_BYTES), "64" Settable Used
         "Longest member of such a sorted set.";
-    - list_max_listpack_size [list_max_ziplist_size] Int(-I32 - 1, I32), "-2" Settable Ignored "";
+    - list_max_listpack_size [list_max_ziplist_size] Int(-I32 - 1, I32), "-2" Settable Used
+        "Elements, or from -1 to -5 sizes, up to which OBJECT ENCODING calls a list a listpack.";
     - list_compress_depth Int(0, I32), "0" Settable Ignored "";
     - stream_node_max_bytes Bytes(0, SIGNED_BYTES), "4096" Settable Used
         "Bytes of one node of a stream; 0: no limit.";

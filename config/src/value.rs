@@ -28,6 +28,8 @@ pub enum Kind {
     Int(i64, i64),
     /// A number of bytes within inclusive bounds; units are understood, bytes are printed.
     Bytes(u64, u64),
+    /// A number of bytes, or a part of all memory in percent. Its value is text.
+    BytesOrPercent,
     /// A finite number.
     Float,
     /// Any UTF-8 text.
@@ -96,6 +98,14 @@ impl Kind {
                 let bytes = parse_bytes(text, units).ok_or("argument must be a memory value")?;
                 within(bytes, min, max).map(Value::Bytes)
             }
+            Kind::BytesOrPercent => match text.strip_suffix('%').map(parse_int) {
+                Some(Some(0..=100)) => Ok(text_of(text)),
+                Some(Some(101..)) => Err("percentage argument must be less or equal to 100".into()),
+                Some(_) => Err("argument must be a memory or percent value".into()),
+                None => parse_bytes(text, units)
+                    .map(|bytes| text_of(&bytes.to_string()))
+                    .ok_or("argument must be a memory or percent value".into()),
+            },
             Kind::Float => match text.parse::<f64>() {
                 Ok(number) if number.is_finite() => Ok(Value::Float(number)),
                 _ => Err("argument couldn't be parsed into a number".into()),
@@ -165,7 +175,7 @@ impl Kind {
         match self {
             Kind::Bool | Kind::YesNo => "true|false",
             Kind::Int(..) => "N",
-            Kind::Bytes(..) => "BYTES",
+            Kind::Bytes(..) | Kind::BytesOrPercent => "BYTES",
             Kind::Float => "X",
             Kind::Choice(_) | Kind::Only(..) => "WORD",
             Kind::Events => "LETTERS",

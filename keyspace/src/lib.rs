@@ -117,6 +117,8 @@ pub struct Stats {
     pub mutations: u64,
     /// Keys that the background walk found to have expired.
     pub expired_in_background: u64,
+    /// Keys of flushed databases, and big collections: what is freed in steps.
+    pub freed_in_steps: u64,
 }
 
 /// The same of one database: of its number, whichever data it has, so a flush or a swap leaves them.
@@ -362,6 +364,7 @@ impl Keyspace {
     /// Frees a collection: now if it is small, in steps if it is big.
     pub fn discard(&mut self, object: Object) {
         if object.is_big() {
+            self.stats.freed_in_steps += 1;
             self.doomed.push_back(Doomed::Object(object));
         }
     }
@@ -434,6 +437,7 @@ impl Keyspace {
         match self.dbs[db].take() {
             Some(old) => {
                 let keys = old.len();
+                self.stats.freed_in_steps += keys as u64;
                 self.let_go(old);
                 keys
             }
@@ -503,6 +507,17 @@ impl Keyspace {
     /// Whether there is memory waiting to be freed by [`Keyspace::free_some`].
     pub fn has_doomed(&self) -> bool {
         !self.doomed.is_empty()
+    }
+
+    /// Keys of flushed databases, and big collections, that wait to be freed.
+    pub fn doomed_len(&self) -> usize {
+        self.doomed
+            .iter()
+            .map(|doomed| match doomed {
+                Doomed::Db(db) => db.len(),
+                Doomed::Object(_) => 1,
+            })
+            .sum()
     }
 
     /// Bytes that wait to be freed.

@@ -143,6 +143,13 @@ impl Blocked {
         self.places == 0
     }
 
+    /// How many keys are waited for, and how many of them by somebody who is answered when the key goes.
+    pub fn keys(&self) -> (usize, usize) {
+        let queues = || self.queues.iter().flat_map(HashMap::values);
+        let needed = queues().filter(|queue| queue.iter().any(|place| place.waiter.blocking.needs_keys));
+        (queues().count(), needed.count())
+    }
+
     /// Notes that something happened to a key.
     pub fn touch(&mut self, db: usize, key: &[u8]) {
         if self.queues.get(db).is_some_and(|queues| queues.contains_key(key))

@@ -23,7 +23,7 @@ use std::sync::atomic::Ordering;
 use std::task::Poll as TaskPoll;
 use std::time::Duration;
 
-use damselfly_commands::{Env, Long};
+use damselfly_commands::{Env, ListLimit, Long};
 use damselfly_config::{Events, MaxmemoryPolicy};
 use damselfly_keyspace::stream::NodeLimits;
 use damselfly_keyspace::values::PackLimits;
@@ -187,6 +187,8 @@ pub struct Core {
     stopped: bool,
     /// DEBUG SET-ACTIVE-EXPIRE.
     pub active_expire: bool,
+    /// DEBUG PAUSE-CRON.
+    pub ticks_rest: bool,
     /// Clients of this core that run MONITOR.
     pub monitors: Vec<ConnectionId>,
     /// Subscribers and what is published to them.
@@ -275,6 +277,7 @@ impl Core {
             tick_period: Duration::from_millis(10),
             stopped: false,
             active_expire: true,
+            ticks_rest: false,
             monitors: Vec::new(),
             pubsub: PubSub::new(shared.peers.len()),
             notifications: Events::default(),
@@ -1219,6 +1222,9 @@ impl Core {
         for listener in std::mem::take(&mut self.accept_at_tick) {
             self.accept(listener);
         }
+        if self.ticks_rest {
+            return self.feed_starved();
+        }
         // While clients are paused nothing changes, not even by itself; nor while a script or a transaction has it all.
         self.ks.active_expire = self.active_expire && self.pause.is_none() && !self.locks.is_shard_locked();
         // As in Redis, a quarter of the time between ticks may go to expiry, and more with more effort.
@@ -1286,6 +1292,7 @@ impl Core {
         self.env.hll_sparse_max = settings.hll_sparse_max_bytes() as usize;
         self.env.lfu =
             matches!(settings.maxmemory_policy(), MaxmemoryPolicy::AllkeysLfu | MaxmemoryPolicy::VolatileLfu);
+        self.env.list_pack = ListLimit::new(settings.list_max_listpack_size());
         self.env.zset_pack.entries_max = settings.zset_max_listpack_entries() as usize;
         self.env.zset_pack.len_max = settings.zset_max_listpack_value() as usize;
         self.env.hash_pack.entries_max = settings.hash_max_listpack_entries() as usize;
@@ -1313,6 +1320,8 @@ impl Core {
         self.tracking.set_keys_max(keys_max, self.shared.peers.len());
         let notifications = settings.notify_keyspace_events();
         self.set_notifications(notifications);
+        // What may be in memory could have changed, too.
+        self.settle_account(true);
     }
 
     /// Frees removed memory for at most a millisecond; true if there is more.

@@ -116,6 +116,8 @@ pub struct Memory {
     resident: AtomicU64,
     /// Resident bytes when the first core began.
     startup: AtomicU64,
+    /// Of the last look.
+    overhead: AtomicU64,
     /// There is more overhead than there should be.
     is_sparse: AtomicBool,
 }
@@ -126,6 +128,7 @@ impl Default for Memory {
             budget: AtomicU64::new(u64::MAX),
             resident: AtomicU64::new(0),
             startup: AtomicU64::new(0),
+            overhead: AtomicU64::new(0),
             is_sparse: AtomicBool::new(false),
         }
     }
@@ -135,6 +138,11 @@ impl Memory {
     /// Resident bytes before there was any data.
     pub fn startup(&self) -> u64 {
         self.startup.load(Ordering::Relaxed)
+    }
+
+    /// The limit was changed: the budget follows at once, so that the next command meets it. The next look knows better.
+    pub(crate) fn set_limit(&self, limit: u64) {
+        self.budget.store(Overhead(self.overhead.load(Ordering::Relaxed)).budget(limit), Ordering::Relaxed);
     }
 }
 
@@ -157,6 +165,11 @@ impl Overhead {
         } else if resident > tolerable {
             self.0 += (seen - self.0).min(resident - tolerable).div_ceil(2);
         }
+        self.budget(limit)
+    }
+
+    /// What it leaves of a limit.
+    fn budget(&self, limit: u64) -> u64 {
         if limit == 0 {
             return u64::MAX;
         }
@@ -204,7 +217,12 @@ fn look(shared: &Shared, overhead: &mut Overhead, startup: u64) -> u64 {
     memory.resident.store(resident, Ordering::Relaxed);
     // What is being freed is neither data nor a reason to evict.
     let counted = accounts + sum(|peer| &peer.doomed);
-    memory.budget.store(overhead.update(limit, resident, counted), Ordering::Relaxed);
+    let budget = overhead.update(limit, resident, counted);
+    memory.overhead.store(overhead.0, Ordering::Relaxed);
+    // Not over the limit that CONFIG SET has given meanwhile.
+    if limit == shared.settings.maxmemory() {
+        memory.budget.store(budget, Ordering::Relaxed);
+    }
     let excess = resident.saturating_sub(counted);
     memory.is_sparse.store(excess > SPARSE_FROM + counted / SPARSE_SHARE, Ordering::Relaxed);
     limit.saturating_sub(resident)

@@ -125,6 +125,8 @@ pub struct CoreReport {
     pub mutations_ever: u64,
     /// Bytes of removed values that are still being freed.
     pub doomed_bytes: u64,
+    /// How many keys, or values, these are of.
+    pub doomed_len: u64,
     /// Bytes of the data of each shard; in a sum, one after the other.
     pub shard_bytes: Vec<u64>,
     /// Bytes of connections and of messages between cores.
@@ -139,6 +141,10 @@ pub struct CoreReport {
     pub connections_other: u64,
     /// Clients inside a blocking command.
     pub blocked: u64,
+    /// Keys that such clients wait for.
+    pub blocking_keys: u64,
+    /// Of these, the ones with a client that is answered when the key goes.
+    pub needed_keys: u64,
     /// Open connections by client library and version.
     pub libs: BTreeMap<String, u64>,
     /// By command index.
@@ -199,7 +205,10 @@ impl CoreReport {
                 .collect(),
             keyspace: core.ks.stats,
             mutations_ever: stats.mutations_before_reset + core.ks.stats.mutations,
+            blocking_keys: core.blocked.keys().0 as u64,
+            needed_keys: core.blocked.keys().1 as u64,
             doomed_bytes: core.ks.doomed_bytes() as u64,
+            doomed_len: core.ks.doomed_len() as u64,
             connection_bytes: core.connection_bytes() as u64,
             commands: stats.commands.clone(),
             histograms: stats.histograms.clone(),
@@ -265,6 +274,7 @@ impl CoreReport {
             keyspace,
             mutations_ever,
             doomed_bytes,
+            doomed_len,
             shard_bytes,
             connection_bytes,
             input_bytes,
@@ -272,6 +282,8 @@ impl CoreReport {
             connections_main,
             connections_other,
             blocked,
+            blocking_keys,
+            needed_keys,
             libs,
             commands,
             histograms,
@@ -302,9 +314,10 @@ impl CoreReport {
         for (db, other) in self.dbs.iter_mut().zip(&dbs) {
             db.add(other);
         }
-        let Stats { mutations, expired_in_background } = keyspace;
+        let Stats { mutations, expired_in_background, freed_in_steps } = keyspace;
         self.keyspace.mutations += mutations;
         self.keyspace.expired_in_background += expired_in_background;
+        self.keyspace.freed_in_steps += freed_in_steps;
         for (stat, other) in self.commands.iter_mut().zip(&commands) {
             stat.calls += other.calls;
             stat.nanos += other.nanos;
@@ -325,6 +338,9 @@ impl CoreReport {
         for (to, from) in [
             (&mut self.mutations_ever, mutations_ever),
             (&mut self.doomed_bytes, doomed_bytes),
+            (&mut self.doomed_len, doomed_len),
+            (&mut self.blocking_keys, blocking_keys),
+            (&mut self.needed_keys, needed_keys),
             (&mut self.connection_bytes, connection_bytes),
             (&mut self.input_bytes, input_bytes),
             (&mut self.output_bytes, output_bytes),

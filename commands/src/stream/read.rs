@@ -57,6 +57,7 @@ const BASE: Blocking = Blocking {
     take: |cx, args, at, mark| take(cx, args, at, mark, false),
     first_only: false,
     exclusive: false,
+    needs_keys: false,
     gather: true,
     nothing: |out| out.null_array(),
 };
@@ -68,6 +69,7 @@ static XREADGROUP_WAITS: Blocking = Blocking {
     ready: |cx, args, at, mark| ready(cx, args, at, mark, true),
     in_steps: takes_long,
     take: |cx, args, at, mark| take(cx, args, at, mark, true),
+    needs_keys: true,
     ..BASE
 };
 

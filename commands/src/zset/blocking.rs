@@ -20,6 +20,7 @@ const BASE: Blocking = Blocking {
     wait: wait_last,
     first_only: false,
     exclusive: true,
+    needs_keys: false,
     gather: false,
     mark: no_mark,
     ready: holds::<SortedSet>,

@@ -227,7 +227,9 @@ fn look_up(shared: &Shared, argv: &[&[u8]], how: How) -> Result<Found, &'static 
     if !command.arity.allows(argv.len()) || subcommand.is_some_and(|sub| !sub.allows(argv.len())) {
         return Err("ERR Wrong number of args calling Redis command from script");
     }
-    if command.flags.has(Flags::NO_SCRIPT) || subcommand.is_some_and(|sub| sub.flags.has(Flags::NO_SCRIPT)) {
+    let denied =
+        command.flags.has(Flags::NO_SCRIPT) || subcommand.is_some_and(|sub| sub.flags.has(Flags::NO_SCRIPT));
+    if denied && !may_debug(shared, command, argv) {
         return Err("ERR This Redis command is not allowed from script");
     }
     if shared.gates.restricts(found.index) {
@@ -239,6 +241,17 @@ fn look_up(shared: &Shared, argv: &[&[u8]], how: How) -> Result<Found, &'static 
         return Err("ERR Write commands are not allowed from read-only scripts.");
     }
     Ok(Found { command, index: subcommand.map_or(found.index, Subcommand::counter) })
+}
+
+/// Whether this is DEBUG PROTOCOL or DEBUG SLEEP, and scripts may call them. Both answer at once and with one reply, as
+/// scripts need it; a push would be two.
+#[cold]
+fn may_debug(shared: &Shared, command: &Command, argv: &[&[u8]]) -> bool {
+    let is = |at: usize, word: &str| argv[at].eq_ignore_ascii_case(word.as_bytes());
+    shared.scripts.may_debug.load(Ordering::Relaxed)
+        && command.name == "DEBUG"
+        && argv.len() == 3
+        && (is(1, "SLEEP") || is(1, "PROTOCOL") && !is(2, "PUSH"))
 }
 
 /// What `redis.acl_check_cmd` answers: there is one user, who may do everything.

@@ -226,7 +226,8 @@ impl Core {
 /// Commands of the server whose answer is there at once and that change nothing but the database that is selected.
 fn answers_at_once(which: ServerCommand) -> bool {
     use ServerCommand as S;
-    matches!(which, S::Command | S::Echo | S::Lolwut | S::Ping | S::PubSub | S::Select | S::Time)
+    // What scripts may call of DEBUG: see `may_debug`.
+    matches!(which, S::Command | S::Debug | S::Echo | S::Lolwut | S::Ping | S::PubSub | S::Select | S::Time)
 }
 
 impl Narrow<'_> {

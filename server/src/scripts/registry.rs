@@ -167,6 +167,8 @@ pub struct Registry {
     pub engine_bytes: [AtomicUsize; 2],
     /// Engines that there are.
     pub engines: AtomicUsize,
+    /// Scripts may call those of DEBUG that tests of replies and of time need (DEBUG SET-DISABLE-DENY-SCRIPTS).
+    pub may_debug: AtomicBool,
     /// What runs on each core and on the thread of wide scripts, and whether it takes long.
     pub running: AllRunning,
 }
@@ -189,6 +191,7 @@ impl Registry {
             thread: OnceLock::new(),
             engine_bytes: Default::default(),
             engines: AtomicUsize::new(0),
+            may_debug: AtomicBool::new(false),
             running: AllRunning::new(cores + 1),
         }
     }

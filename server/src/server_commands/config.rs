@@ -44,6 +44,9 @@ pub fn config(core: &mut Core, id: ConnectionId, mut args: Args<'_>) -> Outcome 
             if changed.name == "loglevel" {
                 (core.shared.set_log_level)(settings.loglevel());
             }
+            if changed.name == "maxmemory" {
+                core.shared.memory.set_limit(settings.maxmemory());
+            }
         }
         core.read_settings();
         return reply(core, id, |out| out.ok());

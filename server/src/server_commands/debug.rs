@@ -6,10 +6,12 @@
 use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use damselfly_commands::{Args, CommandError};
 use damselfly_config::glob::Pattern;
+use damselfly_config::{Units, parse_bytes};
 use damselfly_keyspace::{Object, Value};
 use damselfly_protocol::Proto;
 use damselfly_protocol::number::{parse_f64, parse_i64};
@@ -35,8 +37,14 @@ const HELP: &[&str] = &[
     "    Signatures of the values of keys.",
     "ERROR <string>",
     "    Answer with this text as an error.",
+    "HTSTATS <db>",
+    "    How many keys and times to live the tables of a database have, and how many they have room for.",
+    "LOG <message>",
+    "    Write a message to the log.",
     "OBJECT <key> [COMPRESS]",
     "    How a value is kept, and how small it would be in a compressed snapshot.",
+    "PAUSE-CRON <0|1>",
+    "    Whether what happens at every tick rests: expiry, idle clients, statistics.",
     "POPULATE <count> [<prefix>] [<size>] [RAND] [SLOTS <first> <last>] [TYPE <type>] [ELEMENTS <count>]",
     "    [EXPIRE <min> <max>]",
     "    Make keys <prefix>:0, <prefix>:1... with values of <size> bytes, skipping those that exist. Types are",
@@ -44,11 +52,17 @@ const HELP: &[&str] = &[
     "PROTOCOL <type>",
     "    A reply of that type: string, integer, double, bignum, null, array, set, map, attrib, push, verbatim,",
     "    true, false.",
+    "QUICKLIST-PACKED-THRESHOLD <size>",
+    "    Accepted for tests of Redis' lists: in nodes of lists here, long elements are alone at every size.",
     "RELOAD [MERGE] [NOFLUSH] [NOSAVE]",
     "    Save a snapshot, forget all data, and load them from it. NOSAVE: load the newest there is. NOFLUSH or MERGE:",
     "    forget nothing; what is loaded takes the place of keys with the same names.",
     "SET-ACTIVE-EXPIRE <0|1>",
     "    Whether expired keys are looked for in the background.",
+    "SET-DISABLE-DENY-SCRIPTS <0|1>",
+    "    Whether scripts may call DEBUG PROTOCOL, but for pushes, and DEBUG SLEEP.",
+    "SET-SKIP-CHECKSUM-VALIDATION <0|1>",
+    "    Whether RESTORE takes payloads with wrong checksums.",
     "SLEEP <seconds>",
     "    Stop this connection's thread, with all clients and keys of it. Decimals allowed.",
     "STRINGMATCH-LEN <pattern> <string>",
@@ -61,11 +75,7 @@ pub fn debug(core: &mut Core, id: ConnectionId, mut args: Args<'_>) -> Outcome {
     match (word.to_ascii_uppercase().as_slice(), args.len()) {
         (b"AT-ONCE-MAX", 1) => {
             let max = usize::try_from(args.take_int()?).map_err(|_| CommandError::OutOfRange)?;
-            core.ask_all(
-                move |core| core.env.at_once_max = max,
-                move |core, _| core.answer_with(id, |out| out.ok()),
-            );
-            wait(core, id)
+            on_all(core, id, move |core| core.env.at_once_max = max)
         }
         (b"CHANGE-REPL-ID", 0) => {
             let mut name = core.shared.replication_id.lock().unwrap_or_else(PoisonError::into_inner);
@@ -76,6 +86,16 @@ pub fn debug(core: &mut Core, id: ConnectionId, mut args: Args<'_>) -> Outcome {
         (b"DIGEST", 0) => digest(core, id),
         (b"DIGEST-VALUE", _) => digest_value(core, id, args),
         (b"ERROR", 1) => error(core, id, args.take()?),
+        (b"HTSTATS", 1 | 2) => {
+            let db = args.take_int()?;
+            // FULL asks for the same in more detail.
+            args.take_word("FULL");
+            table_stats(core, id, db)
+        }
+        (b"LOG", 1) => {
+            tracing::warn!(message = %String::from_utf8_lossy(args.take()?), "DEBUG LOG");
+            reply(core, id, |out| out.ok())
+        }
         (b"OBJECT", 1 | 2) => {
             let key = args.take()?;
             let compresses = args.take_word("COMPRESS");
@@ -84,16 +104,33 @@ pub fn debug(core: &mut Core, id: ConnectionId, mut args: Args<'_>) -> Outcome {
             }
             object(core, id, key, compresses)
         }
+        (b"PAUSE-CRON", 1) => {
+            let rest = take_switch(&mut args)?;
+            on_all(core, id, move |core| core.ticks_rest = rest)
+        }
         (b"POPULATE", 1..) => populate::populate(core, id, args),
         (b"PROTOCOL", 1) => protocol(core, id, args.take()?),
+        (b"QUICKLIST-PACKED-THRESHOLD", 1) => {
+            const REFUSED: &str = "ERR argument must be a memory value bigger than 1 and smaller than 4gb";
+            let text = std::str::from_utf8(args.take()?).unwrap_or_default();
+            let size = parse_bytes(text, Units::Redis);
+            if size.is_none_or(|size| size >= 4 << 30) {
+                return Err(CommandError::text(REFUSED));
+            }
+            reply(core, id, |out| out.ok())
+        }
         (b"SET-ACTIVE-EXPIRE", 1) => {
-            // Redis reads this number as C's atoi does: what is not a number is zero.
-            let on = parse_i64(args.take()?).is_some_and(|number| number != 0);
-            core.ask_all(
-                move |core| core.active_expire = on,
-                move |core, _| core.answer_with(id, |out| out.ok()),
-            );
-            wait(core, id)
+            let on = take_switch(&mut args)?;
+            on_all(core, id, move |core| core.active_expire = on)
+        }
+        (b"SET-DISABLE-DENY-SCRIPTS", 1) => {
+            let may = take_switch(&mut args)?;
+            core.shared.scripts.may_debug.store(may, Ordering::Relaxed);
+            reply(core, id, |out| out.ok())
+        }
+        (b"SET-SKIP-CHECKSUM-VALIDATION", 1) => {
+            let skips = take_switch(&mut args)?;
+            on_all(core, id, move |core| core.env.mends_checksums = skips)
         }
         (b"SLEEP", 1) => {
             let seconds = parse_f64(args.take()?).ok_or(CommandError::NotFloat)?;
@@ -116,6 +153,45 @@ pub fn debug(core: &mut Core, id: ConnectionId, mut args: Args<'_>) -> Outcome {
         (b"HELP", 0) => help(core, id, "DEBUG", HELP),
         _ => Err(wrong_shape("DEBUG", word)),
     }
+}
+
+/// 0 or 1. Redis reads the number as C's atoi does: what is not a number is zero.
+fn take_switch(args: &mut Args<'_>) -> Result<bool, CommandError> {
+    Ok(parse_i64(args.take()?).is_some_and(|number| number != 0))
+}
+
+/// Changes something on all threads and answers OK.
+fn on_all(
+    core: &mut Core,
+    id: ConnectionId,
+    change: impl FnOnce(&mut Core) + Clone + Send + 'static,
+) -> Outcome {
+    core.ask_all(change, move |core, _| core.answer_with(id, |out| out.ok()));
+    wait(core, id)
+}
+
+/// DEBUG HTSTATS db: the tables of all threads together, in the words of Redis where it has any.
+fn table_stats(core: &mut Core, id: ConnectionId, db: i64) -> Outcome {
+    let db = usize::try_from(db).ok().filter(|&db| db < core.ks.databases());
+    let db = db.ok_or(CommandError::text("ERR Out of range database"))?;
+    core.ask_all(
+        move |core| {
+            let table = core.ks.db(db);
+            table.map_or([0; 3], |table| [table.capacity(), table.len(), table.expires()])
+        },
+        move |core, parts| {
+            let sum = |what: usize| parts.iter().map(|part| part[what]).sum::<usize>();
+            let text = format!(
+                "[Dictionary HT]\nHash table 0 stats (main hash table):\n table size: {}\n number of elements: {}\n\
+                 [Expires HT]\n number of elements: {}\n",
+                sum(0),
+                sum(1),
+                sum(2),
+            );
+            core.answer_with(id, |out| out.verbatim("txt", text.as_bytes()));
+        },
+    );
+    wait(core, id)
 }
 
 /// DEBUG ERROR string: the whole text, prefix included, is the client's.
@@ -199,15 +275,16 @@ fn object(core: &mut Core, id: ConnectionId, key: &[u8], compresses: bool) -> Ou
         move |core| {
             let found = core.ks.find(db, &key);
             core.after_command();
-            let table = core.ks.db(db)?;
             let loc = found?;
+            let idle = core.ks.idle_ms(db, loc) / 1000;
+            let table = core.ks.db(db)?;
             let (encoding, serialized) =
-                (damselfly_commands::encoding_at(table, loc), serialized_len(table.value(loc)));
+                (damselfly_commands::encoding_at(table, loc, &core.env), serialized_len(table.value(loc)));
             let mut line = format!(
-                // Idle times are not measured: as in OBJECT IDLETIME, every key was used just now.
-                "Value at:{:p} refcount:1 encoding:{encoding} serializedlength:{serialized} lru:{} lru_seconds_idle:0",
+                "Value at:{:p} refcount:1 encoding:{encoding} serializedlength:{serialized} lru:{} \
+                 lru_seconds_idle:{idle}",
                 table.key(loc).as_ptr(),
-                (core.ks.now / 1000) & 0xFF_FFFF,
+                (core.ks.now / 1000).saturating_sub(idle) & 0xFF_FFFF,
             );
             if compresses {
                 let len = damselfly_commands::compressed_len(table.value(loc));

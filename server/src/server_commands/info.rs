@@ -171,6 +171,8 @@ fn clients(out: &mut Fields<'_>) {
     out.put("client_read_buffer_bytes", report.input_bytes);
     out.put("client_write_buffer_bytes", report.output_bytes);
     out.put("blocked_clients", report.blocked);
+    out.put("total_blocking_keys", report.blocking_keys);
+    out.put("total_blocking_keys_on_nokey", report.needed_keys);
     out.put("tracking_clients", report.tracking_clients);
     out.put("pubsub_clients", report.pubsub_clients);
     out.put("timeout_disconnects", report.timed_out);
@@ -224,6 +226,8 @@ fn memory(out: &mut Fields<'_>) {
     out.put("object_used_memory", report.over_dbs(DbReport::object_bytes));
     out.put("eviction_used_memory", report.over_dbs(|db| db.eviction_bytes));
     out.put("lazyfree_pending_bytes", report.doomed_bytes);
+    out.put("lazyfree_pending_objects", report.doomed_len);
+    out.put("lazyfreed_objects", report.keyspace.freed_in_steps);
     out.put("mem_clients_normal", report.connection_bytes);
     for (name, bytes) in report.type_bytes() {
         out.put(&format!("type_used_memory_{name}"), bytes);
