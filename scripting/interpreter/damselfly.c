@@ -65,6 +65,11 @@ void df_comparing(lua_State *L, const TString *a, const TString *b) {
 
 /* Aborts. */
 
+LUA_API void df_room(lua_State *L, int size) {
+    luaD_checkstack(L, size);
+    if (L->ci->top < L->top + size) L->ci->top = L->top + size;
+}
+
 LUA_API void df_abort(lua_State *L) {
     G(L)->df.aborting = 1;
     /* Of the statuses this is the one whose message needs no place on the stack and no memory. */

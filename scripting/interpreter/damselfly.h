@@ -55,6 +55,9 @@ LUA_API void df_set_readonly(lua_State *L, int index, int readonly);
 LUA_API void df_set_gc_limit(lua_State *L, size_t limit);
 /* Takes back what scripts do with `collectgarbage`, without starting a cycle. */
 LUA_API void df_reset_gc(lua_State *L);
+/* Room for `size` more values. lua_checkstack refuses it to a function that was called with 8000 arguments, as by
+** redis.call(unpack(t)). */
+LUA_API void df_room(lua_State *L, int size);
 /* An error that passes pcall, xpcall, coroutines and error handlers. */
 LUA_API void df_abort(lua_State *L);
 LUA_API int df_is_aborting(lua_State *L);

@@ -108,6 +108,7 @@ mod ffi {
         pub fn luaopen_math(l: *mut State) -> c_int;
         // What `interpreter/damselfly.h` adds.
         pub fn df_abort(l: *mut State);
+        pub fn df_room(l: *mut State, size: c_int);
         pub fn df_work(l: *mut State, units: usize);
     }
     unsafe extern "C" {
@@ -190,6 +191,9 @@ struct Shared {
 const COMPILE_TICKS: usize = 1000;
 /// One more tick for so many bytes.
 const COMPILE_BYTES_PER_TICK: usize = 200;
+
+/// Most arguments of a function of ours. `unpack` gives fewer than 8000, but a script can pass on ever more of them.
+const ARGUMENTS_MAX: usize = 100_000;
 
 /// A Lua state: a heap of its own.
 pub(crate) struct Lua {
@@ -421,7 +425,14 @@ unsafe extern "C-unwind" fn enter(state: *mut ffi::State) -> c_int {
         };
         // SAFETY: Lua mode was left a moment ago, so no other Rust function is under way.
         let context = unsafe { &mut *shared.context.get() };
-        match function(&mut stack, context).and_then(|results| stack.check_memory().map(|()| results)) {
+        let called = if stack.top() > ARGUMENTS_MAX {
+            // The error needs room, too.
+            stack.set_top(0);
+            Err(Raise::text("too many arguments"))
+        } else {
+            function(&mut stack, context)
+        };
+        match called.and_then(|results| stack.check_memory().map(|()| results)) {
             Ok(results) => Leave::Return(results as c_int),
             Err(raise) => {
                 if raise.push(&mut stack) {
@@ -501,9 +512,12 @@ impl Stack {
         if ok { Ok(()) } else { Err(Raise::text("stack overflow")) }
     }
 
-    /// Room for values whose number scripts do not choose.
-    fn room(&mut self, count: usize) {
-        assert!(self.ensure(count).is_ok(), "callers bound what they push by ensure()");
+    /// Room for values whose number scripts do not choose, however many arguments there are.
+    pub(crate) fn room(&mut self, count: usize) {
+        assert!(count < 10_000, "scripts do not choose the number");
+        // SAFETY: in Rust mode growing does not fail, so nothing is thrown; and what it grows to is far from where sizes
+        // overflow, as a function has ARGUMENTS_MAX arguments and values nested in each other to bounded depths.
+        unsafe { ffi::df_room(self.raw(), count as c_int) };
     }
 
     /// What is at an index, which may be beyond the arguments.

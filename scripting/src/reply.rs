@@ -76,7 +76,7 @@ pub(crate) fn push<'a>(
             return after.strip_prefix(b"\r\n").ok_or_else(malformed);
         }
         b'*' | b'>' | b'~' | b'%' | b'|' => {
-            if depth >= READ_DEPTH_MAX || stack.ensure(8).is_err() {
+            if depth >= READ_DEPTH_MAX {
                 return Err(Raise::text("a reply is nested too deep"));
             }
             return push_aggregate(stack, cx, (marker, length(line)?), rest, depth + 1);

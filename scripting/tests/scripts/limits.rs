@@ -352,3 +352,31 @@ fn compiling_is_bounded() {
     assert_eq!(answer(&mut engine, &mut Fake::default(), &script), ":1\\r\\n");
     assert_eq!(answer(&mut engine, &mut Fake::default(), "return 'alive'"), "$5\\r\\nalive\\r\\n");
 }
+
+/// What a script calls may have more arguments than Lua lets a native function have values, as by `unpack`; only a script
+/// that passes on ever more of them is refused.
+#[test]
+fn very_many_arguments() {
+    let mut engine = engine();
+    let ones = "1,".repeat(200);
+    let more = |levels: usize, last: &str| {
+        format!(
+            "local function f(n, ...) if n == 0 then return {last} end return f(n-1, {ones} ...) end return f({levels})"
+        )
+    };
+    let table = "local t={} for i=1,7999 do t[i]=i end";
+    for (script, expected) in [
+        (format!("{table} return redis.pcall('nosuch', 'l', unpack(t))"), "ERR Unknown Redis command"),
+        (format!("{table} return redis.call('nosuch', 'l', unpack(t))"), "ERR Unknown Redis command"),
+        (format!("{table} return tostring(pcall(cmsgpack.pack, unpack(t)))"), ""),
+        (format!("{table} return bit.bor(unpack(t))"), ":8191"),
+        (more(450, "redis.pcall('nosuch', ...)"), "ERR Unknown Redis command"),
+        (more(550, "redis.pcall('nosuch', ...)"), "too many arguments"),
+        (more(550, "redis.call('nosuch', ...)"), "too many arguments"),
+        (more(550, "tostring(pcall(cjson.encode, ...))"), "false"),
+    ] {
+        let got = answer(&mut engine, &mut Fake::default(), &script);
+        assert!(got.contains(expected), "{got}: {script:.60}");
+        assert_eq!(answer(&mut engine, &mut Fake::default(), "return 1"), ":1\\r\\n");
+    }
+}
