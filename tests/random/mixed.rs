@@ -128,6 +128,12 @@ impl Mixed {
         }
     }
 
+    /// Not minus zero: Redis' SORT makes a big one of a small sorted set, and a big one tells minus zero from zero.
+    fn score(&mut self) -> String {
+        let score = self.float();
+        if score == "-0" { "0".to_owned() } else { score }
+    }
+
     /// A place in a collection.
     fn index(&mut self) -> String {
         match self.random.below(30) {
@@ -501,7 +507,7 @@ impl Mixed {
                 };
                 let same = self.chance(4);
                 for _ in 0..count {
-                    let score = if same { "1".into() } else { self.float() };
+                    let score = if same { "1".into() } else { self.score() };
                     let member = self.element();
                     line.extend([score, member]);
                 }
@@ -515,7 +521,7 @@ impl Mixed {
                 }
                 line
             }
-            11 => vec!["ZINCRBY".into(), key, self.float(), self.element()],
+            11 => vec!["ZINCRBY".into(), key, self.score(), self.element()],
             12 => vec!["ZCARD".into(), key],
             13 => vec![self.one_of(&["ZSCORE", "ZRANK", "ZREVRANK"]), key, self.element()],
             14..17 => {
