@@ -80,6 +80,8 @@ const STEP_BYTES: usize = 16 << 10;
 const TIDY_STEPS: u32 = 8;
 const TIDY_STEPS_HURRIED: u32 = 64;
 const HURRY_SHARE: u64 = 16;
+/// Commands of scripts between two looks at the account, while memory is not short.
+const UNASKED_MAX: u32 = 64;
 /// From this part of the limit beyond it, writers wait for the tidying, with a rest between two times.
 const OVER_SHARE: u64 = 50;
 const BRAKE_REST: Duration = Duration::from_millis(1);
@@ -249,6 +251,8 @@ pub struct Account {
     told: u64,
     /// What commands of this turn have done for memory beyond their own need.
     toil: u32,
+    /// Commands of scripts that were let through since the account was looked at.
+    unasked: u32,
     /// Tidying rests until then, and how long.
     tidy_from: Instant,
     tidy_rest: Duration,
@@ -267,6 +271,7 @@ impl Default for Account {
             next_cut_ms: 0,
             told: 0,
             toil: 0,
+            unasked: 0,
             tidy_from: Instant::now(),
             tidy_rest: TIDY_REST,
             tidied_in_round: 0,
@@ -374,6 +379,15 @@ impl Core {
     /// As [`Core::admit`], for a command of a script: what the script has seen had better not vanish before its end, so
     /// it may go a little beyond the budget before anybody goes.
     pub(crate) fn admit_in_script(&mut self, command: &Command, argv: &Argv<'_>) -> bool {
+        if !command.flags.has(Flags::GROWS) {
+            return true;
+        }
+        // A script may go on for long, and what was found at the beginning of the turn gets old.
+        if !self.memory.is_tight && is_modest(argv) && self.memory.unasked < UNASKED_MAX {
+            self.memory.unasked += 1;
+            return true;
+        }
+        self.memory.unasked = 0;
         let budget = self.shared.memory.budget.load(Ordering::Relaxed);
         let over = self.account() as i64 - self.memory.allowance;
         let is_tolerable = self.memory.rule != Eviction::Never && over < (budget / 32) as i64;

@@ -279,12 +279,29 @@ pub(crate) fn parse_sha(hex: &[u8]) -> Option<Sha> {
     if hex.len() != 2 * sha.len() {
         return None;
     }
-    for (byte, two) in sha.iter_mut().zip(hex.as_chunks::<2>().0) {
-        let [high, low] = two.map(|digit| char::from(digit).to_digit(16));
-        *byte = (high? << 4 | low?) as u8;
+    let mut all = 0;
+    for (byte, [high, low]) in sha.iter_mut().zip(hex.as_chunks::<2>().0) {
+        let (high, low) = (DIGITS[usize::from(*high)], DIGITS[usize::from(*low)]);
+        all |= high | low;
+        *byte = high << 4 | low;
     }
-    Some(sha)
+    (all & NO_DIGIT == 0).then_some(sha)
 }
+
+const NO_DIGIT: u8 = 0x80;
+
+/// What each byte is worth as a hexadecimal digit. A script is named with every call, and asking each digit for its
+/// range took as long as running two commands.
+static DIGITS: [u8; 256] = {
+    let mut digits = [NO_DIGIT; 256];
+    let mut digit = 0;
+    while digit < 16 {
+        digits[b"0123456789abcdef"[digit] as usize] = digit as u8;
+        digits[b"0123456789ABCDEF"[digit] as usize] = digit as u8;
+        digit += 1;
+    }
+    digits
+};
 
 /// The number of keys, which are arguments 3 and on.
 fn key_count(call: ScriptCall, argv: &Argv<'_>) -> Result<usize, &'static str> {
