@@ -120,6 +120,12 @@ impl<'a> Args<'a> {
         self.rest.get(at)
     }
 
+    /// Those that are left behind the next `count`.
+    #[inline]
+    pub(crate) fn behind(&self, count: usize) -> Args<'a> {
+        Args { rest: self.rest.split_at(count).1 }
+    }
+
     /// All that are left.
     #[inline]
     pub fn rest(&self) -> impl ExactSizeIterator<Item = &'a [u8]> + DoubleEndedIterator + Clone + use<'a> {

@@ -10,6 +10,7 @@ use damselfly_protocol::number::{Decimal, parse_i64};
 use damselfly_protocol::reply::ReplyWriter;
 use damselfly_sketches::hll;
 
+use crate::args::Args;
 use crate::convert::ListLimit;
 use crate::error::CommandError;
 use crate::long::{LENT_LATER_FROM, put_string_aside};
@@ -138,13 +139,13 @@ impl<'a> Cx<'a> {
         self.ks.read(self.db, key)
     }
 
-    /// For commands over many keys, to be called for each with its number and all keys: asks for the memory that it and
-    /// the next ones lead to, so that their misses overlap. Over a million keys MSET and MGET of 10 cost less than half of
-    /// what they do without.
+    /// For commands over many keys, to be called for each with its number, the arguments that begin with the first key,
+    /// and how many come with each: asks for the memory that it and the next ones lead to, so that their misses overlap.
+    /// Over a million keys MSET and MGET of 10 cost less than half of what they do without.
     #[inline]
-    pub fn load_ahead<'k>(&self, at: usize, keys: impl ExactSizeIterator<Item = &'k [u8]>) {
-        if at.is_multiple_of(KEYS_AHEAD) && keys.len() > at + 1 {
-            self.ks.load_ahead(self.db, keys.skip(at));
+    pub fn load_ahead(&self, at: usize, args: Args<'_>, step: usize) {
+        if at.is_multiple_of(KEYS_AHEAD) && args.len() > (at + 1) * step {
+            self.ks.load_ahead(self.db, args.behind(at * step).rest().step_by(step));
         }
     }
 

@@ -80,7 +80,7 @@ const DEL: Command = Command {
 fn del(cx: &mut Cx<'_>, args: Args<'_>) -> CmdResult {
     let mut removed = 0;
     for (at, key) in args.rest().enumerate() {
-        cx.load_ahead(at, args.rest());
+        cx.load_ahead(at, args, 1);
         if cx.ks.remove(cx.db, key) {
             cx.changed(key, Class::Generic, "del");
             removed += 1;
@@ -216,7 +216,7 @@ const EXISTS: Command = Command {
 fn exists(cx: &mut Cx<'_>, args: Args<'_>) -> CmdResult {
     let mut count = 0;
     for (at, key) in args.rest().enumerate() {
-        cx.load_ahead(at, args.rest());
+        cx.load_ahead(at, args, 1);
         count += i64::from(cx.read(key).is_some());
     }
     cx.out.int(count);

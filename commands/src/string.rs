@@ -424,7 +424,7 @@ const MGET: Command = Command {
 fn mget(cx: &mut Cx<'_>, args: Args<'_>) -> CmdResult {
     cx.out.array(args.len());
     for (at, key) in args.rest().enumerate() {
-        cx.load_ahead(at, args.rest());
+        cx.load_ahead(at, args, 1);
         let found = cx.read(key);
         if found.is_none_or(|loc| cx.reply_string_at(loc).is_err()) {
             cx.out.null();
@@ -456,9 +456,9 @@ fn mset(cx: &mut Cx<'_>, args: Args<'_>) -> CmdResult {
 }
 
 fn set_pairs(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
-    let keys = args.rest().step_by(2);
-    for at in 0..keys.len() {
-        cx.load_ahead(at, keys.clone());
+    let pairs = args;
+    for at in 0..pairs.len() / 2 {
+        cx.load_ahead(at, pairs, 2);
         let (key, value) = (args.take()?, args.take()?);
         cx.set_string(key, value, Expiry::Never);
         cx.changed(key, Class::String, "set");

@@ -280,3 +280,18 @@ fn get_and_touch() {
     );
     assert_eq!(session.events_of("GAT 10 a b"), "keymiss a, expire b");
 }
+
+/// What a command over many keys does for one does not depend on how many there are: with half a million it would not
+/// come to an end.
+#[test]
+fn many_keys() {
+    let mut session = Session::unchecked();
+    let keys: Vec<Vec<u8>> = (0..500_000_u32).map(|number| number.to_be_bytes().to_vec()).collect();
+    let keys = || keys.iter().map(Vec::as_slice);
+    let pairs: Vec<&[u8]> = [&b"MSET"[..]].into_iter().chain(keys().flat_map(|key| [key, b"v"])).collect();
+    assert_eq!(session.send(&pairs), b"+OK\r\n");
+    for (name, reply) in [("EXISTS", ":500000\r\n"), ("DEL", ":500000\r\n"), ("EXISTS", ":0\r\n")] {
+        let all: Vec<&[u8]> = [name.as_bytes()].into_iter().chain(keys()).collect();
+        assert_eq!(session.send(&all), reply.as_bytes(), "{name}");
+    }
+}
