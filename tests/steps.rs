@@ -625,3 +625,33 @@ fn others_do_not_wait() {
     }
     assert!(worst_of_all < WORST);
 }
+
+/// What happens to very many keys that are waited for, as when databases change places, takes a look at each of them,
+/// not at each for each.
+#[test]
+fn keys_that_are_waited_for() {
+    const WAITING: usize = 60;
+    const KEYS_EACH: usize = 1000;
+    let (server, mut client) = start(2);
+    let _waiting: Vec<Client> = (0..WAITING)
+        .map(|of| {
+            let keys = (0..KEYS_EACH).map(|key| format!("key{}", of * KEYS_EACH + key));
+            let request = ["BLPOP".to_owned()].into_iter().chain(keys).chain(["0".to_owned()]).collect();
+            let mut waiting = Client::open(server.address());
+            waiting.send(&[request]);
+            waiting
+        })
+        .collect();
+    let wanted = format!("blocked_clients:{WAITING}\r");
+    loop {
+        let info = call(&mut client, "INFO clients");
+        if info.text().is_some_and(|text| String::from_utf8_lossy(text).contains(&wanted)) {
+            break;
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    let asked = Instant::now();
+    assert_eq!(call(&mut client, "SWAPDB 0 1"), simple("OK"));
+    assert_eq!(call(&mut client, "FLUSHALL"), simple("OK"));
+    assert!(asked.elapsed() < Duration::from_secs(15), "{:?}", asked.elapsed());
+}

@@ -122,11 +122,19 @@ struct Place {
     mark: Vec<u8>,
 }
 
+/// Those who wait for one key.
+#[derive(Default)]
+struct Queue {
+    places: VecDeque<Place>,
+    /// The key is among those to look at: so that nobody has to search for it there.
+    is_ready: bool,
+}
+
 /// Those who wait for keys of one shard, and those of one core whose time will be over.
 #[derive(Default)]
 pub struct Blocked {
     /// Per database.
-    queues: Vec<HashMap<Box<[u8]>, VecDeque<Place>>>,
+    queues: Vec<HashMap<Box<[u8]>, Queue>>,
     places: usize,
     /// Keys with waiters that something happened to.
     ready: VecDeque<(usize, Box<[u8]>)>,
@@ -152,19 +160,21 @@ impl Blocked {
 
     /// Notes that something happened to a key.
     pub fn touch(&mut self, db: usize, key: &[u8]) {
-        if self.queues.get(db).is_some_and(|queues| queues.contains_key(key))
-            && !self.ready.iter().any(|(at, name)| *at == db && **name == *key)
+        if let Some(queue) = self.queues.get_mut(db).and_then(|queues| queues.get_mut(key))
+            && !queue.is_ready
         {
+            queue.is_ready = true;
             self.ready.push_back((db, key.into()));
         }
     }
 
-    /// A database came as a whole: something happened to all its keys.
+    /// A database came or went as a whole: something happened to all its keys.
     pub fn touch_all(&mut self, db: usize) {
-        let keys: Vec<Box<[u8]>> =
-            self.queues.get(db).into_iter().flat_map(|queues| queues.keys().cloned()).collect();
-        for key in keys {
-            self.touch(db, &key);
+        for (key, queue) in self.queues.get_mut(db).into_iter().flatten() {
+            if !queue.is_ready {
+                queue.is_ready = true;
+                self.ready.push_back((db, key.clone()));
+            }
         }
     }
 
@@ -183,7 +193,7 @@ impl Blocked {
         if self.queues.len() <= db {
             self.queues.resize_with(db + 1, HashMap::new);
         }
-        self.queues[db].entry(key.into()).or_default().push_back(place);
+        self.queues[db].entry(key.into()).or_default().places.push_back(place);
         self.places += 1;
     }
 
@@ -195,10 +205,10 @@ impl Blocked {
                 && let Some(queues) = self.queues.get_mut(waiter.db)
                 && let Some(queue) = queues.get_mut(key)
             {
-                let before = queue.len();
-                queue.retain(|place| !Arc::ptr_eq(&place.waiter, waiter));
-                self.places -= before - queue.len();
-                if queue.is_empty() {
+                let before = queue.places.len();
+                queue.places.retain(|place| !Arc::ptr_eq(&place.waiter, waiter));
+                self.places -= before - queue.places.len();
+                if queue.places.is_empty() {
                     queues.remove(key);
                 }
             }
@@ -860,7 +870,7 @@ impl Core {
     /// Serves those who wait for one key, in the order of arrival.
     fn serve_key(&mut self, db: usize, key: &[u8]) -> bool {
         let Some(queues) = self.blocked.queues.get_mut(db) else { return false };
-        let Some(mut queue) = queues.remove(key) else { return false };
+        let Some(Queue { places: mut queue, .. }) = queues.remove(key) else { return false };
         let mut any = false;
         let mut later = VecDeque::new();
         let mut served: Vec<Arc<Waiter>> = Vec::new();
@@ -921,9 +931,9 @@ impl Core {
         later.append(&mut queue);
         // Served in the middle of this, a waiter of this core has left the other queues, not this one.
         if !later.is_empty() {
-            let queue = self.blocked.queues[db].entry(key.into()).or_default();
-            later.append(queue);
-            *queue = later;
+            let places = &mut self.blocked.queues[db].entry(key.into()).or_default().places;
+            later.append(places);
+            *places = later;
         }
         any
     }

@@ -67,6 +67,9 @@ impl Core {
     pub fn flush(&mut self, db: usize) {
         self.touch_watched(|at| at == db);
         self.ks.flush(db);
+        // Those who read a stream for a group are told that it is gone.
+        self.blocked.touch_all(db);
+        self.settle(None, None);
     }
 
     /// Exchanges two databases of this shard.

@@ -139,13 +139,14 @@ fn ready(
 ) -> Result<bool, CommandError> {
     let read = Read::parse(args, of_group)?;
     let (key, _) = read.pair(args, at)?;
-    let stream = cx.ks.peek::<Stream>(cx.db, key)?;
+    let stream = cx.ks.peek::<Stream>(cx.db, key);
     let Some((name, _)) = read.reader else {
         let From::After(after) = from_mark(mark) else { unreachable!("only groups know what is unread") };
-        return Ok(stream.is_some_and(|stream| has_after(stream, after)));
+        return Ok(stream?.is_some_and(|stream| has_after(stream, after)));
     };
-    let Some(stream) = stream else { return Err(DELETED) };
-    let Some(group) = stream.group(name) else { return Err(no_group(key, name)) };
+    // When the waiting began there was the stream and the group: what `mark` has checked.
+    let Ok(Some(stream)) = stream else { return Err(STREAM_GONE) };
+    let Some(group) = stream.group(name) else { return Err(GROUP_GONE) };
     Ok(match from_mark(mark) {
         From::Unread => has_after(stream, group.last_id()),
         // What a consumer has pending is an answer, even if it is nothing.
@@ -153,7 +154,9 @@ fn ready(
     })
 }
 
-const DELETED: CommandError = CommandError::text("UNBLOCKED the stream key no longer exists");
+const STREAM_GONE: CommandError = CommandError::text("UNBLOCKED the stream key no longer exists");
+const GROUP_GONE: CommandError =
+    CommandError::text("NOGROUP the consumer group this client was blocked on no longer exists");
 
 fn has_after(stream: &Stream, after: StreamId) -> bool {
     let start = after.next().filter(|&start| start <= stream.last_id());
