@@ -154,7 +154,8 @@ impl Blocked {
     /// How many keys are waited for, and how many of them by somebody who is answered when the key goes.
     pub fn keys(&self) -> (usize, usize) {
         let queues = || self.queues.iter().flat_map(HashMap::values);
-        let needed = queues().filter(|queue| queue.places.iter().any(|place| place.waiter.blocking.needs_keys));
+        let needed =
+            queues().filter(|queue| queue.places.iter().any(|place| place.waiter.blocking.needs_keys));
         (queues().count(), needed.count())
     }
 
