@@ -268,7 +268,8 @@ fn busy_and_kill() {
             assert_eq!(call(&mut clients, "B", &["PING"]), BUSY);
             assert_eq!(call(&mut clients, "B", &["MULTI"]), "+OK");
             assert_eq!(call(&mut clients, "B", &["SET", "k", "v"]), BUSY);
-            assert!(call(&mut clients, "B", &["EXEC"]).starts_with("!EXECABORT"));
+            let refused = format!("!EXECABORT Transaction discarded because of: {}", &BUSY[1..]);
+            assert_eq!(call(&mut clients, "B", &["EXEC"]), refused);
             assert_eq!(call(&mut clients, "B", &["EVAL", "return 1", "0"]), BUSY);
             assert_eq!(call(&mut clients, "B", &["FUNCTION", "KILL"]), BUSY);
             assert_eq!(call(&mut clients, "B", &["SHUTDOWN"]), BUSY);

@@ -35,23 +35,28 @@ impl Core {
     /// quiet. `releasing` is a lock about to be given back, whose keys are free for those who wait.
     pub(crate) fn settle(&mut self, mut client: Option<Reader>, releasing: Option<Ticket>) {
         loop {
-            for event in self.ks.take_events() {
-                // What a group reads and acknowledges is no change to those who watch the stream, as in Redis.
-                if event.class.is_change() && event.class != damselfly_keyspace::Class::Quiet {
-                    self.watches.touch(event.db, &event.key);
-                    self.invalidate(&event.key, client);
-                }
-                if event.class.is_change() {
-                    self.blocked.touch(event.db, &event.key);
-                }
-                self.notify(&event);
-            }
+            self.tell(client);
             // What follows is done by those who waited.
             client = None;
             let served = self.blocked.has_ready() && self.serve_ready(releasing);
             if !served && !self.ks.has_events() {
                 return;
             }
+        }
+    }
+
+    /// Tells everybody what happened. Those who waited for it are served by [`Core::settle`].
+    pub(crate) fn tell(&mut self, client: Option<Reader>) {
+        for event in self.ks.take_events() {
+            // What a group reads and acknowledges is no change to those who watch the stream, as in Redis.
+            if event.class.is_change() && event.class != damselfly_keyspace::Class::Quiet {
+                self.watches.touch(event.db, &event.key);
+                self.invalidate(&event.key, client);
+            }
+            if event.class.is_change() {
+                self.blocked.touch(event.db, &event.key);
+            }
+            self.notify(&event);
         }
     }
 
@@ -74,6 +79,10 @@ impl Core {
 
     /// Exchanges two databases of this shard.
     pub fn swap(&mut self, one: usize, other: usize) {
+        // Who watches a key that is not there gets nothing by one that has expired.
+        self.let_twins_expire(one, other);
+        self.let_twins_expire(other, one);
+        self.tell(None);
         self.touch_watched(|at| at == one || at == other);
         self.ks.swap(one, other);
         self.touch_watched(|at| at == one || at == other);

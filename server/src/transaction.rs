@@ -566,6 +566,8 @@ impl Core {
             self.stats.count_failed(Some(found.index));
         }
         if asker.remembers {
+            // What was changed before it was read is no news to the reader.
+            self.tell(Some(asker.client));
             self.remember(asker.client, found.command, argv);
         }
     }
@@ -615,6 +617,14 @@ impl Core {
             }
         }
         self.after_command();
+    }
+
+    /// Keys that are watched in one database, and have expired in another, go there.
+    pub(crate) fn let_twins_expire(&mut self, watched_in: usize, twin: usize) {
+        let Some(keys) = self.watches.keys.get(watched_in) else { return };
+        for key in keys.keys() {
+            self.ks.find(twin, key);
+        }
     }
 
     /// A database goes or comes as a whole: its watched keys that are there count as changed.

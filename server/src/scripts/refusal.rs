@@ -105,5 +105,5 @@ impl Core {
 
 /// What EXEC answers while a script takes long.
 pub(crate) fn exec_refused(busy: &str) -> String {
-    format!("EXECABORT Transaction discarded because of: {}", busy.strip_prefix("BUSY ").unwrap_or(busy))
+    format!("EXECABORT Transaction discarded because of: {busy}")
 }
