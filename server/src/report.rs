@@ -234,6 +234,7 @@ impl CoreReport {
             ..CoreReport::default()
         };
         report.shard_bytes = vec![report.data_bytes()];
+        report.blocked = core.held.len() as u64;
         for connection in core.connections() {
             let client = &connection.client;
             // The counters of closed connections may have been set back below zero by a reset, see `reset`.

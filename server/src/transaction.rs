@@ -27,12 +27,12 @@ use damselfly_protocol::{Argv, Proto, ReplyWriter, Requests};
 use crate::connection::ConnectionId;
 use crate::coordinate::Held;
 use crate::core::Core;
-use crate::execute::{Flow, Route, databases_of, looks_further, run_handler};
+use crate::execute::{Flow, Route, Sender, databases_of, looks_further, run_handler};
 use crate::locks::{Scope, lock_number};
 use crate::mailbox::Message;
 use crate::scripts::Claim;
 use crate::server_commands::{self, Outcome, client_of, reply, wait};
-use crate::tracking::Asker;
+use crate::tracking::{Asker, Reader};
 
 /// Most commands in a transaction. Their bytes are bounded by what one buffer can address, as those of a request.
 const COMMANDS_MAX: usize = 1 << 20;
@@ -560,7 +560,13 @@ impl Core {
         self.ks.leaves_heat = asker.no_touch;
         let failed = run_handler(name, shard, handler, &mut self.ks, &self.env, db, proto, argv, out);
         let began = std::mem::replace(since, Instant::now());
-        self.stats.book(found.index, (*since - began).as_nanos() as u64, 1);
+        let nanos = (*since - began).as_nanos() as u64;
+        self.stats.book(found.index, nanos, 1);
+        if self.stats.is_notable(nanos) {
+            let Reader { core, id } = asker.client;
+            let sender = if core == self.id { Sender::Here(id) } else { Sender::There(core, id) };
+            self.note_slow(sender, found.command, nanos, argv);
+        }
         if let Some(error) = failed {
             self.stats.count_error(&error);
             self.stats.count_failed(Some(found.index));
