@@ -3,6 +3,8 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::ops::Deref;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use damselfly_tests::executor::{Executor, Tcp, encode};
@@ -13,13 +15,30 @@ const MIB: u64 = 1 << 20;
 const LIMIT: u64 = 64 * MIB;
 const OOM: &str = "OOM command not allowed when used memory > 'maxmemory'.";
 
-fn start(flags: &[&str]) -> (Server, Tcp) {
+/// A server whose test has the machine for itself: what is resident depends on how quickly a server may answer.
+struct Alone {
+    server: Server,
+    _turn: MutexGuard<'static, ()>,
+}
+
+impl Deref for Alone {
+    type Target = Server;
+
+    fn deref(&self) -> &Server {
+        &self.server
+    }
+}
+
+fn start(flags: &[&str]) -> (Alone, Tcp) {
+    static TURN: Mutex<()> = Mutex::new(());
+    // A test that has failed is no reason for others to fail.
+    let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let maxmemory = format!("--maxmemory={LIMIT}");
     let flags: Vec<&str> = flags.iter().copied().chain([maxmemory.as_str()]).collect();
     let server =
         Server::start(Kind::Damselfly { threads: 2 }, &flags).unwrap_or_else(|error| panic!("{error}"));
     let clients = Tcp::new(server.address(), Protocol::Resp2);
-    (server, clients)
+    (Alone { server, _turn: turn }, clients)
 }
 
 fn call(clients: &mut Tcp, words: &[&[u8]]) -> Reply {
