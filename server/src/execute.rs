@@ -77,8 +77,6 @@ pub struct Prepared {
     hash: u64,
     /// See [`Known::is_simple`]; and it is for this core, and has as many arguments as it may have.
     is_simple: bool,
-    /// It is timed by itself.
-    alone: bool,
 }
 
 /// What a name stands for.
@@ -106,6 +104,13 @@ pub(crate) enum Sender {
     There(usize, ConnectionId),
 }
 
+impl Sender {
+    /// A client, as core `here` sees it.
+    pub(crate) fn of(client: Reader, here: usize) -> Sender {
+        if client.core == here { Sender::Here(client.id) } else { Sender::There(client.core, client.id) }
+    }
+}
+
 /// What happens to the requests behind one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flow {
@@ -124,6 +129,12 @@ pub(crate) enum Ran {
     Over(usize, Flow),
     /// It goes on in steps, and those behind it wait.
     InSteps,
+}
+
+/// Whether a command is not known to be quick, or has a long value.
+#[inline]
+fn may_be_slow(command: &Command, argv: &Argv<'_>) -> bool {
+    !timed_in_runs(command) || argv[argv.len() - 1].len() > LONG
 }
 
 /// The key that is worth loading ahead of a command: the only one or one of two, or a script's first. A command with more
@@ -345,7 +356,7 @@ impl Core {
     #[inline]
     fn prepare_known(&mut self, argv: &Argv<'_>, known: Known) -> Prepared {
         let found = known.found;
-        let here = Prepared { found, route: Route::Here, hash: 0, is_simple: false, alone: true };
+        let here = Prepared { found, route: Route::Here, hash: 0, is_simple: false };
         let Some(Found { command, .. }) = found else { return here };
         if !command.arity.allows(argv.len()) || !matches!(command.run, Run::Shard(_) | Run::Script(_)) {
             return here;
@@ -363,8 +374,7 @@ impl Core {
                 (route, likely_key(command, argv).map_or(0, |key| self.ks.hash(key)))
             }
         };
-        let is_simple = known.is_simple && route == Route::Here;
-        Prepared { found, route, hash, is_simple, alone: !timed_in_runs(command) }
+        Prepared { found, route, hash, is_simple: known.is_simple && route == Route::Here }
     }
 
     /// Where a command over shards runs; None if any shard will do.
@@ -446,7 +456,7 @@ impl Core {
         connection.last_command = Some(found.command);
         connection.last_subcommand = None;
         self.stats.processed += 1;
-        let alone = ready.alone || argv[argv.len() - 1].len() > LONG;
+        let alone = may_be_slow(found.command, argv);
         self.run_on_shard(id, argv, found, handler, alone, watch)
     }
 
@@ -716,11 +726,11 @@ impl Core {
     /// Whether a command is timed by itself, because it may be slow or because short times are of interest too.
     #[inline]
     fn is_timed_alone(&self, command: &Command, argv: &Argv<'_>) -> bool {
-        !timed_in_runs(command) || self.stats.is_notable(SHORT) || argv[argv.len() - 1].len() > LONG
+        may_be_slow(command, argv) || self.stats.is_notable(SHORT)
     }
 
     /// Ends the timing of a command that is timed alone, and notes it if it was slow.
-    fn close_watch(
+    pub(crate) fn close_watch(
         &mut self,
         sender: Sender,
         command: &'static Command,

@@ -32,7 +32,8 @@ use crate::locks::{Scope, lock_number};
 use crate::mailbox::Message;
 use crate::scripts::Claim;
 use crate::server_commands::{self, Outcome, client_of, reply, wait};
-use crate::tracking::{Asker, Reader};
+use crate::stats::Stopwatch;
+use crate::tracking::Asker;
 
 /// Most commands in a transaction. Their bytes are bounded by what one buffer can address, as those of a request.
 const COMMANDS_MAX: usize = 1 << 20;
@@ -525,9 +526,9 @@ impl Core {
             return watching;
         }
         ReplyWriter::new(out, proto).array(transaction.len());
-        let mut since = Instant::now();
+        let mut watch = Stopwatch::start();
         for i in 0..transaction.len() {
-            self.run_step(asker, transaction.commands[i], &transaction.argv(i), db, proto, &mut since, out);
+            self.run_step(asker, transaction.commands[i], &transaction.argv(i), db, proto, &mut watch, out);
         }
         // Once for all: whoever is woken by one of the commands sees the work of all.
         self.after_command_of(asker.client);
@@ -543,7 +544,7 @@ impl Core {
         }
     }
 
-    /// Runs one command of a transaction over this shard, and counts it and the time since the one before.
+    /// Runs one command of a transaction over this shard, and counts it.
     #[expect(clippy::too_many_arguments, reason = "a request, who asks, and where to")]
     fn run_step(
         &mut self,
@@ -552,21 +553,15 @@ impl Core {
         argv: &Argv<'_>,
         db: usize,
         proto: Proto,
-        since: &mut Instant,
+        watch: &mut Stopwatch,
         out: &mut Vec<u8>,
     ) {
         let Some(handler) = found.command.run.handler() else { unreachable!("a command over one shard") };
         let (name, shard) = (found.command.name, self.id);
+        watch.count(&mut self.stats, found.index);
         self.ks.leaves_heat = asker.no_touch;
         let failed = run_handler(name, shard, handler, &mut self.ks, &self.env, db, proto, argv, out);
-        let began = std::mem::replace(since, Instant::now());
-        let nanos = (*since - began).as_nanos() as u64;
-        self.stats.book(found.index, nanos, 1);
-        if self.stats.is_notable(nanos) {
-            let Reader { core, id } = asker.client;
-            let sender = if core == self.id { Sender::Here(id) } else { Sender::There(core, id) };
-            self.note_slow(sender, found.command, nanos, argv);
-        }
+        self.close_watch(Sender::of(asker.client, self.id), found.command, watch, argv);
         if let Some(error) = failed {
             self.stats.count_error(&error);
             self.stats.count_failed(Some(found.index));
@@ -852,10 +847,10 @@ impl Exec {
                 to,
                 move |core| {
                     let (mut out, mut ends) = (Vec::new(), Vec::with_capacity(dbs.len()));
-                    let mut since = Instant::now();
+                    let mut watch = Stopwatch::start();
                     for (i, db) in dbs.iter().enumerate() {
                         let (found, argv) = (part.commands[i], part.argv(i));
-                        core.run_step(asker, found, &argv, *db, proto, &mut since, &mut out);
+                        core.run_step(asker, found, &argv, *db, proto, &mut watch, &mut out);
                         ends.push(out.len());
                     }
                     core.after_command_of(asker.client);

@@ -706,12 +706,7 @@ impl Core {
         if self.stats.is_notable(nanos)
             && let Some(argv) = call.request.peek()
         {
-            let client = call.asker.client;
-            let sender = if client.core == self.id {
-                Sender::Here(client.id)
-            } else {
-                Sender::There(client.core, client.id)
-            };
+            let sender = Sender::of(call.asker.client, self.id);
             self.note_slow(sender, call.found.command, nanos, &argv);
         }
     }
