@@ -310,6 +310,38 @@ fn requests_around_a_script_that_does_not_end() {
     }
 }
 
+/// The same for a request that was read just before the script began on its core: while one connection after the other
+/// is read there, slow scripts keep the core so long that an endless one arrives from the other core in between.
+#[test]
+fn requests_read_just_before_a_script_that_does_not_end() {
+    const SLOW: &str = "local t = os.clock() while os.clock() - t < 0.03 do end return KEYS[1]";
+    let (_server, mut clients) = start(2, &[]);
+    call(&mut clients, "A", &["CONFIG", "SET", "lua-time-limit", "200"]);
+    for round in 0..10 {
+        let key = format!("k{round}");
+        let slow: Vec<String> = (0..4).map(|n| format!("slow{n}")).collect();
+        let plain: Vec<String> = (0..4).map(|n| format!("plain{n}")).collect();
+        for client in slow.iter().chain(&plain).map(String::as_str).chain(["S"]) {
+            call(&mut clients, client, &["PING"]);
+        }
+        send(&mut clients, "slow0", &["EVAL", SLOW, "1", &key]);
+        send(&mut clients, "slow1", &["EVAL", SLOW, "1", &key]);
+        thread::sleep(Duration::from_millis(10));
+        send(&mut clients, "slow2", &["EVAL", SLOW, "1", &key]);
+        send(&mut clients, "slow3", &["EVAL", SLOW, "1", &key]);
+        for client in &plain {
+            send(&mut clients, client, &["INCR", &key]);
+        }
+        thread::sleep(Duration::from_millis(10 + 10 * round));
+        send(&mut clients, "S", &["EVAL", "while true do redis.call('GET',KEYS[1]) end", "1", &key]);
+        for client in slow.iter().chain(&plain) {
+            receive(&mut clients, client);
+        }
+        wait_for(&mut clients, "A", &["SCRIPT", "KILL"], "+OK");
+        assert!(receive(&mut clients, "S").starts_with("!ERR Error running script"));
+    }
+}
+
 /// What has written cannot be killed; when it ends by itself, all is as before. Its client may be gone by then.
 #[test]
 fn what_has_written_is_not_killed() {

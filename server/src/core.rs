@@ -102,6 +102,13 @@ struct Place {
     connection: Option<Box<Connection>>,
 }
 
+/// What was read from a connection and not run yet: so many of the bytes, and what is in its own buffer.
+struct JustRead {
+    id: ConnectionId,
+    bytes: Vec<u8>,
+    len: usize,
+}
+
 /// See the module's head.
 pub struct Core {
     /// Number of this core and its shard.
@@ -141,6 +148,8 @@ pub struct Core {
     unsent: Vec<ConnectionId>,
     /// Replies that were found while a connection was being read.
     found_replies: VecDeque<Box<Batch>>,
+    /// What was just read, while earlier requests of others are run before it.
+    just_read: Option<JustRead>,
     /// Boxed, because a batch travels between cores as a box and must not be copied out of it.
     #[expect(clippy::vec_box, reason = "the boxes themselves are what is kept")]
     spare_batches: Vec<Box<Batch>>,
@@ -250,6 +259,7 @@ impl Core {
             open_batches: 0,
             unsent: Vec::new(),
             found_replies: VecDeque::new(),
+            just_read: None,
             spare_batches: Vec::new(),
             spare_outputs: Vec::new(),
             continuations: HashMap::new(),
@@ -524,6 +534,15 @@ impl Core {
             Some(connection) => std::mem::replace(&mut connection.waiting, true),
             None => false,
         };
+        // Nobody looks at it again before the script is over.
+        if let Some(JustRead { id, bytes, len }) = self.just_read.take() {
+            let skipped = self.skip(id, &bytes[..len]);
+            self.keep_rest(id, &bytes[skipped..len]);
+            self.pump(id);
+        }
+        while let Some(batch) = self.found_replies.pop_front() {
+            self.take_replies(batch);
+        }
         let shared = self.shared.clone();
         let mailbox = &shared.peers[self.id].mailbox;
         for _ in 0..MESSAGES_PER_TURN {
@@ -563,13 +582,21 @@ impl Core {
 
     /// Does what others asked for before the bytes came that were just read, so that a client that has heard of one
     /// write of a pipeline elsewhere and asks for another one here finds it.
+    /// False if one of them was a script that took long, and the connection was answered meanwhile; `bytes`, of which
+    /// `len` were read, are used up then.
     #[inline]
-    fn catch_up(&mut self) {
+    fn catch_up(&mut self, id: ConnectionId, bytes: &mut Vec<u8>, len: usize) -> bool {
         let waiting = self.shared.peers[self.id].mailbox.waiting();
         // Within a script that takes long nothing is run.
-        if waiting > 0 && self.busy.is_none() {
-            self.take_waiting(self.put_off.len() + waiting);
+        if waiting == 0 || self.busy.is_some() {
+            return true;
         }
+        self.just_read = Some(JustRead { id, bytes: std::mem::take(bytes), len });
+        self.take_waiting(self.put_off.len() + waiting);
+        self.just_read.take().is_some_and(|JustRead { bytes: back, .. }| {
+            *bytes = back;
+            true
+        })
     }
 
     #[cold]
@@ -807,8 +834,7 @@ impl Core {
                 let connection = self.connection(id).expect("it was there");
                 let got = connection.read(&mut scratch);
                 let len = note_read(connection, &got, now);
-                if len > 0 {
-                    self.catch_up();
+                if len > 0 && self.catch_up(id, &mut scratch, len) {
                     let skipped = self.skip(id, &scratch[..len]);
                     let consumed = skipped + self.run_bytes(id, &scratch[skipped..len]);
                     self.keep_rest(id, &scratch[consumed..len]);
@@ -840,7 +866,7 @@ impl Core {
                 let got = connection.read_more(&mut input);
                 note_read(connection, &got, now);
                 connection.input = input;
-                self.catch_up();
+                self.catch_up(id, &mut Vec::new(), 0);
             }
             let Some(connection) = self.connection(id) else { return };
             if connection.ended || !connection.readable {
