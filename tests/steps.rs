@@ -598,6 +598,65 @@ fn who_waits_is_served_in_steps() {
     }
 }
 
+/// Many elements that are taken at once, by whoever may wait for them: they are there already, or come while a client
+/// waits. Who comes to the key behind that finds what is left.
+#[test]
+fn many_are_popped_by_who_waits() {
+    for threads in [1, 4] {
+        let (server, mut other) = start(threads);
+        fill(&mut other, COUNT);
+        call(&mut other, "SORT set1 ALPHA STORE list1");
+        for (line, from, left) in [
+            ("BZMPOP 0 2 none to MIN COUNT 11000", "zset1", "ZCARD to"),
+            ("BZMPOP 0 1 to MAX COUNT 11000", "zset1", "ZCARD to"),
+            ("BLMPOP 0 2 none to LEFT COUNT 11000", "list1", "LLEN to"),
+            ("BLMPOP 0 1 to RIGHT COUNT 11000", "list1", "LLEN to"),
+        ] {
+            for waits in [false, true] {
+                let copy = format!("COPY {from} to REPLACE");
+                let mut big = Client::open(server.address());
+                if waits {
+                    call(&mut other, "DEL to");
+                    send(&mut big, &[line, left]);
+                    let blocked = |other: &mut Client| {
+                        call(other, "INFO clients").to_string().contains("blocked_clients:1")
+                    };
+                    while !blocked(&mut other) {}
+                    call(&mut other, &copy);
+                } else {
+                    call(&mut other, &copy);
+                    send(&mut big, &[line, left]);
+                }
+                let Reply::Array(parts) = big.reply() else { panic!("{line}: an array") };
+                assert_eq!(parts[0], Reply::Bulk(b"to".to_vec()), "{line}");
+                assert_eq!(size_of(&parts[1]), 11_000, "{line}, {threads} threads");
+                assert_eq!(big.reply(), Reply::Int((COUNT - 11_000) as i64), "{line}");
+                assert_eq!(size_of(&call(&mut other, left)), COUNT - 11_000, "{line}");
+            }
+        }
+    }
+}
+
+/// A connection that watches very many keys looks for each among the others, not at all of them.
+#[test]
+fn very_many_keys_are_watched() {
+    const KEYS: usize = 100_000;
+    for threads in [1, 4] {
+        let (server, mut other) = start(threads);
+        let mut watcher = Client::open(server.address());
+        let all = (0..KEYS).fold("WATCH".to_owned(), |line, at| format!("{line} key{at}"));
+        let asked = Instant::now();
+        call(&mut watcher, &all);
+        call(&mut watcher, &all);
+        assert!(asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());
+        call(&mut other, "SET key99999 new");
+        send(&mut watcher, &["MULTI", "PING", "EXEC", "PING"]);
+        (0..2).for_each(|_| drop(watcher.reply()));
+        assert!(watcher.reply().is_null(), "{threads} threads");
+        assert_eq!(watcher.reply(), simple("PONG"));
+    }
+}
+
 /// How long others wait, in a release build on an idle machine:
 /// `DAMSELFLY_BIN=target/release/damselfly cargo test --test steps -- --ignored --nocapture`.
 #[test]

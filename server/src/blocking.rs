@@ -426,12 +426,10 @@ impl Core {
         let of = TaskOf { found: waiter.found, db: waiter.db, proto: waiter.proto, client };
         let then: OnServed = Box::new(then);
         self.begin_task(task, of.found.command.name, None, 0, move |core, task, nanos| {
-            let mut bytes = Vec::new();
-            let long = core.end_task(task, of, &mut bytes);
-            core.stats.book(of.found.index, nanos, 0);
             if let Some(answer) = served.answers_mut().nth(at) {
-                *answer = Answer { bytes, rest: long.map(Rest::Reply) };
+                answer.rest = core.end_task(task, of, &mut answer.bytes).map(Rest::Reply);
             }
+            core.stats.book(of.found.index, nanos, 0);
             core.end_tasks(waiter, served, then);
         });
     }
@@ -468,13 +466,11 @@ impl Core {
         self.observe();
     }
 
-    /// Does something as the waiter's client would; its result and what was replied. Only where all keys are asked one
-    /// by one is something left to be done later.
+    /// Does something as the waiter's client would; its result and what was replied.
     fn with_cx<R>(&mut self, waiter: &Waiter, work: impl FnOnce(&mut Cx<'_>) -> R) -> (R, Answer) {
         let (mut bytes, mut rest) = (Vec::new(), None);
         let out = ReplyWriter::new(&mut bytes, waiter.proto);
-        let later = waiter.blocking.gather.then_some(&mut rest);
-        let mut cx = Cx { ks: &mut self.ks, db: waiter.db, out, env: &self.env, later };
+        let mut cx = Cx { ks: &mut self.ks, db: waiter.db, out, env: &self.env, later: Some(&mut rest) };
         let result = work(&mut cx);
         (result, Answer { bytes, rest })
     }
@@ -692,16 +688,21 @@ impl Core {
             return self.leave_spread(&waiter, held, None, may_wait);
         };
         let asking = waiter.clone();
-        self.ask(
+        self.ask_later(
             shard,
-            move |core| {
-                let reply = core.try_key(&asking, at, None);
+            move |core, replier| {
+                let answer = core.try_key(&asking, at, None);
                 core.after_command();
-                reply
+                match answer {
+                    None => replier.reply(core, None),
+                    Some(answer) => core.end_tasks(asking, Served::Whole(answer), move |core, served| {
+                        replier.reply(core, Some(served));
+                    }),
+                }
             },
-            move |core, answer| match answer {
+            move |core, served| match served {
                 None => core.try_next(waiter, keys, held, may_wait),
-                answer => core.leave_spread(&waiter, held, answer.map(Served::Whole), may_wait),
+                served => core.leave_spread(&waiter, held, served, may_wait),
             },
         );
     }

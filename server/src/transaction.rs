@@ -14,7 +14,7 @@
 //! between the look and the first command.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -83,13 +83,15 @@ impl Transaction {
     }
 }
 
+/// Shard, database and name of keys. A set, because a connection that watches many may name each many times.
+type Watched = HashSet<(usize, usize, Box<[u8]>)>;
+
 /// The keys that a connection watches.
 #[derive(Default)]
 pub struct Watching {
     /// Raised when one of them is changed.
     flag: Arc<AtomicBool>,
-    /// Shard, database and name of each.
-    keys: Vec<(usize, usize, Box<[u8]>)>,
+    keys: Watched,
 }
 
 impl Watching {
@@ -240,9 +242,7 @@ pub fn watch(core: &mut Core, id: ConnectionId, args: Args<'_>) -> Outcome {
     }
     for key in args.rest() {
         let owner = core.shared.owner(core.ks.hash(key));
-        let known = |(_, at, name): &(usize, usize, Box<[u8]>)| *at == db && **name == *key;
-        if !watching.keys.iter().any(known) {
-            watching.keys.push((owner, db, key.into()));
+        if watching.keys.insert((owner, db, key.into())) {
             fresh.entry(owner).or_default().push(key.into());
         }
     }
@@ -611,7 +611,7 @@ impl Core {
     }
 
     /// A watched key whose time is over was changed by that, whether or not it is still stored.
-    fn let_watched_expire(&mut self, keys: &[(usize, usize, Box<[u8]>)]) {
+    fn let_watched_expire(&mut self, keys: &Watched) {
         for (owner, db, key) in keys {
             if *owner == self.id {
                 self.ks.find(*db, key);

@@ -2,7 +2,7 @@
 
 use damselfly_keyspace::values::zset::SortedSet;
 
-use super::pick::{End, Shape, pop, take_mpop, zmpop};
+use super::pick::{End, Shape, are_popped_in_steps, pop, take_mpop, zmpop};
 use crate::blocking::{Blocking, TAKES, arg, at_once, holds, no_mark, parse_timeout, pop_once, wait_last};
 use crate::{Args, Arity, CmdResult, Command, Cx, Flags, Group, Keys, Run, Spread};
 
@@ -85,6 +85,11 @@ static BZMPOP_WAITS: Blocking = Blocking {
         let wait = parse_timeout(args.take()?)?;
         take_mpop(&mut args)?;
         Ok(wait)
+    },
+    in_steps: |cx, mut args, _, _| {
+        args.take()?;
+        let (_, _, count) = take_mpop(&mut args)?;
+        Ok(are_popped_in_steps(cx, count))
     },
     take: |cx, args, at, _| {
         let mut rest = args;

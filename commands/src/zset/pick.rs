@@ -31,7 +31,7 @@ impl End {
 
 /// Replies with up to `count` members from an end of the set under a key, and removes them.
 pub(super) fn pop(cx: &mut Cx<'_>, key: &[u8], end: End, count: usize, shape: Shape) -> CmdResult {
-    if count > cx.env.at_once_max && shape != Shape::Bare && cx.later.is_some() {
+    if shape != Shape::Bare && are_popped_in_steps(cx, count) {
         return pop_many(cx, key, end, count, shape);
     }
     let out = &mut cx.out;
@@ -64,6 +64,11 @@ pub(super) fn pop(cx: &mut Cx<'_>, key: &[u8], end: End, count: usize, shape: Sh
         }
     }
     Ok(())
+}
+
+/// Whether a command that asks for so many members may leave a task.
+pub(super) fn are_popped_in_steps(cx: &Cx<'_>, count: usize) -> bool {
+    count > cx.env.at_once_max && cx.later.is_some()
 }
 
 /// As [`pop`], where many are asked for: they are removed in steps if so many are there, and shown in pieces behind that.
