@@ -575,3 +575,53 @@ fn monitored() {
     let calls = seen.iter().filter(|line| line.contains("\"EVAL\"")).count();
     assert_eq!((lua, calls), (4, 1), "{seen:#?}");
 }
+
+/// MONITOR shows what a transaction runs, and EXEC behind it, on one shard and on several; nothing of one that is not
+/// run, nor of sub-commands that are for administrators.
+#[test]
+fn monitored_transactions() {
+    let (_server, mut clients) = start(4, &[]);
+    call(&mut clients, "M", &["MONITOR"]);
+    let transaction = |clients: &mut _, commands: &[&[&str]]| {
+        call(clients, "A", &["MULTI"]);
+        commands.iter().for_each(|command| drop(call(clients, "A", command)));
+        call(clients, "A", &["EXEC"]);
+    };
+    transaction(&mut clients, &[&["SET", "k", "1"], &["GET", "k"]]);
+    let script = "return redis.call('INCR',KEYS[1])";
+    transaction(&mut clients, &[&["MGET", "a", "b", "c", "d"], &["EVAL", script, "1", "k"], &["PING"]]);
+    call(&mut clients, "A", &["WATCH", "k"]);
+    call(&mut clients, "B", &["INCR", "k"]);
+    transaction(&mut clients, &[&["SET", "k", "2"]]);
+    call(&mut clients, "A", &["CLIENT", "LIST"]);
+    transaction(&mut clients, &[&["MONITOR"]]);
+    call(&mut clients, "A", &["ECHO", "last"]);
+    let mut seen = Vec::new();
+    while seen.last().is_none_or(|last: &String| last != r#""ECHO" "last""#) {
+        let line = receive(&mut clients, "M");
+        seen.extend(
+            line.split_once("] ").map(|(_, command)| command.trim_end_matches('"').to_owned() + "\""),
+        );
+    }
+    let eval = format!(r#""EVAL" "{script}" "1" "k""#);
+    let expected = [
+        r#""MULTI""#,
+        r#""SET" "k" "1""#,
+        r#""GET" "k""#,
+        r#""EXEC""#,
+        r#""MULTI""#,
+        r#""MGET" "a" "b" "c" "d""#,
+        &eval,
+        r#""INCR" "k""#,
+        r#""PING""#,
+        r#""EXEC""#,
+        r#""WATCH" "k""#,
+        r#""INCR" "k""#,
+        r#""MULTI""#,
+        r#""EXEC""#,
+        r#""MULTI""#,
+        r#""EXEC""#,
+        r#""ECHO" "last""#,
+    ];
+    assert_eq!(seen, expected);
+}

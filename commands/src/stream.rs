@@ -314,7 +314,7 @@ fn xsetid(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
         Ok(())
     })?;
     edit.ok_or(CommandError::NoSuchKey)?.value?;
-    cx.changed(key, Class::Stream, "xsetid");
+    cx.changed(key, Class::Group, "xsetid");
     cx.out.ok();
     Ok(())
 }

@@ -88,12 +88,20 @@ pub enum Class {
     Module = 1 << 10,
     /// `n`
     New = 1 << 11,
+    /// `t`, too: what became of the groups and the counters of a stream, whose entries are what they were.
+    Group = 1 << 12,
 }
 
 impl Class {
     /// Whether the key is not what it was before.
     pub fn is_change(self) -> bool {
         !matches!(self, Class::KeyMiss | Class::New)
+    }
+
+    /// Whether those who watch the key or have cached it are told. Not of what consumer groups do, as in Redis: a
+    /// transaction that watches a stream would not get through as long as somebody reads it for a group.
+    pub fn is_news(self) -> bool {
+        self.is_change() && !matches!(self, Class::Quiet | Class::Group)
     }
 }
 

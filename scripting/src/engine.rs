@@ -8,7 +8,7 @@
 
 use crate::cjson::{self, Settings};
 use crate::context::{Context, Stopped};
-use crate::function::{self, FunctionInfo, Library};
+use crate::function::{self, FunctionInfo, Library, key_of};
 use crate::host::Host;
 use crate::lua::{Failed, Function, Kept, Lua, Stack, Type};
 use crate::shebang::{self, ScriptFlags};
@@ -507,8 +507,8 @@ impl Engine {
         let loaded = state.load_library(body, host)?;
         let taken = loaded.iter().find(|(info, _)| {
             let owner = &self.libraries.get(&name);
-            self.registered.contains_key(&info.name)
-                && !owner.is_some_and(|own| own.functions.iter().any(|known| known.name == info.name))
+            self.registered.contains_key(&info.key())
+                && !owner.is_some_and(|own| own.functions.iter().any(|known| known.key() == info.key()))
         });
         let problem = if let Some((info, _)) = taken {
             Some(format!("ERR Function {} already exists", info.name))
@@ -526,7 +526,7 @@ impl Engine {
         self.delete_library(&name);
         let functions = loaded.iter().map(|(info, _)| info.clone()).collect();
         for (info, callback) in loaded {
-            self.registered.insert(info.name.clone(), Registered { info, callback });
+            self.registered.insert(info.key(), Registered { info, callback });
         }
         let library = Library { name: name.clone(), source: source.to_vec(), functions };
         Ok(self.libraries.entry(name).insert_entry(library).into_mut())
@@ -539,14 +539,15 @@ impl Engine {
 
     /// A function by its name.
     pub fn function(&self, name: &str) -> Option<&FunctionInfo> {
-        self.registered.get(name).map(|registered| &registered.info)
+        self.registered.get(&key_of(name)).map(|registered| &registered.info)
     }
 
     /// Forgets a library; false if there is none.
     pub fn delete_library(&mut self, name: &str) -> bool {
         let Some(library) = self.libraries.remove(name) else { return false };
         for info in &library.functions {
-            if let (Some(registered), Some(state)) = (self.registered.remove(&info.name), &mut self.functions)
+            if let (Some(registered), Some(state)) =
+                (self.registered.remove(&info.key()), &mut self.functions)
             {
                 state.lua.stack().let_go(registered.callback);
             }
@@ -569,7 +570,8 @@ impl Engine {
         host: &mut dyn Host,
         out: &mut Vec<u8>,
     ) -> Ended {
-        let (Some(registered), Some(state)) = (self.registered.get(name), &mut self.functions) else {
+        let (Some(registered), Some(state)) = (self.registered.get(&key_of(name)), &mut self.functions)
+        else {
             return Ended::Unknown;
         };
         let read_only = call.read_only || registered.info.flags.no_writes;

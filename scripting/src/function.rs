@@ -20,6 +20,18 @@ pub struct FunctionInfo {
     pub flags: ScriptFlags,
 }
 
+impl FunctionInfo {
+    /// What functions are found by: see [`key_of`].
+    pub fn key(&self) -> String {
+        key_of(&self.name)
+    }
+}
+
+/// What a function is found by that is called by this name: to FCALL upper and lower case are the same.
+pub fn key_of(name: &str) -> String {
+    name.to_ascii_lowercase()
+}
+
 /// A library, as FUNCTION LIST shows it and as FUNCTION DUMP saves it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Library {
@@ -43,9 +55,15 @@ pub(crate) fn split(source: &[u8]) -> Result<(String, &[u8]), Vec<u8>> {
     let end = line.iter().position(|byte| *byte == b'\n').ok_or(b"ERR Invalid library metadata")?;
     let (line, body) = (&line[..end], &source[2 + end..]);
     let words = shebang::words(line).ok_or(b"ERR Invalid library metadata")?;
-    let engine = words.first().ok_or(b"ERR Invalid library metadata")?;
+    // Nothing, if it does not stand right behind the `#!`.
+    let (engine, words) = if line.first().is_some_and(u8::is_ascii_whitespace) {
+        (&b""[..], &words[..])
+    } else {
+        let (engine, words) = words.split_first().ok_or(b"ERR Invalid library metadata")?;
+        (&engine[..], words)
+    };
     let mut name = None;
-    for word in &words[1..] {
+    for word in words {
         match word.strip_prefix(b"name=") {
             Some(_) if name.is_some() => {
                 return Err(b"ERR Invalid metadata value, name argument was given multiple times".to_vec());
@@ -57,7 +75,7 @@ pub(crate) fn split(source: &[u8]) -> Result<(String, &[u8]), Vec<u8>> {
     let name = name.ok_or(b"ERR Library name was not given")?;
     let name = valid_name(name).ok_or_else(|| [b"ERR ", BAD_NAME.as_bytes()].concat())?;
     if !engine.eq_ignore_ascii_case(b"lua") {
-        return Err([b"ERR Engine '", &engine[..], b"' not found"].concat());
+        return Err([b"ERR Engine '", engine, b"' not found"].concat());
     }
     Ok((name, body))
 }
@@ -143,7 +161,7 @@ pub(crate) fn register(stack: &mut Stack, cx: &mut Context) -> Result<usize, Rai
     let Some(library) = &mut cx.library else {
         return Err(refuse("redis.register_function can only be called on FUNCTION LOAD command"));
     };
-    if library.iter().any(|(known, _)| known.name == name) {
+    if library.iter().any(|(known, _)| known.key() == key_of(&name)) {
         return Err(refuse("Function already exists in the library"));
     }
     if library.len() >= FUNCTIONS_MAX {

@@ -30,7 +30,7 @@ use damselfly_protocol::{Argv, Proto, ReplyWriter, Requests};
 use crate::connection::ConnectionId;
 use crate::coordinate::Held;
 use crate::core::{Core, Replier};
-use crate::execute::Flow;
+use crate::execute::{Flow, Sender};
 use crate::locks::{Scope, Ticket, lock_number};
 use crate::mailbox::Message;
 use crate::tasks::TaskOf;
@@ -290,6 +290,7 @@ impl Core {
     /// Carries out a command that may wait.
     pub(crate) fn block(&mut self, id: ConnectionId, argv: &Argv<'_>, found: Found) -> Flow {
         let Run::Block(blocking) = found.command.run else { unreachable!("only commands that wait") };
+        self.stats.count_call(found.index);
         let wait = match (blocking.wait)(Args::behind_name(argv)) {
             Ok(wait) => wait,
             Err(error) => {
@@ -494,6 +495,25 @@ impl Core {
     /// mark, the one of this moment.
     fn try_key(&mut self, waiter: &Waiter, at: usize, mark: Option<&[u8]>) -> Option<Answer> {
         let started = Instant::now();
+        let answer = self.take_from(waiter, at, mark)?;
+        self.book_taken(waiter, started);
+        Some(answer)
+    }
+
+    /// Books the time that something was taken in. How long was waited for it is of no interest to the slow log.
+    fn book_taken(&mut self, waiter: &Waiter, started: Instant) {
+        let nanos = started.elapsed().as_nanos() as u64;
+        self.stats.book_counted(waiter.found.index, nanos);
+        if self.stats.is_notable(nanos) {
+            let id = waiter.connection;
+            let sender =
+                if waiter.core == self.id { Sender::Here(id) } else { Sender::There(waiter.core, id) };
+            self.note_slow(sender, waiter.found.command, nanos, &waiter.argv());
+        }
+    }
+
+    /// As [`Core::try_key`], without booking it.
+    fn take_from(&mut self, waiter: &Waiter, at: usize, mark: Option<&[u8]>) -> Option<Answer> {
         let blocking = waiter.blocking;
         let (done, mut answer) = self.with_cx(waiter, |cx| {
             let args = waiter.args();
@@ -515,7 +535,6 @@ impl Core {
             Ok(true) => {}
             Err(error) => answer = Answer { bytes: self.error_reply(waiter, &error), rest: None },
         }
-        self.stats.book(waiter.found.index, started.elapsed().as_nanos() as u64, 1);
         Some(answer)
     }
 
@@ -538,10 +557,15 @@ impl Core {
 
     /// What each of these keys of this shard has for the waiter.
     fn gather_marked(&mut self, waiter: &Waiter, marks: Vec<Mark>) -> Vec<Part> {
-        marks
+        let started = Instant::now();
+        let parts: Vec<Part> = marks
             .into_iter()
-            .filter_map(|(at, mark)| Some((at, self.try_key(waiter, at, Some(&mark))?)))
-            .collect()
+            .filter_map(|(at, mark)| Some((at, self.take_from(waiter, at, Some(&mark))?)))
+            .collect();
+        if !parts.is_empty() {
+            self.book_taken(waiter, started);
+        }
+        parts
     }
 
     /// What each of the waiter's keys on this shard has for it; an error is the reply.

@@ -44,6 +44,8 @@ struct Request {
     db: u16,
     proto: Proto,
     owned: Owned,
+    /// It has waited, and was counted when it began.
+    counted: bool,
 }
 
 /// A request that outlives the bytes it came in.
@@ -83,9 +85,12 @@ struct Step {
 impl Request {
     /// Answers with an error, or with a finished reply, and books the command.
     fn finish(self, core: &mut Core, failed: Option<CommandError>, reply: &[u8], nanos: u64) {
-        let Request { id, command, index, owned, .. } = self;
+        let Request { id, command, index, owned, counted, .. } = self;
         let text = failed.map(|error| error.to_string());
-        core.book_spread(id, command, index, nanos, text.as_deref(), &owned);
+        if !counted {
+            core.stats.count_call(index);
+        }
+        core.book_counted_spread(id, command, index, nanos, text.as_deref(), &owned);
         match text {
             Some(text) => core.answer_with(id, |out| out.error(text)),
             None => core.answer(id, reply),
@@ -166,11 +171,15 @@ impl Core {
         match command.spread {
             Spread::Sort => {
                 if let Some(sort) = sort_of(command, argv).filter(Sort::looks_further) {
-                    return self.sort(Request { id, command, index, db, proto, owned }, sort);
+                    return self.sort(Request { id, command, index, db, proto, owned, counted: false }, sort);
                 }
             }
             Spread::Relay(relay) => {
-                return self.relay(relay, Request { id, command, index, db, proto, owned }, &parts);
+                return self.relay(
+                    relay,
+                    Request { id, command, index, db, proto, owned, counted: false },
+                    &parts,
+                );
             }
             Spread::Single | Spread::Split { .. } | Spread::Together => {}
         }
@@ -214,7 +223,8 @@ impl Core {
         let Some(connection) = self.connection(id) else { return self.unlock_all(held) };
         let (db, proto) = (connection.db, connection.proto);
         let owned = Owned::new(argv.iter());
-        let request = Request { id, command: found.command, index: found.index, db, proto, owned };
+        let request =
+            Request { id, command: found.command, index: found.index, db, proto, owned, counted: true };
         let [source, target] = [1, 2].map(|at| self.shared.owner(self.ks.hash(&argv[at])));
         self.relay_held(relay, request, source, target, &held);
     }
@@ -487,7 +497,21 @@ impl Core {
         failed: Option<&str>,
         owned: &Owned,
     ) {
-        self.stats.book(index, nanos, 1);
+        self.stats.count_call(index);
+        self.book_counted_spread(id, command, index, nanos, failed, owned);
+    }
+
+    /// As [`Core::book_spread`], for a command that was counted when it began.
+    fn book_counted_spread(
+        &mut self,
+        id: ConnectionId,
+        command: &'static Command,
+        index: usize,
+        nanos: u64,
+        failed: Option<&str>,
+        owned: &Owned,
+    ) {
+        self.stats.book_counted(index, nanos);
         if let Some(error) = failed {
             self.stats.count_error(error);
             self.stats.count_failed(Some(index));

@@ -520,7 +520,7 @@ impl Core {
         {
             return self.refuse_busy(id, command, counter, busy);
         }
-        if self.pause.is_some() && self.hold_if_paused(id, command) == Flow::Hold {
+        if self.pause.is_some() && self.hold_if_paused(id, command, argv) == Flow::Hold {
             return Flow::Hold;
         }
         let Some(connection) = self.connection(id) else { return Flow::Pause };
@@ -641,7 +641,7 @@ impl Core {
     ) -> Flow {
         let Some(Found { command, index }) = ready.found else { return Flow::Next };
         self.stats.processed += 1;
-        if self.shared.monitors.load(Ordering::Relaxed) > 0 {
+        if server_commands::monitor::is_on(self) {
             server_commands::monitor::show(self, id, command, argv);
         }
         match command.run {

@@ -21,7 +21,7 @@ fn setting_of(class: Class) -> Option<Events> {
         Class::ZSet => Events::ZSET,
         Class::Expired => Events::EXPIRED,
         Class::Evicted => Events::EVICTED,
-        Class::Stream => Events::STREAM,
+        Class::Stream | Class::Group => Events::STREAM,
         Class::KeyMiss => Events::KEY_MISS,
         Class::Module => Events::MODULE,
         Class::New => Events::NEW,

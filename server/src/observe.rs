@@ -48,8 +48,7 @@ impl Core {
     /// Tells everybody what happened. Those who waited for it are served by [`Core::settle`].
     pub(crate) fn tell(&mut self, client: Option<Reader>) {
         for event in self.ks.take_events() {
-            // What a group reads and acknowledges is no change to those who watch the stream, as in Redis.
-            if event.class.is_change() && event.class != damselfly_keyspace::Class::Quiet {
+            if event.class.is_news() {
                 self.watches.touch(event.db, &event.key);
                 self.invalidate(&event.key, client);
             }

@@ -9,11 +9,13 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
-use damselfly_commands::{Command, Flags};
+use damselfly_commands::{Command, Flags, Run, ServerCommand};
+use damselfly_protocol::Argv;
 
-use crate::connection::{Connection, ConnectionId, Listener};
+use crate::connection::{ConnectionId, Listener};
 use crate::core::Core;
 use crate::execute::Flow;
+use crate::server_commands::subcommands;
 
 /// What is held back, and until when.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,32 +33,49 @@ impl Pause {
         let other = other.unwrap_or(self);
         Pause { until_ms: self.until_ms.max(other.until_ms), everything: self.everything || other.everything }
     }
-
-    fn holds(self, connection: &Connection, command: &Command) -> bool {
-        connection.client.listener != Listener::Admin && (self.everything || may_change(command))
-    }
-}
-
-/// Whether a command can change something, here or on replicas. An EXEC may bring writes that were queued before the
-/// pause.
-fn may_change(command: &Command) -> bool {
-    command.flags.has(Flags::WRITE)
-        || command.flags.has(Flags::SCRIPT)
-        || matches!(command.name, "EXEC" | "PFCOUNT" | "PUBLISH" | "SPUBLISH")
 }
 
 impl Core {
     /// Holds the connection if its next command must wait for the end of a pause.
-    #[inline]
-    pub(crate) fn hold_if_paused(&mut self, id: ConnectionId, command: &Command) -> Flow {
+    pub(crate) fn hold_if_paused(&mut self, id: ConnectionId, command: &Command, argv: &Argv<'_>) -> Flow {
         let Some(pause) = self.pause else { return Flow::Next };
         let Some(connection) = self.connection(id) else { return Flow::Pause };
-        if !pause.holds(connection, command) {
+        if connection.client.listener == Listener::Admin {
             return Flow::Next;
         }
+        if !pause.everything && !self.is_held_by_pause(id, command, argv) {
+            return Flow::Next;
+        }
+        let Some(connection) = self.connection(id) else { return Flow::Pause };
         connection.waiting = true;
         self.held.push(id);
         Flow::Hold
+    }
+
+    /// Whether a request waits while only what changes something is paused. EXEC may bring writes that were queued
+    /// before.
+    fn is_held_by_pause(&mut self, id: ConnectionId, command: &Command, argv: &Argv<'_>) -> bool {
+        if !matches!(command.run, Run::Server(ServerCommand::Exec)) {
+            return self.may_change(command, argv);
+        }
+        let Some(multi) = self.connection(id).and_then(|connection| connection.multi.take()) else {
+            return false;
+        };
+        let holds = multi.requests().any(|(found, argv)| self.may_change(found.command, &argv));
+        if let Some(connection) = self.connection(id) {
+            connection.multi = Some(multi);
+        }
+        holds
+    }
+
+    /// Whether a request can change something, here or on replicas.
+    fn may_change(&self, command: &Command, argv: &Argv<'_>) -> bool {
+        if let Run::Script(call) = command.run {
+            return !call.read_only && !self.declares_no_writes(call, argv);
+        }
+        let of_subcommand = argv.get(1).and_then(|name| subcommands::find(command, name));
+        of_subcommand.map_or(command.flags, |subcommand| subcommand.flags).has(Flags::WRITE)
+            || matches!(command.name, "PFCOUNT" | "PUBLISH" | "SPUBLISH")
     }
 
     /// Pauses all cores; goes on when no held command can run any more, not even one that was already on its way

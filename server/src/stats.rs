@@ -162,6 +162,19 @@ impl CoreStats {
         }
     }
 
+    /// Counts a command that may wait, when it begins: also those count that never get anything, as in Redis.
+    pub fn count_call(&mut self, index: usize) {
+        self.commands[index].calls += 1;
+    }
+
+    /// Books the time of a command that was counted when it began.
+    pub fn book_counted(&mut self, index: usize, nanos: u64) {
+        self.commands[index].nanos += nanos;
+        if self.tracking {
+            self.histograms[index].get_or_insert_default().count(nanos, 1);
+        }
+    }
+
     /// Whether somebody wants to know of a single command that took this long.
     #[inline]
     pub fn is_notable(&self, nanos: u64) -> bool {

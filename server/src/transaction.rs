@@ -15,6 +15,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -31,7 +32,7 @@ use crate::execute::{Flow, Route, Sender, databases_of, looks_further, run_handl
 use crate::locks::{Scope, lock_number};
 use crate::mailbox::Message;
 use crate::scripts::Claim;
-use crate::server_commands::{self, Outcome, client_of, reply, wait};
+use crate::server_commands::{self, Outcome, client_of, monitor, reply, wait};
 use crate::stats::Stopwatch;
 use crate::tracking::Asker;
 
@@ -64,6 +65,11 @@ impl Transaction {
 
     fn argv(&self, i: usize) -> Argv<'_> {
         self.requests.argv(&self.bytes, i)
+    }
+
+    /// What was queued.
+    pub fn requests(&self) -> impl Iterator<Item = (Found, Argv<'_>)> {
+        self.commands.iter().enumerate().map(|(i, found)| (*found, self.argv(i)))
     }
 
     fn clear(&mut self) {
@@ -275,19 +281,21 @@ pub fn watch(core: &mut Core, id: ConnectionId, args: Args<'_>) -> Outcome {
 pub fn exec(core: &mut Core, id: ConnectionId) -> Outcome {
     let connection = client_of(core, id)?;
     let Some(transaction) = connection.multi.take() else {
+        core.show_exec(id);
         return Err(CommandError::text("ERR EXEC without MULTI"));
     };
     if transaction.spoiled {
+        core.show_exec(id);
         core.abandon_transaction(id);
         return Err(CommandError::text("EXECABORT Transaction discarded because of previous errors."));
     }
     let plan = core.plan(id, &transaction);
-    let watching = client_of(core, id)?.watching.take();
-    match plan.shard {
-        Some(shard) if shard == core.id => core.exec_here(id, transaction, watching),
-        Some(shard) => core.exec_there(id, shard, transaction, watching),
-        None => core.exec_spread(id, transaction, watching, plan),
-    }
+    let Some(shard) = plan.shard else {
+        let watching = client_of(core, id)?.watching.take();
+        return core.exec_spread(id, transaction, watching, plan);
+    };
+    let parcel = core.parcel(id, transaction)?;
+    if shard == core.id { core.exec_here(id, parcel) } else { core.exec_there(id, shard, parcel) }
 }
 
 /// Where the commands of a transaction run.
@@ -315,6 +323,13 @@ struct Parcel {
     db: usize,
     proto: Proto,
     asker: Asker,
+    shown: Option<Box<Shown>>,
+}
+
+/// What those who monitor see of a transaction on one shard: the first if it runs, the second in any case.
+struct Shown {
+    commands: Vec<u8>,
+    exec: Vec<u8>,
 }
 
 impl Core {
@@ -428,17 +443,35 @@ impl Core {
         numbers
     }
 
-    /// A transaction for this core's own shard.
-    fn exec_here(
-        &mut self,
-        id: ConnectionId,
-        transaction: Box<Transaction>,
-        watching: Option<Box<Watching>>,
-    ) -> Outcome {
+    /// A transaction on one shard, with all that is needed to run it there.
+    fn parcel(&mut self, id: ConnectionId, transaction: Box<Transaction>) -> Result<Parcel, CommandError> {
         let connection = client_of(self, id)?;
         let (db, proto) = (usize::from(connection.db), connection.proto);
-        let asker = self.asker(id);
-        let parcel = Parcel { transaction, watching, db, proto, asker };
+        let watching = connection.watching.take();
+        let shown = if monitor::is_on(self) { self.shown(id, &transaction, db) } else { None };
+        Ok(Parcel { transaction, watching, db, proto, asker: self.asker(id), shown })
+    }
+
+    #[cold]
+    fn shown(&mut self, id: ConnectionId, transaction: &Transaction, db: usize) -> Option<Box<Shown>> {
+        let mut commands = Vec::new();
+        for (found, argv) in transaction.requests() {
+            commands.extend(monitor::queued_line(self, id, found, db, &argv).unwrap_or_default());
+        }
+        Some(Box::new(Shown { commands, exec: monitor::exec_line(self, id)? }))
+    }
+
+    /// Shows EXEC to those who monitor.
+    fn show_exec(&mut self, id: ConnectionId) {
+        if monitor::is_on(self)
+            && let Some(line) = monitor::exec_line(self, id)
+        {
+            monitor::show_line(self, line);
+        }
+    }
+
+    /// A transaction for this core's own shard.
+    fn exec_here(&mut self, id: ConnectionId, parcel: Parcel) -> Outcome {
         if self.locks.is_idle() {
             let mut output = std::mem::take(&mut client_of(self, id)?.output);
             let watching = self.run_parcel(parcel, &mut output);
@@ -460,17 +493,7 @@ impl Core {
     }
 
     /// A transaction for one other shard.
-    fn exec_there(
-        &mut self,
-        id: ConnectionId,
-        shard: usize,
-        transaction: Box<Transaction>,
-        watching: Option<Box<Watching>>,
-    ) -> Outcome {
-        let connection = client_of(self, id)?;
-        let (db, proto) = (usize::from(connection.db), connection.proto);
-        let asker = self.asker(id);
-        let parcel = Parcel { transaction, watching, db, proto, asker };
+    fn exec_there(&mut self, id: ConnectionId, shard: usize, parcel: Parcel) -> Outcome {
         let claim = self.exec_waits_for_locks(id, false);
         let own = claim.clone();
         self.ask_later(
@@ -517,11 +540,16 @@ impl Core {
 
     /// Runs a transaction over this shard; the reply of EXEC goes to `out`.
     fn run_parcel(&mut self, parcel: Parcel, out: &mut Vec<u8>) -> Option<Box<Watching>> {
-        let Parcel { transaction, watching, db, proto, asker } = parcel;
+        let Parcel { transaction, watching, db, proto, asker, shown } = parcel;
         if let Some(watching) = &watching {
             self.let_watched_expire(&watching.keys);
         }
-        if watching.as_ref().is_some_and(|watching| watching.is_dirty()) {
+        let is_dirty = watching.as_ref().is_some_and(|watching| watching.is_dirty());
+        if let Some(shown) = shown {
+            let Shown { commands, exec } = *shown;
+            monitor::show_line(self, if is_dirty { exec } else { [commands, exec].concat() });
+        }
+        if is_dirty {
             ReplyWriter::new(out, proto).null_array();
             return watching;
         }
@@ -768,6 +796,19 @@ impl Exec {
         }
     }
 
+    /// Shows to those who monitor what is about to run.
+    fn show_steps(&self, core: &mut Core, steps: Range<usize>) {
+        if !monitor::is_on(core) {
+            return;
+        }
+        for at in steps {
+            let (found, argv) = (self.transaction.commands[at], self.transaction.argv(at));
+            if let Some(line) = monitor::queued_line(core, self.id, found, self.steps[at].1, &argv) {
+                monitor::show_line(core, line);
+            }
+        }
+    }
+
     /// Runs commands until one has to be waited for, or until the end.
     fn go_on(mut self: Box<Self>, core: &mut Core) {
         loop {
@@ -779,6 +820,7 @@ impl Exec {
             self.next += 1;
             let transaction = self.transaction.clone();
             let (found, argv) = (transaction.commands[at], transaction.argv(at));
+            self.show_steps(core, at..at + 1);
             let Some(connection) = core.connection(self.id) else { return self.end(core) };
             connection.muted = self.muted;
             let before = connection.output.len();
@@ -820,6 +862,7 @@ impl Exec {
         let is_alone = |(place, _): &&(Place, usize)| matches!(place, Place::Shard(_));
         let count = self.steps[first..].iter().take_while(is_alone).count();
         self.next += count;
+        self.show_steps(core, first..first + count);
         let Some(connection) = core.connection(self.id) else { return self.end(core) };
         let proto = connection.proto;
         let asker = core.asker(self.id);
@@ -878,6 +921,7 @@ impl Exec {
 
     /// Gives the locks back and lets the connection go on.
     fn end(self, core: &mut Core) {
+        core.show_exec(self.id);
         core.unlock_all(self.held);
         let Some(connection) = core.connection(self.id) else { return };
         connection.executing = false;

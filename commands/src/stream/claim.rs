@@ -235,7 +235,7 @@ impl Claimed {
 /// Announces a consumer that was created, and a change of what is pending.
 fn announce(cx: &mut Cx<'_>, key: &[u8], created: bool, changed: bool, name: &'static str) {
     if created {
-        cx.changed(key, Class::Stream, "xgroup-createconsumer");
+        cx.changed(key, Class::Group, "xgroup-createconsumer");
     }
     if changed {
         cx.changed(key, Class::Quiet, name);

@@ -134,13 +134,16 @@ fn create(cx: &mut Cx<'_>, mut args: Args<'_>, word: &[u8]) -> CmdResult {
         b"$" => stream.map_or(StreamId::MIN, Stream::last_id),
         _ => id::exact(text)?,
     };
+    let existed = stream.is_some();
     let edit = cx.ks.edit_or_new(cx.db, key, |stream: &mut Stream| {
         stream.create_group(group, last_id, options.entries_read)
     })?;
     if !edit.value {
         return Err(BUSY);
     }
-    cx.changed(key, Class::Stream, "xgroup-create");
+    // Where there was no stream one has come.
+    let class = if existed { Class::Group } else { Class::Stream };
+    cx.changed(key, class, "xgroup-create");
     cx.out.ok();
     Ok(())
 }
@@ -162,7 +165,7 @@ fn set_id(cx: &mut Cx<'_>, mut args: Args<'_>, word: &[u8]) -> CmdResult {
         .ks
         .edit(cx.db, key, |stream: &mut Stream| stream.set_group_id(group, last_id, options.entries_read))?;
     edit.ok_or(NO_STREAM)?.value.map_err(|_| no_group(key, group))?;
-    cx.changed(key, Class::Stream, "xgroup-setid");
+    cx.changed(key, Class::Group, "xgroup-setid");
     cx.out.ok();
     Ok(())
 }
@@ -172,7 +175,7 @@ fn destroy(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
     let edit = cx.ks.edit(cx.db, key, |stream: &mut Stream| stream.destroy_group(group))?;
     let destroyed = edit.ok_or(NO_STREAM)?.value;
     if destroyed {
-        cx.changed(key, Class::Stream, "xgroup-destroy");
+        cx.changed(key, Class::Group, "xgroup-destroy");
     }
     cx.out.int(i64::from(destroyed));
     Ok(())
@@ -184,7 +187,7 @@ fn create_consumer(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
     let edit = cx.ks.edit(cx.db, key, |stream: &mut Stream| stream.create_consumer(group, name, now))?;
     let created = edit.ok_or(NO_STREAM)?.value.map_err(|_| no_group(key, group))?;
     if created {
-        cx.changed(key, Class::Stream, "xgroup-createconsumer");
+        cx.changed(key, Class::Group, "xgroup-createconsumer");
     }
     cx.out.int(i64::from(created));
     Ok(())
@@ -195,7 +198,7 @@ fn delete_consumer(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
     let edit = cx.ks.edit(cx.db, key, |stream: &mut Stream| stream.delete_consumer(group, name))?;
     let pending = edit.ok_or(NO_STREAM)?.value.map_err(|_| no_group(key, group))?;
     if pending.is_some() {
-        cx.changed(key, Class::Stream, "xgroup-delconsumer");
+        cx.changed(key, Class::Group, "xgroup-delconsumer");
     }
     cx.out.int(pending.unwrap_or(0) as i64);
     Ok(())

@@ -426,7 +426,7 @@ fn read_as(
         return Ok(false);
     }
     if !known {
-        cx.changed(key, Class::Stream, "xgroup-createconsumer");
+        cx.changed(key, Class::Group, "xgroup-createconsumer");
     }
     cx.changed(key, Class::Quiet, "xreadgroup");
     Ok(true)
@@ -522,7 +522,7 @@ impl Work for Reading {
         cx.ks.discard(held.wrap());
         if gone.is_some() {
             if self.created {
-                cx.changed(key, Class::Stream, "xgroup-createconsumer");
+                cx.changed(key, Class::Group, "xgroup-createconsumer");
             }
             cx.changed(key, Class::Quiet, "xreadgroup");
         }

@@ -254,12 +254,18 @@ fn may_debug(shared: &Shared, command: &Command, argv: &[&[u8]]) -> bool {
         && (is(1, "SLEEP") || is(1, "PROTOCOL") && !is(2, "PUSH"))
 }
 
-/// What `redis.acl_check_cmd` answers: there is one user, who may do everything.
+/// What `redis.acl_check_cmd` answers: there is one user, who may do everything that there is, whatever its arguments.
 fn acl_check(shared: &Shared, argv: &[&[u8]]) -> damselfly_scripting::AclCheck {
-    match lookup(argv[0]).or_else(|| shared.gates.alias(argv[0])) {
-        Some(found) if found.command.arity.allows(argv.len()) => damselfly_scripting::AclCheck::Allowed,
-        _ => damselfly_scripting::AclCheck::Unknown,
-    }
+    let Some(found) = lookup(argv[0]).or_else(|| shared.gates.alias(argv[0])) else {
+        return damselfly_scripting::AclCheck::Unknown;
+    };
+    let known = match argv.get(1) {
+        Some(name) if !subcommands::of(found.command).is_empty() => {
+            subcommands::find(found.command, name).is_some()
+        }
+        _ => true,
+    };
+    if known { damselfly_scripting::AclCheck::Allowed } else { damselfly_scripting::AclCheck::Unknown }
 }
 
 /// `redis.log`
@@ -328,9 +334,8 @@ impl Core {
         }
         let (code, keys) = match call.by {
             ScriptBy::Function => {
-                let name = std::str::from_utf8(&argv[1]).ok();
                 let libraries = self.shared.scripts.libraries();
-                let function = name.and_then(|name| libraries.functions.get(name));
+                let function = libraries.function(&argv[1]);
                 let function = function.ok_or(b"ERR Function not found")?.clone();
                 (Rc::new(Code::Function(function)), key_count(call, argv)?)
             }
@@ -357,6 +362,20 @@ impl Core {
             return Err(b"ERR Can not execute a script with write flag using *_ro command.".into());
         }
         Ok((code, keys))
+    }
+
+    /// Whether what a call names has declared that it writes nothing.
+    pub(crate) fn declares_no_writes(&self, call: ScriptCall, argv: &Argv<'_>) -> bool {
+        let scripts = &self.shared.scripts;
+        let Some(name) = argv.get(1) else { return false };
+        let flags = match call.by {
+            ScriptBy::Function => scripts.libraries().function(name).map(|function| function.info.flags),
+            ScriptBy::Digest => {
+                parse_sha(name).and_then(|sha| scripts.script(&sha)).map(|source| source.flags)
+            }
+            ScriptBy::Source => Engine::flags_of(name).ok(),
+        };
+        flags.is_some_and(|flags| flags.no_writes)
     }
 
     fn known_script(&mut self, sha: &Sha) -> Option<Rc<Code>> {

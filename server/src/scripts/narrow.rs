@@ -172,7 +172,7 @@ impl Core {
             calling.code.reach().note_wide();
             return false;
         }
-        if ended != Ended::Replied {
+        if ended != Ended::Replied || out.get(before) == Some(&b'-') {
             self.count_script_error(found, &out[before..]);
         }
         self.after_command_of(calling.asker.client);

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
-use damselfly_scripting::{FunctionInfo, Library, ScriptFlags, Sha};
+use damselfly_scripting::{FunctionInfo, Library, ScriptFlags, Sha, key_of};
 use dashmap::DashMap;
 
 use super::running::AllRunning;
@@ -103,8 +103,15 @@ pub struct Function {
 pub struct Libraries {
     /// By name.
     pub libraries: BTreeMap<String, Arc<Library>>,
-    /// By name; no two libraries have a function of the same name.
+    /// By [`key_of`] its name; no two libraries have a function of the same name.
     pub functions: HashMap<String, Arc<Function>>,
+}
+
+impl Libraries {
+    /// What FCALL calls by this name.
+    pub fn function(&self, name: &[u8]) -> Option<&Arc<Function>> {
+        self.functions.get(&key_of(std::str::from_utf8(name).ok()?))
+    }
 }
 
 /// What a call runs.
@@ -284,9 +291,9 @@ impl Registry {
         for (name, library) in &libraries {
             let same = before.libraries.get(name).is_some_and(|old| Arc::ptr_eq(old, library));
             for info in &library.functions {
-                let kept = before.functions.get(&info.name).filter(|_| same).cloned();
+                let kept = before.functions.get(&info.key()).filter(|_| same).cloned();
                 let fresh = || Arc::new(Function { info: info.clone(), reach: Reach::default() });
-                functions.insert(info.name.clone(), kept.unwrap_or_else(fresh));
+                functions.insert(info.key(), kept.unwrap_or_else(fresh));
             }
         }
         let after = Arc::new(Libraries { libraries, functions });

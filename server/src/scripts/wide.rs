@@ -119,7 +119,7 @@ fn serve(shared: &Arc<Shared>, tasks: &Receiver<Task>) {
                 assert!(ended != Ended::Aborted, "nothing is aborted here");
                 host.watch.end(shared);
                 calling.code.reach().note_ran_widely(host.needed);
-                ended != Ended::Replied
+                ended != Ended::Replied || reply.first() == Some(&b'-')
             }
             Err(text) => {
                 ReplyWriter::new(&mut reply, call.proto).error(text);

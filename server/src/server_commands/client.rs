@@ -120,10 +120,7 @@ fn set_reply(core: &mut Core, id: ConnectionId, mut args: Args<'_>) -> Outcome {
     exactly(&args, 1, "client|reply")?;
     let connection = client_of(core, id)?;
     if args.take_word("ON") {
-        // Within a skipped reply this one is skipped too, and then replies are on.
-        if connection.reply_mode == ReplyMode::Off {
-            connection.reply_mode = ReplyMode::On;
-        }
+        connection.reply_mode = ReplyMode::On;
         return reply(core, id, |out| out.ok());
     }
     connection.reply_mode = if args.take_word("OFF") {

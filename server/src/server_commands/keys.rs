@@ -59,6 +59,10 @@ pub fn swap_db(core: &mut Core, id: ConnectionId, mut args: Args<'_>) -> Outcome
         index.ok_or(CommandError::DbIndexOutOfRange)
     };
     let (one, other) = (database(one)?, database(other)?);
+    if one == other {
+        // Nobody who watches a key there is to think that it was changed.
+        return reply(core, id, |out| out.ok());
+    }
     on_all_shards(core, id, move |core| core.swap(one, other), |_| ())
 }
 

@@ -2,10 +2,10 @@
 
 use std::sync::atomic::Ordering;
 
-use damselfly_commands::{Command, Flags};
-use damselfly_protocol::Argv;
+use damselfly_commands::{Command, CommandError, Flags, Found, Run, ServerCommand};
+use damselfly_protocol::{Argv, Requests};
 
-use super::{Outcome, client_of, reply};
+use super::{Outcome, client_of, reply, subcommands};
 use crate::connection::ConnectionId;
 use crate::core::Core;
 
@@ -15,6 +15,10 @@ const BACKLOG_MAX: usize = 32 * 1024 * 1024;
 /// MONITOR
 pub fn monitor(core: &mut Core, id: ConnectionId) -> Outcome {
     let connection = client_of(core, id)?;
+    if connection.executing {
+        // Its lines would come between the replies of the transaction.
+        return Err(CommandError::text("ERR MONITOR isn't allowed for DENY BLOCKING client"));
+    }
     if !connection.client.monitor {
         connection.client.monitor = true;
         core.monitors.push(id);
@@ -33,9 +37,14 @@ pub fn stop(core: &mut Core, id: ConnectionId) {
     }
 }
 
-/// Shows a command to all who monitor, on all cores.
+/// Whether anybody monitors.
+pub fn is_on(core: &Core) -> bool {
+    core.shared.monitors.load(Ordering::Relaxed) > 0
+}
+
+/// Shows a command to all who monitor, on all cores. EXEC shows itself, behind what it runs.
 pub fn show(core: &mut Core, id: ConnectionId, command: &Command, argv: &Argv<'_>) {
-    if !is_shown(command) {
+    if !is_shown(command, argv) || matches!(command.run, Run::Server(ServerCommand::Exec)) {
         return;
     }
     let Some(connection) = core.connection(id) else { return };
@@ -52,11 +61,36 @@ pub fn show_call(core: &mut Core, id: ConnectionId, argv: &Argv<'_>) {
 
 /// How a command of a script is shown, if it is.
 pub fn script_line(command: &Command, db: usize, argv: &Argv<'_>) -> Option<Vec<u8>> {
-    is_shown(command).then(|| line(db as u16, "lua", argv))
+    is_shown(command, argv).then(|| line(db as u16, "lua", argv))
 }
 
-fn is_shown(command: &Command) -> bool {
-    !command.flags.has(Flags::SKIP_MONITOR) && !command.flags.has(Flags::ADMIN)
+/// How a command of a transaction is shown, if it is: also a call of a script, which shows itself when it comes alone.
+pub fn queued_line(
+    core: &mut Core,
+    id: ConnectionId,
+    found: Found,
+    db: usize,
+    argv: &Argv<'_>,
+) -> Option<Vec<u8>> {
+    if !matches!(found.command.run, Run::Script(_)) && !is_shown(found.command, argv) {
+        return None;
+    }
+    let addr = core.connection(id)?.client.addr.clone();
+    Some(line(db as u16, &addr, argv))
+}
+
+/// How EXEC is shown: behind what it has run.
+pub fn exec_line(core: &mut Core, id: ConnectionId) -> Option<Vec<u8>> {
+    let connection = core.connection(id)?;
+    let (mut bytes, mut request) = (Vec::new(), Requests::new());
+    assert!(request.push_copy(&mut bytes, std::iter::once(&b"EXEC"[..])), "a word fits a buffer");
+    Some(line(connection.db, &connection.client.addr, &request.argv(&bytes, 0)))
+}
+
+fn is_shown(command: &Command, argv: &Argv<'_>) -> bool {
+    let of_subcommand = argv.get(1).and_then(|name| subcommands::find(command, name));
+    let flags = of_subcommand.map_or(command.flags, |subcommand| subcommand.flags);
+    !command.flags.has(Flags::SKIP_MONITOR) && !command.flags.has(Flags::ADMIN) && !flags.has(Flags::ADMIN)
 }
 
 fn line(db: u16, addr: &str, argv: &Argv<'_>) -> Vec<u8> {
