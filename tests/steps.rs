@@ -553,17 +553,19 @@ fn who_waits_is_served_in_steps() {
         fill_streams(&mut other, &["x", "y"], COUNT);
         for round in 0..4 {
             call(&mut other, "XGROUP SETID x g $");
-            let mut waiting = [(); 3].map(|()| Client::open(server.address()));
-            send(&mut waiting[0], &["XREADGROUP GROUP g one BLOCK 0 STREAMS x >", "PING"]);
-            while !call(&mut other, "CLIENT LIST").to_string().contains("cmd=xreadgroup") {}
-            send(&mut waiting[1], &["XREADGROUP GROUP g two BLOCK 0 STREAMS x >", "PING"]);
-            send(&mut waiting[2], &["XREAD BLOCK 0 STREAMS x $", "PING"]);
-            let blocked = |other: &mut Client| {
+            let blocked = |other: &mut Client, count: usize| {
                 let info = call(other, "INFO clients");
                 let text = String::from_utf8_lossy(info.text().expect("text")).into_owned();
-                text.contains("blocked_clients:3")
+                text.contains(&format!("blocked_clients:{count}\r\n"))
             };
-            while !blocked(&mut other) {}
+            // Those of the round before are gone.
+            while !blocked(&mut other, 0) {}
+            let mut waiting = [(); 3].map(|()| Client::open(server.address()));
+            send(&mut waiting[0], &["XREADGROUP GROUP g one BLOCK 0 STREAMS x >", "PING"]);
+            while !blocked(&mut other, 1) {}
+            send(&mut waiting[1], &["XREADGROUP GROUP g two BLOCK 0 STREAMS x >", "PING"]);
+            send(&mut waiting[2], &["XREAD BLOCK 0 STREAMS x $", "PING"]);
+            while !blocked(&mut other, 3) {}
             if round == 3 {
                 // Who goes while it is served leaves no lock.
                 send(&mut other, &["XGROUP SETID x g 0"]);
