@@ -81,6 +81,13 @@ pub(crate) struct Progress {
     full: VecDeque<Saved>,
 }
 
+impl Progress {
+    /// Databases that were flushed before they were saved.
+    pub fn leaving_mut(&mut self) -> impl Iterator<Item = &mut Box<Db>> {
+        self.leaving.iter_mut()
+    }
+}
+
 /// The cut of one database.
 pub(crate) struct DbCut {
     /// The number that the database had.
@@ -323,13 +330,16 @@ impl Keyspace {
         }
     }
 
-    /// Lets go of a database that nobody can reach any more: to be freed, or to be saved first.
+    /// Lets go of a database that no command can reach any more: to be freed, when it is saved and nobody looks back.
     pub(crate) fn let_go(&mut self, mut db: Box<Db>) {
         match db.cut() {
             Some((cut, _)) if cut.at.is_some() || cut.long.is_some() => self.cut.leaving.push(db),
             _ => {
                 end(&mut db, &mut self.cut.full);
-                self.doomed.push_back(Doomed::Db(db));
+                match db.pasts {
+                    Some(_) => self.looked_back_into.push(db),
+                    None => self.doomed.push_back(Doomed::Db(db)),
+                }
             }
         }
     }

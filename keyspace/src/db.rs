@@ -12,6 +12,7 @@ use damselfly_structures::table::{Cursor, Loc, SegmentId};
 use crate::ahead::Big;
 use crate::cut::DbCut;
 use crate::eviction::Warmth;
+use crate::past::Pasts;
 use crate::value::{Object, Type};
 
 /// See the module's head.
@@ -25,6 +26,8 @@ pub struct Db {
     scratch: Vec<u8>,
     /// The cut that is being saved, while there is something left to save.
     cut: Option<Box<DbCut>>,
+    /// Those who look back to an instant, if there are any.
+    pub(crate) pasts: Option<Box<Pasts>>,
     pub(crate) warmth: Warmth,
 }
 
@@ -71,6 +74,7 @@ impl Db {
             timed: 0,
             scratch: Vec::new(),
             cut: None,
+            pasts: None,
             warmth: Warmth::default(),
         }
     }
@@ -271,10 +275,11 @@ impl Db {
         self.table.split(hash);
     }
 
-    /// Lets a running cut save the bucket of an entry that is about to change. The location stays valid.
+    /// Lets a running cut save the bucket of an entry that is about to change, and those who look back keep what the
+    /// entry holds. The location stays valid.
     #[inline]
     fn before_change(&mut self, loc: Loc) {
-        if self.cut.is_some() {
+        if self.cut.is_some() || self.pasts.is_some() {
             self.save_first(loc);
         }
     }
@@ -284,6 +289,9 @@ impl Db {
         let (segment, bucket) = self.table.raw().bucket_of(loc);
         if let Some(cut) = &mut self.cut {
             cut.save_bucket(&mut self.table, segment, bucket);
+        }
+        if let Some(pasts) = &mut self.pasts {
+            pasts.keep(&self.table, loc);
         }
     }
 
@@ -502,6 +510,9 @@ impl Db {
             Expiry::Keep | Expiry::Never => None,
         };
         self.before_insert(hash);
+        if let Some(pasts) = &mut self.pasts {
+            pasts.keep_missing(&self.table, key);
+        }
         let mut value = value;
         let loc = loop {
             match self.table.insert(hash, key, value, expire_at) {

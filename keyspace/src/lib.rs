@@ -17,6 +17,7 @@ mod db;
 mod eviction;
 mod expiry;
 mod ghosts;
+mod past;
 mod portable;
 mod rows;
 mod tidy;
@@ -34,6 +35,7 @@ pub use damselfly_structures::stream;
 pub use damselfly_structures::table::{Cursor, Loc};
 pub use db::Db;
 pub use eviction::{Evicted, Eviction};
+pub use past::{Concerned, PastId};
 pub use portable::Portable;
 pub use rows::{Attributes, Content, Rows};
 pub use tidy::Tidied;
@@ -180,6 +182,9 @@ pub struct Keyspace {
     hash_seed: u64,
     expiry: expiry::Walk,
     cut: cut::Progress,
+    /// Databases that were flushed while somebody looks back into them.
+    #[expect(clippy::vec_box, reason = "a database stays in the box in which it lay")]
+    looked_back_into: Vec<Box<Db>>,
     epochs: eviction::Epochs,
     tidying: tidy::Walk,
 }
@@ -210,6 +215,7 @@ impl Keyspace {
             hash_seed: options.hash_seed,
             expiry: expiry::Walk::default(),
             cut: cut::Progress::default(),
+            looked_back_into: Vec::new(),
             epochs: eviction::Epochs::default(),
             tidying: tidy::Walk::default(),
         }
