@@ -1,32 +1,29 @@
 //! SORT: the elements of a list, a set or a sorted set in order, by themselves or by what other keys hold.
 //!
 //! The keys that BY and GET name are made from the elements, so they are known only when the elements are, and may be
-//! on any shard. Hence a command in steps, each of which takes what the last one gave:
+//! on any shard. Hence a command in steps, however few the elements are ([`Task`]):
 //!
 //! ```text
-//! parse ──> elements ──> weights_wanted ──> order ──> results_wanted ──> results ──> finish
-//!           source's     fetch, on the      sorted,   fetch, again,                  reply, or the
-//!           shard        shards of keys     cut to    for what is left               target's shard
-//!                                           LIMIT
+//! elements ──> ask for weights ──> order ──> ask for results ──> the end: a reply, or the target is stored
+//! of a clone   from keys as they             of what LIMIT
+//!              were when it began            leaves
 //! ```
 //!
-//! On one shard the handler goes through them, or leaves a task where many elements are sorted by themselves; so it does
-//! where the source and the target are on two. If elements name keys, on several shards, the server goes through them
-//! with every shard locked: what these keys hold is looked up at one instant. What is passed on is owned, because it may
-//! travel.
+//! Where it must be over at once, and where there is little to do on one shard, the handler goes through them. Else it
+//! leaves them to the server, which looks the keys up where they are, as they were at one instant (`Keyspace::look_back`):
+//! nobody else waits, whatever they do to these keys.
 
 mod steps;
 
-use std::cmp::Ordering;
+use steps::Sorting;
+pub use steps::look_back;
 
 use damselfly_keyspace::values::hash::Hash;
-use damselfly_keyspace::values::set::Set;
-use damselfly_keyspace::values::zset::SortedSet;
-use damselfly_keyspace::{Class, List, Type};
+use damselfly_keyspace::{Class, Collection, Concerned, List, Object, PastId, Type, UnixMs, Value};
 use damselfly_protocol::Argv;
 use damselfly_protocol::number::{Decimal, parse_f64};
 
-use crate::task::Rest;
+use crate::task::{Rest, Task};
 use crate::{Args, Arity, CmdResult, Command, CommandError, Cx, Flags, Group, Keys, Run, Spread};
 
 pub(crate) const COMMANDS: &[&Command] = &[&SORT, &SORT_RO];
@@ -65,19 +62,18 @@ fn sort_ro(cx: &mut Cx<'_>, args: Args<'_>) -> CmdResult {
     run(cx, &Sort::parse(args, false)?)
 }
 
-/// All steps on one shard.
+/// A SORT on one shard.
 fn run(cx: &mut Cx<'_>, sort: &Sort) -> CmdResult {
-    if let Some(sorting) = steps::Sorting::begin(cx, sort) {
-        if let Some(place) = &mut cx.later {
-            **place = Some(Rest::Task(Box::new(sorting)));
-        }
-        return Ok(());
+    let past = sort.looks_further().then(|| cx.ks.random());
+    let sorting = Sorting::open(cx, sort, past)?;
+    if !sorting.takes_long(cx.env.at_once_max) {
+        return sorting.run(cx);
     }
-    let elements = sort.elements(cx)?;
-    let weights = sort.weights_wanted(&elements).iter().map(|wanted| wanted.fetch(cx)).collect();
-    let elements = sort.order(elements, weights)?;
-    let fetched = sort.results_wanted(&elements).iter().map(|wanted| wanted.fetch(cx)).collect();
-    sort.finish(cx, sort.results(elements, fetched));
+    let Some(place) = &mut cx.later else { return sorting.run(cx) };
+    if let Some(past) = past {
+        cx.ks.begin_past(past, cx.db, sort.concerned());
+    }
+    **place = Some(Rest::Task(Box::new(sorting)));
     Ok(())
 }
 
@@ -138,6 +134,15 @@ enum Get {
     Null,
 }
 
+impl Get {
+    fn pattern(&self) -> Option<&Pattern> {
+        match self {
+            Get::Key(pattern) => Some(pattern),
+            Get::Element | Get::Null => None,
+        }
+    }
+}
+
 /// A string to be looked up: all of a key, or a field of a hash.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wanted {
@@ -147,15 +152,22 @@ pub struct Wanted {
 }
 
 impl Wanted {
-    /// Looks it up, on the shard of its key. Another type is as good as nothing.
-    pub fn fetch(&self, cx: &mut Cx<'_>) -> Option<Vec<u8>> {
-        if let Some(field) = &self.field {
-            let now = cx.ks.now;
-            let hash = cx.ks.view::<Hash>(cx.db, &self.key).ok()??;
-            return hash.get(field, now).map(|value| value.to_vec());
+    /// Looks it up now.
+    fn fetch(&self, cx: &mut Cx<'_>) -> Option<Vec<u8>> {
+        let loc = cx.read(&self.key)?;
+        self.in_value(cx.ks.value(cx.db, loc), cx.ks.now)
+    }
+
+    /// What it is in what the key holds. Another type is as good as nothing.
+    fn in_value(&self, value: Value<'_, Object>, now: UnixMs) -> Option<Vec<u8>> {
+        match (value, &self.field) {
+            (Value::Object(object), Some(field)) => {
+                Hash::of(object)?.get(field, now).map(|value| value.to_vec())
+            }
+            (Value::Int(number), None) => Some(Decimal::new(number).as_bytes().to_vec()),
+            (Value::Str(bytes), None) => Some(bytes.to_vec()),
+            _ => None,
         }
-        let value = cx.read_string(&self.key).ok()??;
-        Some(value.bytes(&mut Decimal::new(0)).to_vec())
     }
 }
 
@@ -174,19 +186,11 @@ pub struct Sort {
     alpha: bool,
 }
 
-/// The elements of the key, and whether they are sorted any further.
-#[derive(Clone, Debug, Default)]
-pub struct Elements {
-    all: Vec<Vec<u8>>,
-    by: By,
-}
-
-/// By what they are sorted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// By what elements are sorted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum By {
-    /// They are in order, and cut to LIMIT.
-    #[default]
-    Done,
+    /// They keep the order that they have.
+    Nothing,
     /// Themselves.
     Element,
     /// What their keys hold.
@@ -236,7 +240,7 @@ impl Sort {
 
     /// Whether it looks at keys that are not among its arguments.
     pub fn looks_further(&self) -> bool {
-        self.by.is_some() && !self.unsorted || self.gets.iter().any(|get| matches!(get, Get::Key(_)))
+        self.by.is_some() && !self.unsorted || self.gets_keys()
     }
 
     /// The key to be sorted.
@@ -261,155 +265,35 @@ impl Sort {
         match kind {
             // A stored set in no order would not be the same everywhere.
             Type::Set if self.unsorted && self.store.is_some() => By::Element,
-            _ if self.unsorted => By::Done,
+            _ if self.unsorted => By::Nothing,
             _ if self.by.is_some() => By::Weight,
             _ => By::Element,
         }
     }
 
-    /// The elements, on the shard of the key.
-    pub fn elements(&self, cx: &mut Cx<'_>) -> Result<Elements, CommandError> {
-        let Some(loc) = cx.read(&self.key) else { return Ok(Elements::default()) };
-        let by = self.by_of(cx.ks.table(cx.db).type_at(loc));
-        let mut all = Vec::new();
-        match cx.ks.table(cx.db).type_at(loc) {
-            Type::List => {
-                let list = cx.ks.collection::<List>(cx.db, loc)?;
-                let span = if by == By::Done { self.limited(list.len()) } else { 0..list.len() };
-                if by == By::Done && self.descending {
-                    let items = list.iter().rev().skip(span.start).take(span.len());
-                    all.extend(items.map(|item| item.to_vec()));
-                } else {
-                    all.extend(list.range(span.start, span.end).map(|item| item.to_vec()));
-                }
-            }
-            Type::Set => {
-                if let Some(loc) = cx.ks.find_collection::<Set>(cx.db, &self.key)? {
-                    let set = cx.ks.collection::<Set>(cx.db, loc)?;
-                    let span = if by == By::Done { self.limited(set.len()) } else { 0..set.len() };
-                    all.extend(set.iter().skip(span.start).take(span.len()).map(|item| item.to_vec()));
-                }
-            }
-            Type::ZSet => {
-                let zset = cx.ks.collection::<SortedSet>(cx.db, loc)?;
-                let len = zset.len();
-                let mut span = if by == By::Done { self.limited(len) } else { 0..len };
-                let reverse = by == By::Done && self.descending;
-                if reverse {
-                    span = len - span.end..len - span.start;
-                }
-                zset.visit(span, reverse, |member, _| all.push(member.to_vec()));
-            }
-            _ => return Err(CommandError::WrongType),
-        }
-        Ok(Elements { all, by })
+    /// Begins on the shard of the key. The keys that elements name are looked up in that past, on all shards.
+    pub fn begin(&self, cx: &mut Cx<'_>, past: PastId) -> Result<Box<dyn Task>, CommandError> {
+        Ok(Box::new(Sorting::open(cx, self, Some(past))?))
     }
 
-    /// The weights to be looked up, one for each element, or none at all.
-    pub fn weights_wanted(&self, elements: &Elements) -> Vec<Wanted> {
-        match &self.by {
-            Some(pattern) if elements.by == By::Weight => {
-                elements.all.iter().map(|element| pattern.wanted(element)).collect()
-            }
-            _ => Vec::new(),
-        }
-    }
-
-    /// Sorts, and leaves what LIMIT leaves. `weights` are those that were wanted.
-    pub fn order(
-        &self,
-        elements: Elements,
-        weights: Vec<Option<Vec<u8>>>,
-    ) -> Result<Vec<Vec<u8>>, CommandError> {
-        let Elements { all, by } = elements;
-        // A set that is stored unsorted is sorted by its bytes.
-        let alpha = self.alpha || self.unsorted;
-        Ok(match by {
-            By::Done => all,
-            By::Element if alpha => self.cut(all, |a, b| a.cmp(b)),
-            By::Weight if alpha => {
-                // Elements without a weight come first, and keep their order.
-                let keyed = weights.into_iter().zip(0usize..).zip(all).collect();
-                let sorted = self.cut(keyed, |((a, m), _), ((b, n), _)| {
-                    a.cmp(b).then_with(|| if self.descending { n.cmp(m) } else { m.cmp(n) })
-                });
-                sorted.into_iter().map(|(_, element)| element).collect()
-            }
-            By::Element => {
-                let scores = all.iter().map(|element| score(element)).collect::<Result<Vec<f64>, _>>()?;
-                self.by_score(scores, all)
-            }
-            By::Weight => {
-                let scores = weights.iter().map(|weight| weight.as_deref().map_or(Ok(0.0), score));
-                self.by_score(scores.collect::<Result<Vec<f64>, _>>()?, all)
-            }
+    /// Which keys elements may name.
+    pub fn concerned(&self) -> Concerned {
+        let patterns = self.gets.iter().filter_map(Get::pattern).chain(&self.by);
+        let ends: Vec<_> = patterns.map(|pattern| (pattern.prefix.clone(), pattern.suffix.clone())).collect();
+        Box::new(move |key| {
+            let rest = |prefix: &Vec<u8>| key.strip_prefix(&**prefix);
+            ends.iter().any(|(prefix, suffix)| rest(prefix).is_some_and(|rest| rest.ends_with(suffix)))
         })
     }
 
-    fn by_score(&self, scores: Vec<f64>, all: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
-        let scored = scores.into_iter().zip(all).collect();
-        // No score is NaN, and zeros of both signs are equal.
-        let sorted = self
-            .cut(scored, |(a, x), (b, y)| a.partial_cmp(b).unwrap_or(Ordering::Equal).then_with(|| x.cmp(y)));
-        sorted.into_iter().map(|(_, element)| element).collect()
+    /// Whether GET looks keys up.
+    fn gets_keys(&self) -> bool {
+        self.gets.iter().any(|get| get.pattern().is_some())
     }
 
-    /// Sorts as far as LIMIT needs it.
-    fn cut<T>(&self, mut all: Vec<T>, compare: impl Fn(&T, &T) -> Ordering) -> Vec<T> {
-        let ordered = |a: &T, b: &T| if self.descending { compare(b, a) } else { compare(a, b) };
-        let span = self.limited(all.len());
-        if span.is_empty() {
-            return Vec::new();
-        }
-        if span.end < all.len() {
-            all.select_nth_unstable_by(span.end, ordered);
-            all.truncate(span.end);
-        }
-        all.sort_unstable_by(ordered);
-        all.drain(..span.start);
-        all
-    }
-
-    /// What GET looks up for these elements, one after the other.
-    pub fn results_wanted(&self, elements: &[Vec<u8>]) -> Vec<Wanted> {
-        let patterns = || {
-            self.gets.iter().filter_map(|get| match get {
-                Get::Key(pattern) => Some(pattern),
-                Get::Element | Get::Null => None,
-            })
-        };
-        elements.iter().flat_map(|element| patterns().map(|pattern| pattern.wanted(element))).collect()
-    }
-
-    /// The result. `fetched` is what was wanted.
-    pub fn results(&self, elements: Vec<Vec<u8>>, fetched: Vec<Option<Vec<u8>>>) -> Vec<Option<Vec<u8>>> {
-        if self.gets.is_empty() {
-            return elements.into_iter().map(Some).collect();
-        }
-        let (mut fetched, mut results) = (fetched.into_iter(), Vec::new());
-        for element in &elements {
-            results.extend(self.gets.iter().map(|get| match get {
-                Get::Element => Some(element.clone()),
-                Get::Key(_) => fetched.next().flatten(),
-                Get::Null => None,
-            }));
-        }
-        results
-    }
-
-    /// Replies with the result, or stores it on the shard of the target and replies with its length.
-    pub fn finish(&self, cx: &mut Cx<'_>, results: Vec<Option<Vec<u8>>>) {
-        if self.store.is_none() {
-            cx.out.array(results.len());
-            for result in &results {
-                match result {
-                    Some(bytes) => cx.out.bulk(bytes),
-                    None => cx.out.null(),
-                }
-            }
-            return;
-        }
-        self.store_list(cx, results.iter().map(|result| result.as_deref().unwrap_or_default()).collect());
+    /// What GET looks up for an element.
+    fn results_wanted(&self, element: &[u8]) -> impl Iterator<Item = Wanted> {
+        self.gets.iter().filter_map(Get::pattern).map(|pattern| pattern.wanted(element))
     }
 
     /// Stores a result on the shard of the target, which goes if there is none, and replies with its length.

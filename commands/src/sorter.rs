@@ -42,6 +42,7 @@ struct Merging {
 pub(crate) struct Sorter {
     /// How many, from the first on, are asked for.
     wanted: usize,
+    added: usize,
     blocks: Vec<Vec<u8>>,
     run: Vec<Place>,
     runs: VecDeque<Vec<Place>>,
@@ -53,6 +54,7 @@ impl Sorter {
     pub(crate) fn new(wanted: usize) -> Sorter {
         Sorter {
             wanted,
+            added: 0,
             blocks: Vec::new(),
             run: Vec::new(),
             runs: VecDeque::new(),
@@ -77,6 +79,7 @@ impl Sorter {
         let bytes = self.blocks.last_mut().expect("there is one with room");
         let start = bytes.len() as u32;
         parts.iter().for_each(|part| bytes.extend_from_slice(part));
+        self.added += 1;
         self.run.push(Place { score, block, start, len: len as u32 });
         if self.run.len() == RUN_LEN {
             self.end_run(compare);
@@ -143,6 +146,11 @@ impl Sorter {
         } else {
             self.merging = Some(merging);
         }
+    }
+
+    /// How many were added.
+    pub(crate) fn added(&self) -> usize {
+        self.added
     }
 
     /// How many there are when all is done.

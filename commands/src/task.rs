@@ -11,8 +11,9 @@
 //!
 //! Where a command must be over when its handler returns (inside of a transaction or a script) it is done at once.
 
-use damselfly_keyspace::{Collection, Edit, Loc, Object};
+use damselfly_keyspace::{Collection, Edit, Loc, Object, PastId};
 
+use crate::sort::Wanted;
 use crate::{CmdResult, CommandError, Cx, Long};
 
 /// Members that are looked at in one step, at most, and their bytes: some tens of microseconds' worth.
@@ -25,6 +26,16 @@ pub trait Task: Send {
     fn target(&self) -> Option<&[u8]>;
     /// Does a bounded step; true if only the end is left. Not called again then.
     fn step(&mut self) -> bool;
+    /// The past that it looks back into on all shards, which ends with it.
+    fn past(&self) -> Option<PastId> {
+        None
+    }
+    /// What it must be told of keys in that past before its next step, as a step may leave it. Each is asked for once.
+    fn asks(&mut self) -> Vec<Wanted> {
+        Vec::new()
+    }
+    /// The answers, in the order of the questions.
+    fn told(&mut self, _found: Vec<Option<Vec<u8>>>) {}
     /// Writes the reply, and stores the result on the shard of its target. Called once, behind the last step. As with
     /// a handler, an error is the reply.
     fn finish(&mut self, cx: &mut Cx<'_>) -> CmdResult;

@@ -146,14 +146,14 @@ impl Keyspace {
         })
     }
 
-    /// Shows what each of some keys held, None if it was not there. They count as read.
+    /// Shows what each of some keys held, None if it was not there, and what time it was. They count as read.
     pub fn look_back<'k>(
         &mut self,
         id: PastId,
         keys: impl Iterator<Item = &'k [u8]> + Clone,
-        mut show: impl FnMut(Option<Value<'_, Object>>),
+        mut show: impl FnMut(Option<Value<'_, Object>>, UnixMs),
     ) {
-        let Some((db, at)) = self.find_past(id) else { return keys.for_each(|_| show(None)) };
+        let Some((db, at)) = self.find_past(id) else { return keys.for_each(|_| show(None, 0)) };
         let Db { table, pasts, .. } = db;
         let past = pasts.as_ref().map(|pasts| &pasts.0[at]).expect("just found");
         let (number, mut hits, mut read, mut missed) = (past.db, 0, Vec::new(), Vec::new());
@@ -166,12 +166,12 @@ impl Keyspace {
             }
             match past.look(table, key) {
                 Some((value, loc)) => {
-                    show(Some(value));
+                    show(Some(value), past.now);
                     hits += 1;
                     read.extend(loc);
                 }
                 None => {
-                    show(None);
+                    show(None, past.now);
                     missed.push(key);
                 }
             }
@@ -213,7 +213,7 @@ mod tests {
 
     fn look(ks: &mut Keyspace, keys: &[String]) -> Vec<Option<String>> {
         let mut found = Vec::new();
-        ks.look_back(PAST, keys.iter().map(String::as_bytes), |value| found.push(text(value)));
+        ks.look_back(PAST, keys.iter().map(String::as_bytes), |value, _| found.push(text(value)));
         found
     }
 
@@ -268,7 +268,7 @@ mod tests {
                 ks.now += 20;
                 for (id, then) in [(PAST, &first), (PAST + 1, &second)] {
                     let mut found = Vec::new();
-                    ks.look_back(id, names.iter().map(String::as_bytes), |value| found.push(text(value)));
+                    ks.look_back(id, names.iter().map(String::as_bytes), |value, _| found.push(text(value)));
                     let wanted: Vec<_> = names.iter().map(|name| then.get(name).cloned()).collect();
                     assert_eq!(found, wanted, "round {round}, step {step}, {id}");
                 }

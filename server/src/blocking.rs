@@ -424,7 +424,7 @@ impl Core {
         });
         let Some((at, task)) = task else { return then(self, served) };
         let client = Reader { core: waiter.core, id: waiter.connection };
-        let of = TaskOf { found: waiter.found, db: waiter.db, proto: waiter.proto, client };
+        let of = TaskOf { found: waiter.found, db: waiter.db, proto: waiter.proto, client, at_once: false };
         let then: OnServed = Box::new(then);
         self.begin_task(task, of.found.command.name, None, 0, move |core, task, nanos| {
             if let Some(answer) = served.answers_mut().nth(at) {
@@ -577,7 +577,7 @@ impl Core {
     }
 
     /// Runs `work` on a core, this one or another.
-    fn run_on(&mut self, to: usize, work: impl FnOnce(&mut Core) + Send + 'static) {
+    pub(crate) fn run_on(&mut self, to: usize, work: impl FnOnce(&mut Core) + Send + 'static) {
         if to == self.id {
             work(self);
         } else {

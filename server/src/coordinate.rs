@@ -461,7 +461,7 @@ impl Core {
         }
         assert!(changes.is_empty(), "{} changed a key that it did not name", command.name);
         let Some(task) = task else { return };
-        let of = TaskOf { found: Found { command, index }, db, proto, client: asker.client };
+        let of = TaskOf { found: Found { command, index }, db, proto, client: asker.client, at_once: false };
         let owned = owned.clone();
         let reader = target.is_none().then_some(id);
         self.begin_task(task, command.name, reader, nanos, move |core, task, nanos| {

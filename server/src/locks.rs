@@ -149,13 +149,23 @@ impl Locks {
         Some((ticket, on_grant))
     }
 
-    /// Gives a granted ticket's keys back but for these, of which it has at least one; returns those that are granted
-    /// by this, for the caller to run.
+    /// Gives what a granted ticket has locked back but for these keys, of which it has at least one; returns those that
+    /// are granted by this, for the caller to run.
     pub fn narrow(&mut self, ticket: Ticket, kept: &[u64]) -> Vec<(Ticket, OnGrant)> {
         let waiting = self.tickets.get_mut(&ticket).expect("a ticket that is held");
         assert!(waiting.on_grant.is_none(), "only granted tickets are narrowed");
-        let Scope::Keys(keys) = &mut waiting.scope else {
-            panic!("a ticket for the whole shard has no keys")
+        let keys = match &mut waiting.scope {
+            Scope::Keys(keys) => keys,
+            whole @ Scope::Shard => {
+                assert_eq!(self.whole.pop_front(), Some(ticket), "the holder is first");
+                *whole = Scope::Keys(kept.to_vec());
+                // All others came later, and wait.
+                for key in kept {
+                    self.queues.entry(*key).or_default().push_front(ticket);
+                }
+                let candidates = self.tickets.keys().copied().collect();
+                return self.grant_first(candidates);
+            }
         };
         let given_back: Vec<u64> = keys.extract_if(.., |key| !kept.contains(key)).collect();
         assert!(!keys.is_empty(), "a ticket is for something");
@@ -251,6 +261,28 @@ mod tests {
         assert_eq!(granted.len(), 1, "1 and 3 were there before the shard");
         let granted = locks.release(granted[0].0);
         assert_eq!(granted.len(), 1, "the shard");
+        assert!(locks.release(granted[0].0).is_empty());
+        assert!(locks.is_idle() && locks.queues.is_empty());
+    }
+
+    /// Who has the whole shard may keep one key, before all who came for it meanwhile.
+    #[test]
+    fn narrowed_from_the_whole_shard() {
+        let mut locks = Locks::default();
+        let (a, _) = locks.acquire(Scope::Shard, nothing()).expect("free");
+        assert!(locks.acquire(keys(&[1]), nothing()).is_none());
+        assert!(locks.acquire(keys(&[2]), nothing()).is_none());
+        assert!(locks.acquire(Scope::Shard, nothing()).is_none());
+        assert!(locks.acquire(keys(&[3]), nothing()).is_none());
+        let granted = locks.narrow(a, &[1]);
+        assert_eq!(granted.len(), 1, "2 is free; 3 comes behind the whole shard");
+        assert!(locks.release(granted[0].0).is_empty());
+        let granted = locks.release(a);
+        assert_eq!(granted.len(), 1, "1");
+        let granted = locks.release(granted[0].0);
+        assert_eq!(granted.len(), 1, "the shard");
+        let granted = locks.release(granted[0].0);
+        assert_eq!(granted.len(), 1, "3");
         assert!(locks.release(granted[0].0).is_empty());
         assert!(locks.is_idle() && locks.queues.is_empty());
     }

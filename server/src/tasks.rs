@@ -10,10 +10,14 @@
 //! (`coordinate.rs`). Whatever becomes of its connection, a command that stores ends, as everywhere; one that only
 //! replies is given up when the connection is known to be gone.
 
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use damselfly_commands::sort::{Wanted, look_back};
 use damselfly_commands::{Cx, Found, Long, Rest, Task};
+use damselfly_keyspace::PastId;
 use damselfly_protocol::{Argv, Proto, ReplyWriter};
 
 use crate::batch::Batch;
@@ -45,19 +49,21 @@ struct Running {
 #[derive(Default)]
 pub struct Tasks {
     running: VecDeque<Running>,
+    /// How many more that store something wait for what other shards' keys hold.
+    asking: usize,
     /// What waits until all that store have ended.
     behind: Vec<Work>,
 }
 
 impl Tasks {
-    /// Whether there is none.
+    /// Whether there is none to go on with.
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.running.is_empty()
     }
 
     fn is_storing(&self) -> bool {
-        self.running.iter().any(|running| running.task.target().is_some())
+        self.asking > 0 || self.running.iter().any(|running| running.task.target().is_some())
     }
 }
 
@@ -68,6 +74,13 @@ pub(crate) struct TaskOf {
     pub db: usize,
     pub proto: Proto,
     pub client: Reader,
+    /// The whole reply is wanted.
+    pub at_once: bool,
+}
+
+/// Where a task that asks looks keys up.
+fn past_of(task: &dyn Task) -> PastId {
+    task.past().expect("who asks looks back into a past")
 }
 
 impl Core {
@@ -116,7 +129,8 @@ impl Core {
         let mut rest = None;
         let before = reply.len();
         let out = ReplyWriter::new(reply, of.proto);
-        let mut cx = Cx { ks: &mut self.ks, db: of.db, out, env: &self.env, later: Some(&mut rest) };
+        let later = (!of.at_once).then_some(&mut rest);
+        let mut cx = Cx { ks: &mut self.ks, db: of.db, out, env: &self.env, later };
         if let Err(error) = task.finish(&mut cx) {
             let text = error.to_string();
             cx.out.truncate(before);
@@ -153,7 +167,7 @@ impl Core {
         let ticket = self.lock_target(&*task, db, ticket);
         let shown = shown_args(found.command, argv);
         let reader = task.target().is_none().then_some(id);
-        let of = TaskOf { found, db, proto, client: asker.client };
+        let of = TaskOf { found, db, proto, client: asker.client, at_once: false };
         self.begin_task(task, found.command.name, reader, nanos, move |core, task, nanos| {
             let mut reply = Vec::new();
             let long = core.end_task(task, of, &mut reply);
@@ -179,7 +193,7 @@ impl Core {
         let ticket = self.lock_target(&*task, db, ticket);
         let client = Reader { core: from, id: entry.connection };
         let found = Found { command, index: usize::from(entry.index) };
-        let of = TaskOf { found, db, proto: entry.proto, client };
+        let of = TaskOf { found, db, proto: entry.proto, client, at_once: false };
         self.begin_task(task, command.name, None, nanos, move |core, task, nanos| {
             let mut replies = std::mem::take(&mut alone.replies);
             let long = core.end_task(task, of, &mut replies);
@@ -210,11 +224,65 @@ impl Core {
         }
     }
 
+    /// Looks up what a task wants to know, each key on its shard; the task goes on when it has been told.
+    fn ask_for(&mut self, running: Running, wanted: Vec<Wanted>) {
+        let (past, storing) = (past_of(&*running.task), usize::from(running.task.target().is_some()));
+        let count = wanted.len();
+        let mut parts: Vec<(Vec<usize>, Vec<Wanted>)> = vec![Default::default(); self.shared.peers.len()];
+        for (at, wanted) in wanted.into_iter().enumerate() {
+            let part = &mut parts[self.shared.owner(self.ks.hash(&wanted.key))];
+            part.0.push(at);
+            part.1.push(wanted);
+        }
+        let parts = parts.into_iter().enumerate().filter(|(_, (places, _))| !places.is_empty());
+        let parts: Vec<_> = parts.collect();
+        self.tasks.asking += storing;
+        let (missing, told) = (Rc::new(Cell::new(parts.len())), Rc::new(RefCell::new(vec![None; count])));
+        let running = Rc::new(Cell::new(Some(running)));
+        for (to, (places, wanted)) in parts {
+            let (missing, told, running) = (missing.clone(), told.clone(), running.clone());
+            self.ask(
+                to,
+                move |core| {
+                    let found = look_back(&mut core.ks, past, &wanted);
+                    core.after_command();
+                    found
+                },
+                move |core, found| {
+                    for (at, found) in places.into_iter().zip(found) {
+                        told.borrow_mut()[at] = found;
+                    }
+                    missing.set(missing.get() - 1);
+                    if missing.get() == 0
+                        && let Some(mut running) = running.take()
+                    {
+                        core.tasks.asking -= storing;
+                        running.task.told(told.take());
+                        core.tasks.running.push_back(running);
+                    }
+                },
+            );
+        }
+    }
+
+    /// Nobody looks back into a task's past any more.
+    fn end_past_of(&mut self, task: &dyn Task) {
+        if let Some(past) = task.past() {
+            self.end_past(past);
+        }
+    }
+
+    /// Nobody looks back into a past any more, on any shard.
+    pub(crate) fn end_past(&mut self, past: PastId) {
+        self.ask_all(move |core| core.ks.end_past(past), |_, _| ());
+    }
+
     /// Does a slice of the tasks; true if there is more.
     pub(crate) fn work_on_tasks(&mut self) -> bool {
         let slice = Instant::now();
-        while let Some(mut running) = self.tasks.running.pop_front() {
+        'tasks: while let Some(mut running) = self.tasks.running.pop_front() {
             if running.reader.is_some_and(|id| self.connection(id).is_none()) {
+                self.end_past_of(&*running.task);
                 running.task.into_held().into_iter().for_each(|held| self.ks.discard(held));
                 continue;
             }
@@ -223,6 +291,16 @@ impl Core {
             let is_over = loop {
                 if running.task.step() {
                     break true;
+                }
+                let wanted = running.task.asks();
+                if !wanted.is_empty() {
+                    if self.shared.peers.len() > 1 {
+                        running.nanos += started.elapsed().as_nanos() as u64;
+                        self.ask_for(running, wanted);
+                        continue 'tasks;
+                    }
+                    let found = look_back(&mut self.ks, past_of(&*running.task), &wanted);
+                    running.task.told(found);
                 }
                 if slice.elapsed() > SLICE {
                     break false;
@@ -234,6 +312,7 @@ impl Core {
                 return true;
             }
             let Running { task, nanos, then, .. } = running;
+            self.end_past_of(&*task);
             then(self, task, nanos);
             if !self.tasks.behind.is_empty() && !self.tasks.is_storing() {
                 for work in std::mem::take(&mut self.tasks.behind) {

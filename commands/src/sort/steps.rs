@@ -1,129 +1,304 @@
-//! SORT of many elements by themselves, in steps.
+//! A SORT under way.
 
 use std::cmp::Ordering;
+use std::ops::Range;
 
-use damselfly_keyspace::{Collection, Item, List, Object, Value};
+use damselfly_keyspace::values::set::Set;
+use damselfly_keyspace::{Collection, Item, Keyspace, List, Object, PastId, Type, Value};
 
-use super::{By, Get, Sort, score};
-use crate::long::{Walk, put_aside};
+use super::{By, Get, Sort, Wanted, score};
+use crate::long::Written;
 use crate::sorter::{Element, Sorter};
 use crate::task::{Task, members_per_step};
 use crate::{CmdResult, CommandError, Cx};
 
-/// Elements taken into the result in one step.
+/// What is taken into the result in one step, of what is at hand and of what other keys hold.
 const SHOWN_PER_STEP: usize = 512;
+const LOOKED_UP_PER_STEP: usize = 256;
 
-/// A SORT under way.
+/// To look a key up takes as long as so many members that are only looked at.
+const LOOKS_PER_KEY: usize = 8;
+
+/// What is done next.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// Elements of the source are taken: with a set, from a cursor on.
+    Reading { cursor: u64 },
+    /// Those that were taken are brought into their order.
+    Ordering,
+    /// Those in order are taken into the result, from a number on.
+    Showing(usize),
+    /// Nothing but the end.
+    Over,
+}
+
+/// The result as far as there is any.
+enum Shown {
+    /// How many strings and nulls it has, and what was written of them.
+    Reply(usize, Written),
+    /// To be stored.
+    List(List),
+}
+
+/// See the module's head.
 pub(super) struct Sorting {
     sort: Sort,
+    past: Option<PastId>,
     source: Object,
-    len: usize,
-    /// How far the source was read: a number of elements or a cursor; None at its end.
-    place: Option<u64>,
+    by: By,
+    /// Which elements of the source are still to be taken, by the order in which they come.
+    span: Range<usize>,
+    phase: Phase,
     sorter: Sorter,
-    /// How many of those that were sorted are in the result; None before they are sorted.
-    shown: Option<usize>,
-    result: List,
+    /// Elements that wait for what their keys hold, and these keys until they are asked for.
+    waiting: Vec<Vec<u8>>,
+    wanted: Vec<Wanted>,
+    shown: Shown,
     failed: Option<CommandError>,
 }
 
 impl Sorting {
-    /// A SORT that is to be done in steps; None if it is done at once, as it is when it looks at other keys or has
-    /// little before it.
-    pub(super) fn begin(cx: &mut Cx<'_>, sort: &Sort) -> Option<Sorting> {
-        let shows_elements = sort.gets.iter().all(|get| *get == Get::Element);
-        if cx.later.is_none() || !shows_elements || sort.looks_further() {
-            return None;
-        }
-        let loc = cx.find(&sort.key)?;
-        let Value::Object(object) = cx.ks.value(cx.db, loc) else { return None };
-        let len = match object {
-            Object::List(list) => list.len(),
-            Object::Set(set) if set.expiring() == 0 => set.len(),
-            Object::ZSet(zset) => zset.len(),
-            _ => return None,
+    /// Begins with the source as it is now. The past is where other keys are looked up.
+    pub(super) fn open(cx: &mut Cx<'_>, sort: &Sort, past: Option<PastId>) -> Result<Sorting, CommandError> {
+        let source = match cx.read(&sort.key) {
+            Some(loc) if cx.ks.is_left::<Set>(cx.db, loc) => match cx.ks.value(cx.db, loc) {
+                Value::Object(source @ (Object::List(_) | Object::Set(_) | Object::ZSet(_))) => {
+                    source.clone()
+                }
+                _ => return Err(CommandError::WrongType),
+            },
+            _ => List::new().wrap(),
         };
-        if len <= cx.env.at_once_max || sort.by_of(object.kind()) != By::Element {
-            return None;
-        }
-        let source = object.clone();
-        cx.read(&sort.key);
-        Some(Sorting {
+        let by = sort.by_of(source.kind());
+        let len = len_of(&source);
+        let limited = sort.limited(len);
+        let shown = match sort.store {
+            Some(_) => Shown::List(List::new()),
+            None => Shown::Reply(0, Written::new(cx.out.proto())),
+        };
+        Ok(Sorting {
             sort: sort.clone(),
+            past,
             source,
-            len,
-            place: Some(0),
-            sorter: Sorter::new(sort.limited(len).end),
-            shown: None,
-            result: List::new(),
+            by,
+            sorter: Sorter::new(limited.end),
+            span: if by == By::Nothing { limited } else { 0..len },
+            phase: Phase::Reading { cursor: 0 },
+            waiting: Vec::new(),
+            wanted: Vec::new(),
+            shown,
             failed: None,
         })
     }
 
-    /// Takes elements of the source.
-    fn read(&mut self, place: u64) {
-        let count = members_per_step(self.len, self.source.heap_bytes(), 1);
-        let (start, end) = (place as usize, (place as usize).saturating_add(count).min(self.len));
-        let next = (end < self.len).then_some(end as u64);
+    /// Whether it takes longer than to look at so many members.
+    pub(super) fn takes_long(&self, at_once_max: usize) -> bool {
+        // In a set it is a way to the first of them.
+        let visited = if self.source.kind() == Type::Set { self.span.end } else { self.span.len() };
+        let looks = if self.sort.looks_further() { LOOKS_PER_KEY } else { 1 };
+        visited.saturating_mul(looks) > at_once_max
+    }
+
+    /// Does it all now.
+    pub(super) fn run(mut self, cx: &mut Cx<'_>) -> CmdResult {
+        while !self.step() {
+            let found = self.asks().iter().map(|wanted| wanted.fetch(cx)).collect();
+            self.told(found);
+        }
+        self.finish(cx)
+    }
+
+    /// Whether elements are compared byte by byte. A set that is stored unsorted is.
+    fn is_alpha(&self) -> bool {
+        self.sort.alpha || self.sort.unsorted
+    }
+
+    /// Takes the next elements of the source.
+    fn read(&mut self, cursor: u64) {
+        let len = len_of(&self.source);
+        let count = members_per_step(len, self.source.heap_bytes(), 1);
         // Only a clone, for the time of a step: the elements go into other fields.
         let source = std::mem::replace(&mut self.source, Object::List(List::new()));
-        self.place = match &source {
-            Object::List(list) => {
-                list.range(start, end).for_each(|item| self.take(item));
-                next
+        let reverse = self.by == By::Nothing && self.sort.descending;
+        let start = self.span.start;
+        let end = start.saturating_add(count).min(self.span.end);
+        let place = if reverse { len - end..len - start } else { start..end };
+        let mut next = 0;
+        match &source {
+            Object::List(list) if reverse => {
+                list.range(place.start, place.end).rev().for_each(|item| self.take(item));
+                self.span.start = end;
             }
-            Object::Set(set) => match set.scan(place, count, |item| self.take(item)) {
-                0 => None,
-                cursor => Some(cursor),
-            },
+            Object::List(list) => {
+                list.range(place.start, place.end).for_each(|item| self.take(item));
+                self.span.start = end;
+            }
             Object::ZSet(zset) => {
-                zset.visit(start..end, false, |member, _| self.take(Item::Bytes(member)));
-                next
+                zset.visit(place, reverse, |member, _| self.take(Item::Bytes(member)));
+                self.span.start = end;
+            }
+            Object::Set(set) => {
+                // Members before the first one count down what is left before it.
+                next = set.scan(cursor, count, |item| {
+                    if self.span.start > 0 && self.by == By::Nothing {
+                        self.span = self.span.start - 1..self.span.end - 1;
+                    } else if !self.span.is_empty() {
+                        self.span.end -= 1;
+                        self.take(item);
+                    }
+                });
+                if next == 0 {
+                    self.span = 0..0;
+                }
             }
             _ => unreachable!("looked at when it began"),
-        };
+        }
         self.source = source;
+        self.phase = match self.by {
+            _ if !self.span.is_empty() => Phase::Reading { cursor: next },
+            By::Nothing => Phase::Over,
+            By::Element | By::Weight => Phase::Ordering,
+        };
     }
 
     fn take(&mut self, item: Item<'_>) {
-        if self.failed.is_some() {
-            return;
-        }
         let mut digits = [0; 20];
-        let bytes = item.as_bytes(&mut digits);
-        let score = match self.sort.alpha || self.sort.unsorted {
-            true => 0.0,
-            false => match score(bytes) {
-                Ok(score) => score,
-                Err(error) => {
-                    self.failed = Some(error);
-                    return;
-                }
+        let element = item.as_bytes(&mut digits);
+        match self.by {
+            By::Nothing if self.sort.gets_keys() => self.wait_for_results(element.to_vec()),
+            By::Nothing => show(&mut self.shown, &self.sort.gets, element, &mut std::iter::empty()),
+            By::Element if self.is_alpha() => self.add(0.0, &[element]),
+            By::Element => match score(element) {
+                Ok(score) => self.add(score, &[element]),
+                Err(error) => self.failed = Some(error),
             },
-        };
-        let sort = &self.sort;
-        self.sorter.add(score, &[bytes], |one, other| compare(sort, one, other));
+            By::Weight => {
+                self.wanted.extend(self.sort.by.as_ref().map(|pattern| pattern.wanted(element)));
+                self.waiting.push(element.to_vec());
+            }
+        }
+    }
+
+    fn add(&mut self, score: f64, parts: &[&[u8]]) {
+        let order = Order::of(self);
+        self.sorter.add(score, parts, |one, other| order.compare(one, other));
+    }
+
+    fn wait_for_results(&mut self, element: Vec<u8>) {
+        self.wanted.extend(self.sort.results_wanted(&element));
+        self.waiting.push(element);
+    }
+
+    /// Adds an element with what its key holds.
+    fn weigh(&mut self, element: &[u8], weight: Option<&[u8]>) {
+        if !self.is_alpha() {
+            return match weight.map_or(Ok(0.0), score) {
+                Ok(score) => self.add(score, &[element]),
+                Err(error) => self.failed = Some(error),
+            };
+        }
+        // The last byte makes sure that there is one, and so the numbers differ.
+        match weight {
+            Some(weight) => self.add(weight.len() as f64, &[weight, element, &[0]]),
+            None => self.add(NO_WEIGHT, &[element, &[0]]),
+        }
     }
 
     /// Takes some sorted elements into the result.
     fn show(&mut self, from: usize) {
         let copies = self.sort.gets.len().max(1);
-        let to = from.saturating_add((SHOWN_PER_STEP / copies).max(1)).min(self.sorter.len());
+        let count = if self.sort.gets_keys() { LOOKED_UP_PER_STEP } else { SHOWN_PER_STEP };
+        let to = from.saturating_add((count / copies).max(1)).min(self.sorter.len());
+        let order = Order::of(self);
         for at in from..to {
-            (0..copies).for_each(|_| self.result.push_back(self.sorter.get(at).bytes));
+            let element = order.element(self.sorter.get(at));
+            if self.sort.gets_keys() {
+                self.wanted.extend(self.sort.results_wanted(element));
+                self.waiting.push(element.to_vec());
+            } else {
+                show(&mut self.shown, &self.sort.gets, element, &mut std::iter::empty());
+            }
         }
-        self.shown = Some(to);
+        self.phase = if to < self.sorter.len() { Phase::Showing(to) } else { Phase::Over };
     }
 }
 
-fn compare(sort: &Sort, one: Element<'_>, other: Element<'_>) -> Ordering {
-    // No score is NaN, and zeros of both signs are equal.
-    let ascending = one
-        .score
-        .partial_cmp(&other.score)
-        .unwrap_or(Ordering::Equal)
-        .then_with(|| one.bytes.cmp(other.bytes));
-    if sort.descending { ascending.reverse() } else { ascending }
+fn len_of(source: &Object) -> usize {
+    match source {
+        Object::List(list) => list.len(),
+        Object::Set(set) => set.len(),
+        Object::ZSet(zset) => zset.len(),
+        _ => unreachable!("looked at when it began"),
+    }
+}
+
+/// Takes what GET makes of an element into the result.
+fn show(shown: &mut Shown, gets: &[Get], element: &[u8], found: &mut impl Iterator<Item = Option<Vec<u8>>>) {
+    let mut put = |bytes: Option<&[u8]>| match shown {
+        Shown::List(list) => list.push_back(bytes.unwrap_or_default()),
+        Shown::Reply(count, written) => {
+            *count += 1;
+            written.write(|out| match bytes {
+                Some(bytes) => out.bulk(bytes),
+                None => out.null(),
+            });
+        }
+    };
+    if gets.is_empty() {
+        put(Some(element));
+    }
+    for get in gets {
+        match get {
+            Get::Element => put(Some(element)),
+            Get::Key(_) => put(found.next().flatten().as_deref()),
+            Get::Null => put(None),
+        }
+    }
+}
+
+/// Stands for the length of the weight that an element has not.
+const NO_WEIGHT: f64 = -1.0;
+
+/// How those in the sorter are compared.
+#[derive(Clone, Copy)]
+struct Order {
+    /// Each has its weight before its own bytes, and the weight's length as score.
+    by_text: bool,
+    descending: bool,
+}
+
+impl Order {
+    fn of(sorting: &Sorting) -> Order {
+        let by_text = sorting.by == By::Weight && sorting.is_alpha();
+        Order { by_text, descending: sorting.sort.descending }
+    }
+
+    fn compare(self, one: Element<'_>, other: Element<'_>) -> Ordering {
+        let ascending = match self.by_text {
+            true => weight(one).cmp(&weight(other)),
+            // No score is NaN, and zeros of both signs are equal.
+            false => one
+                .score
+                .partial_cmp(&other.score)
+                .unwrap_or(Ordering::Equal)
+                .then_with(|| one.bytes.cmp(other.bytes)),
+        };
+        let ordered = if self.descending { ascending.reverse() } else { ascending };
+        // Those with the same text keep their order.
+        if self.by_text { ordered.then(one.number.cmp(&other.number)) } else { ordered }
+    }
+
+    /// The bytes of an element itself.
+    fn element(self, element: Element<'_>) -> &[u8] {
+        match self.by_text {
+            true => &element.bytes[weight(element).map_or(0, <[u8]>::len)..element.bytes.len() - 1],
+            false => element.bytes,
+        }
+    }
+}
+
+fn weight(element: Element<'_>) -> Option<&[u8]> {
+    (element.score != NO_WEIGHT).then(|| &element.bytes[..element.score as usize])
 }
 
 impl Task for Sorting {
@@ -131,52 +306,71 @@ impl Task for Sorting {
         self.sort.target()
     }
 
+    fn past(&self) -> Option<PastId> {
+        self.past
+    }
+
     fn step(&mut self) -> bool {
-        if self.failed.is_some() {
-            return true;
-        }
-        if let Some(place) = self.place {
-            self.read(place);
-            return false;
-        }
-        match self.shown {
-            Some(shown) => self.show(shown),
-            None => {
-                let sort = &self.sort;
-                if self.sorter.step(|one, other| compare(sort, one, other)) {
-                    self.shown = Some(self.sort.limited(self.len).start.min(self.sorter.len()));
+        match self.phase {
+            Phase::Reading { cursor } => self.read(cursor),
+            Phase::Ordering => {
+                let order = Order::of(self);
+                if self.sorter.step(|one, other| order.compare(one, other)) {
+                    self.phase =
+                        Phase::Showing(self.sort.limited(self.sorter.added()).start.min(self.sorter.len()));
                 }
             }
+            Phase::Showing(from) => self.show(from),
+            Phase::Over => {}
         }
-        self.shown == Some(self.sorter.len())
+        self.failed.is_some() || self.phase == Phase::Over && self.waiting.is_empty()
+    }
+
+    fn asks(&mut self) -> Vec<Wanted> {
+        std::mem::take(&mut self.wanted)
+    }
+
+    fn told(&mut self, found: Vec<Option<Vec<u8>>>) {
+        let weighs = self.by == By::Weight && matches!(self.phase, Phase::Reading { .. } | Phase::Ordering);
+        let mut found = found.into_iter();
+        for element in std::mem::take(&mut self.waiting) {
+            if weighs {
+                self.weigh(&element, found.next().flatten().as_deref());
+            } else {
+                show(&mut self.shown, &self.sort.gets, &element, &mut found);
+            }
+        }
     }
 
     fn finish(&mut self, cx: &mut Cx<'_>) -> CmdResult {
         if let Some(error) = self.failed.take() {
             return Err(error);
         }
-        let list = std::mem::take(&mut self.result);
-        if self.sort.store.is_some() {
-            self.sort.store_list(cx, list);
-            return Ok(());
+        match &mut self.shown {
+            Shown::List(list) => self.sort.store_list(cx, std::mem::take(list)),
+            Shown::Reply(count, written) => {
+                cx.out.array(*count);
+                written.reply(cx);
+            }
         }
-        let len = list.len();
-        cx.out.array(len);
-        let size = (len, len, list.heap_bytes());
-        if !put_aside(&mut cx.later, cx.out.proto(), &list, size, || Walk::Elements {
-            range: 0..len,
-            reverse: false,
-        }) {
-            list.iter().for_each(|item| match item {
-                Item::Bytes(bytes) => cx.out.bulk(bytes),
-                Item::Int(number) => cx.out.bulk_int(number),
-            });
-        }
-        self.result = list;
         Ok(())
     }
 
     fn into_held(self: Box<Self>) -> Vec<Object> {
-        vec![self.source, self.result.wrap()]
+        let shown = match self.shown {
+            Shown::List(list) => list.wrap(),
+            Shown::Reply(_, written) => written.into_held(),
+        };
+        vec![self.source, shown]
     }
+}
+
+/// What keys held in a past.
+pub fn look_back(ks: &mut Keyspace, past: PastId, wanted: &[Wanted]) -> Vec<Option<Vec<u8>>> {
+    let mut found = Vec::with_capacity(wanted.len());
+    ks.look_back(past, wanted.iter().map(|wanted| &*wanted.key), |value, now| {
+        let wanted = &wanted[found.len()];
+        found.push(value.and_then(|value| wanted.in_value(value, now)));
+    });
+    found
 }

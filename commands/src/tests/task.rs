@@ -5,6 +5,7 @@ use damselfly_protocol::{Proto, Requests};
 
 use super::session::Session;
 use crate::random::Random;
+use crate::sort::look_back;
 use crate::{Args, Rest, Run, Task, lookup};
 
 /// The command and its sources, which all have big, small and missing ones among them.
@@ -72,6 +73,20 @@ const COMMANDS: &[&str] = &[
     "SORT numbers ALPHA LIMIT -5 -1",
     "SORT s1",
     "SORT s1 STORE to",
+    "SORT numbers GET nothing GET #",
+    "SORT numbers BY w_*",
+    "SORT numbers BY w_* DESC LIMIT 3 50 GET # GET w_* GET nothing GET hw_*->f",
+    "SORT_RO numbers BY w_* ALPHA",
+    "SORT s1 BY w_* STORE to",
+    "SORT s1 BY w_* ALPHA DESC LIMIT 5 1000 GET # GET w_*",
+    "SORT z1 BY hw_*->f GET hw_*->f STORE to",
+    "SORT z1 BY nosuch_* ALPHA DESC",
+    "SORT numbers BY nosort GET w_* STORE to",
+    "SORT numbers BY nosort DESC LIMIT 5 100",
+    "SORT s1 BY nosort LIMIT 3 40 GET # GET hw_*->f",
+    "SORT z1 BY nosort DESC LIMIT 2 300 GET w_*",
+    "SORT z1 BY nosort LIMIT 300 100000",
+    "SORT s1 BY hw_*->text",
     "ZREMRANGEBYRANK z1 3 -5",
     "ZREMRANGEBYRANK zeros 0 -2",
     "ZREMRANGEBYRANK z1 0 -1",
@@ -267,6 +282,48 @@ fn fill(session: &mut Session, random: &mut Random, count: usize) {
     }
 }
 
+/// Makes keys that are named by what is in the sources; their names.
+fn weigh(session: &mut Session, random: &mut Random) -> Vec<String> {
+    let mut elements = Vec::new();
+    for line in ["LRANGE numbers 0 -1", "SMEMBERS s1", "ZRANGE z1 0 -1"] {
+        let reply = session.send_in(Proto::Resp2, &words(line), None);
+        let is_element = |line: &&str| !line.starts_with(['*', '$']);
+        elements.extend(String::from_utf8_lossy(&reply).lines().filter(is_element).map(str::to_owned));
+    }
+    elements.sort();
+    elements.dedup();
+    let mut names = Vec::new();
+    for element in elements {
+        let (weight, key) = (random.below(30), format!("w_{element}"));
+        match random.below(4) {
+            0 => session.run(&format!("SET {key} {weight}.5")),
+            1 => session.run(&format!("SET {key} {weight} PX 100000")),
+            2 => session.run(&format!("SADD {key} {weight}")),
+            _ => String::new(),
+        };
+        session.run(&format!("HSET hw_{element} f {weight} text a{weight}"));
+        names.extend([key, format!("hw_{element}")]);
+    }
+    names
+}
+
+/// What was announced but for keys that were missed, which is told on the way.
+fn changes(session: &mut Session) -> String {
+    let events = session.events();
+    events.split(", ").filter(|event| !event.starts_with("keymiss")).collect::<Vec<_>>().join(", ")
+}
+
+/// One step of a task, and what that asks for; whether it was the last.
+fn step(session: &mut Session, task: &mut dyn Task) -> bool {
+    let is_over = task.step();
+    let wanted = task.asks();
+    if !wanted.is_empty() {
+        let past = task.past().expect("it looks back into one");
+        task.told(look_back(&mut session.ks, past, &wanted));
+    }
+    is_over
+}
+
 /// All that can be seen of a key.
 fn seen(session: &mut Session, key: &str) -> Vec<String> {
     let kind = session.run(&format!("TYPE {key}"));
@@ -319,6 +376,9 @@ fn begin(session: &mut Session, proto: Proto, line: &str) -> (Vec<u8>, Option<Bo
 
 /// Does the rest of a task; its reply.
 fn end(session: &mut Session, proto: Proto, mut task: Box<dyn Task>) -> Vec<u8> {
+    if let Some(past) = task.past() {
+        session.ks.end_past(past);
+    }
     let (mut reply, mut later) = session.with_cx(proto, |cx| {
         if let Err(error) = task.finish(cx) {
             cx.out.truncate(0);
@@ -344,9 +404,11 @@ fn steps_are_the_whole() {
             .split(' ')
             .map(str::to_owned)
             .collect();
-        let again = |original: &mut Session| {
+        let named = weigh(&mut original, &mut random);
+        let again = |original: &mut Session, line: &str| {
             let mut session = Session::unchecked();
-            for key in &keys {
+            let named = if line.starts_with("SORT") { &named[..] } else { &[] };
+            for key in keys.iter().chain(named) {
                 let portable = original.ks.export(0, key.as_bytes());
                 session.ks.import(0, key.as_bytes(), portable);
             }
@@ -356,13 +418,13 @@ fn steps_are_the_whole() {
         let many = with_many_arguments(&mut random, count);
         for line in COMMANDS.iter().copied().chain(many.iter().map(String::as_str)) {
             for proto in [Proto::Resp2, Proto::Resp3] {
-                let mut whole = again(&mut original);
+                let mut whole = again(&mut original, line);
                 let expected = whole.send_in(proto, &words(line), None);
-                let fails = line.starts_with("SORT s1") && !line.contains("ALPHA");
+                let fails = ["SORT s1", "SORT s1 STORE to", "SORT s1 BY hw_*->text"].contains(&line);
                 assert_eq!(expected[0] == b'-', fails, "{line}: {}", expected.escape_ascii());
-                let events = whole.events();
+                let events = changes(&mut whole);
 
-                let mut session = again(&mut original);
+                let mut session = again(&mut original, line);
                 session.env.at_once_max = 0;
                 let (reply, task) = begin(&mut session, proto, line);
                 let Some(mut task) = task else {
@@ -372,8 +434,17 @@ fn steps_are_the_whole() {
                 in_steps += 1;
                 let target = task.target().map(|key| String::from_utf8_lossy(key).into_owned());
                 let mut steps = 0;
-                while !task.step() {
+                while !step(&mut session, &mut *task) {
                     steps += 1;
+                    for _ in 0..if line.starts_with("SORT") { 4 } else { 0 } {
+                        let key = &named[random.below(named.len())];
+                        match random.below(4) {
+                            0 => session.run(&format!("DEL {key}")),
+                            1 => session.run(&format!("SET {key} 99")),
+                            2 => session.run(&format!("HSET {key} f 99 text 7")),
+                            _ => session.run(&format!("APPEND {key} 1")),
+                        };
+                    }
                     for key in keys.iter().filter(|key| Some(*key) != target.as_ref()) {
                         match random.below(20) {
                             0 => session.run(&format!("DEL {key}")),
@@ -396,7 +467,7 @@ fn steps_are_the_whole() {
                     reply.escape_ascii()
                 );
                 if let Some(target) = target {
-                    assert_eq!(session.events(), events, "{line}");
+                    assert_eq!(changes(&mut session), events, "{line}");
                     assert!(
                         seen(&mut session, &target) == seen(&mut whole, &target),
                         "{line}, {count} members"

@@ -1,155 +1,91 @@
-//! SORT by what other keys hold, over several shards, in the steps of `damselfly_commands::sort`.
+//! SORT by what other keys hold, over several shards: begun here, then a task like others (`tasks.rs`).
 //!
-//! The elements are brought here and so is what their keys hold, in two rounds of one message per shard: first the
-//! weights of all, then what GET wants for those that LIMIT left. Every shard is locked meanwhile, because nobody knows
-//! which keys the elements name.
+//! Nobody knows which keys the elements name. So every shard is locked for the instant in which it begins to keep what
+//! such keys hold (`Keyspace::begin_past`), and the source's shard makes a clone; the target stays locked until the end.
 
-use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
-use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
 
-use damselfly_commands::CommandError;
-use damselfly_commands::sort::{Elements, Sort, Wanted};
+use damselfly_commands::sort::Sort;
+use damselfly_commands::{Found, Task};
 
 use super::{Args, Held, Request, Step};
 use crate::core::Core;
-use crate::locks::Scope;
-
-/// Strings that were looked up, in the order in which they were wanted.
-type Fetched = Vec<Option<Vec<u8>>>;
-
-/// A SORT that holds its locks.
-struct Running {
-    request: Request,
-    sort: Arc<Sort>,
-    held: Held,
-    /// What the steps took.
-    nanos: u64,
-}
+use crate::locks::{Scope, lock_number};
+use crate::tasks::TaskOf;
+use crate::tracking::Reader;
 
 impl Core {
     /// Carries out a SORT whose elements name keys.
     pub(super) fn sort(&mut self, request: Request, sort: Sort) {
-        let sort = Arc::new(sort);
         let scopes = (0..self.shared.peers.len()).map(|core| (core, Scope::Shard)).collect();
-        self.lock_for(request.id, scopes, move |core, held| {
-            Running { request, sort, held, nanos: 0 }.elements(core)
-        });
+        self.lock_for(request.id, scopes, move |core, held| core.begin_sort(request, sort, held));
     }
 
-    /// Looks strings up on the shards of their keys.
-    fn fetch(
-        &mut self,
-        step: Step,
-        wanted: Vec<Wanted>,
-        then: impl FnOnce(&mut Core, Fetched, u64) + 'static,
-    ) {
-        let mut parts = BTreeMap::<usize, (Vec<usize>, Vec<Wanted>)>::new();
-        let all = Rc::new(RefCell::new(vec![None; wanted.len()]));
-        for (at, wanted) in wanted.into_iter().enumerate() {
-            let part = parts.entry(self.shared.owner(self.ks.hash(&wanted.key))).or_default();
-            part.0.push(at);
-            part.1.push(wanted);
-        }
-        if parts.is_empty() {
-            return then(self, Vec::new(), 0);
-        }
-        let (missing, nanos) = (Rc::new(Cell::new(parts.len())), Rc::new(Cell::new(0)));
-        let then = Rc::new(Cell::new(Some(then)));
-        for (to, (places, wanted)) in parts {
-            let (all, missing, nanos, then) = (all.clone(), missing.clone(), nanos.clone(), then.clone());
-            self.ask(
-                to,
-                move |core| {
-                    core.step(step, &Args::default(), |cx, _| {
-                        Ok(wanted.iter().map(|wanted| wanted.fetch(cx)).collect::<Fetched>())
-                    })
-                },
-                move |core, (fetched, _, took)| {
-                    for (at, value) in places.into_iter().zip(fetched.unwrap_or_default()) {
-                        all.borrow_mut()[at] = value;
-                    }
-                    nanos.set(nanos.get() + took);
-                    missing.set(missing.get() - 1);
-                    if missing.get() == 0
-                        && let Some(then) = then.take()
-                    {
-                        let all = all.take();
-                        then(core, all, nanos.get());
-                    }
-                },
-            );
-        }
-    }
-}
-
-impl Running {
-    fn step(&self) -> Step {
-        Step { name: self.request.command.name, db: self.request.db, proto: self.request.proto }
-    }
-
-    fn elements(mut self, core: &mut Core) {
-        let (step, sort) = (self.step(), self.sort.clone());
-        let owner = core.shared.owner(core.ks.hash(sort.key()));
-        core.ask(
-            owner,
-            move |core| core.step(step, &Args::default(), |cx, _| sort.elements(cx)),
-            move |core, (elements, _, nanos)| {
-                self.nanos += nanos;
-                match elements {
-                    Ok(elements) => self.weights(core, elements),
-                    Err(error) => self.end(core, Some(error), b""),
+    /// Begins it on all shards, which are locked.
+    fn begin_sort(&mut self, request: Request, sort: Sort, held: Held) {
+        let step = Step { name: request.command.name, db: request.db, proto: request.proto };
+        let (db, owner) = (usize::from(request.db), self.shared.owner(self.ks.hash(sort.key())));
+        let target = sort.target().map(|key| self.ks.hash(key));
+        // Two that are under way at once have different numbers.
+        let past = self.ks.random();
+        let sort = Arc::new(sort);
+        self.ask_all(
+            move |core| {
+                core.ks.begin_past(past, db, sort.concerned());
+                let is_here = core.id == owner;
+                is_here.then(|| core.step(step, &Args::default(), |cx, _| sort.begin(cx, past)))
+            },
+            move |core, begun| match begun.into_iter().flatten().next() {
+                Some((Ok(task), _, nanos)) => core.go_on_sorting(request, task, target, held, nanos),
+                Some((Err(error), _, nanos)) => {
+                    core.end_past(past);
+                    core.unlock_all(held);
+                    request.finish(core, Some(error), b"", nanos);
                 }
+                None => unreachable!("the source has an owner"),
             },
         );
     }
 
-    fn weights(mut self, core: &mut Core, elements: Elements) {
-        let wanted = self.sort.weights_wanted(&elements);
-        core.fetch(self.step(), wanted, move |core, weights, nanos| {
-            let started = Instant::now();
-            let ordered = self.sort.order(elements, weights);
-            self.nanos += nanos + started.elapsed().as_nanos() as u64;
-            match ordered {
-                Ok(ordered) => self.results(core, ordered),
-                Err(error) => self.end(core, Some(error), b""),
-            }
-        });
-    }
-
-    fn results(mut self, core: &mut Core, ordered: Vec<Vec<u8>>) {
-        let wanted = self.sort.results_wanted(&ordered);
-        core.fetch(self.step(), wanted, move |core, fetched, nanos| {
-            self.nanos += nanos;
-            let results = self.sort.results(ordered, fetched);
-            let (step, sort) = (self.step(), self.sort.clone());
-            let to = match sort.target() {
-                Some(target) => core.shared.owner(core.ks.hash(target)),
-                None => core.id,
-            };
+    /// Gives all locks back but that of the target, and leaves the rest to the task.
+    fn go_on_sorting(
+        &mut self,
+        request: Request,
+        task: Box<dyn Task>,
+        target: Option<u64>,
+        held: Held,
+        nanos: u64,
+    ) {
+        let Request { id, command, index, db, proto, owned, .. } = request;
+        let end_at = target.map_or(self.id, |hash| self.shared.owner(hash));
+        // Within a transaction, which has the locks, the reply is to be whole when the next command comes.
+        let at_once = held.iter().all(|(_, ticket)| ticket.is_none());
+        let ticket = target.and(held.iter().find(|(to, _)| *to == end_at)).and_then(|(_, ticket)| *ticket);
+        let kept = target.map(|hash| lock_number(usize::from(db), hash));
+        for (to, ticket) in held {
+            let kept = kept.filter(|_| to == end_at);
+            self.run_on(to, move |core| match (ticket, kept) {
+                (Some(ticket), Some(number)) => core.narrow(ticket, &[number]),
+                (ticket, _) => core.unlock(ticket),
+            });
+        }
+        let client = Reader { core: self.id, id };
+        let of = TaskOf { found: Found { command, index }, db: usize::from(db), proto, client, at_once };
+        let reader = (target.is_none() && !at_once).then_some(id);
+        self.begin_task(task, command.name, reader, nanos, move |core, task, nanos| {
             core.ask(
-                to,
+                end_at,
                 move |core| {
-                    core.step(step, &Args::default(), |cx, _| {
-                        sort.finish(cx, results);
-                        Ok(())
-                    })
+                    let mut reply = Vec::new();
+                    let long = core.end_task(task, of, &mut reply);
+                    core.unlock(ticket);
+                    (reply, long)
                 },
-                move |core, (_, reply, nanos)| {
-                    self.nanos += nanos;
-                    self.end(core, None, &reply);
+                move |core, (reply, long)| {
+                    core.book_spread(id, command, index, nanos, None, &owned);
+                    core.answer_long(id, &reply, long);
                 },
             );
         });
-    }
-
-    /// Gives all locks back and answers. What the connection sends next comes behind the locks' release.
-    fn end(self, core: &mut Core, failed: Option<CommandError>, reply: &[u8]) {
-        for (to, ticket) in self.held {
-            core.ask(to, move |core| core.unlock(ticket), |_, ()| ());
-        }
-        self.request.finish(core, failed, reply, self.nanos);
     }
 }
