@@ -506,53 +506,35 @@ fn lpos(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
         }
         return Ok(());
     };
-    let looks = if maxlen == 0 { list.len() } else { list.len().min(maxlen) };
-    if looks > cx.env.at_once_max
-        && let Some(place) = &mut cx.later
-    {
-        let skip = usize::try_from(rank.unsigned_abs() - 1).unwrap_or(usize::MAX);
-        let wanted = match count {
+    let mut found = Found {
+        element: element.into(),
+        from_end: rank < 0,
+        looked: 0,
+        looks: if maxlen == 0 { list.len() } else { list.len().min(maxlen) },
+        skip: usize::try_from(rank.unsigned_abs() - 1).unwrap_or(usize::MAX),
+        wanted: match count {
             None => 1,
             Some(0) => usize::MAX,
             Some(count) => count,
-        };
-        **place = Some(Rest::Task(Box::new(Finding {
-            list: list.clone(),
-            element: element.into(),
-            from_end: rank < 0,
-            looked: 0,
-            looks,
-            skip,
-            wanted,
-            is_array: count.is_some(),
-            first: None,
-            found: 0,
-            positions: Written::new(cx.out.proto()),
-        })));
+        },
+        is_array: count.is_some(),
+        first: None,
+        count: 0,
+        positions: Written::new(cx.out.proto()),
+    };
+    if found.looks > cx.env.at_once_max
+        && let Some(place) = &mut cx.later
+    {
+        **place = Some(Rest::Task(Box::new(Finding { list: list.clone(), found })));
         return Ok(());
     }
-    let out = &mut cx.out;
-    let Some(count) = count else {
-        let mut found = None;
-        list.positions(element, rank, 1, maxlen, |index| found = Some(index));
-        match found {
-            Some(index) => out.int(index as i64),
-            None => out.null(),
-        }
-        return Ok(());
-    };
-    let (header, mut found) = (out.deferred(1), 0);
-    list.positions(element, rank, count, maxlen, |index| {
-        out.int(index as i64);
-        found += 1;
-    });
-    out.fill_array(header, found);
+    while !found.look_on(list) {}
+    found.reply(cx);
     Ok(())
 }
 
-/// LPOS of a long list, in steps.
-struct Finding {
-    list: List,
+/// What LPOS has found.
+struct Found {
     element: Box<[u8]>,
     /// The last element is looked at first.
     from_end: bool,
@@ -566,8 +548,58 @@ struct Finding {
     /// All positions are the reply; else the first one alone.
     is_array: bool,
     first: Option<usize>,
-    found: usize,
+    count: usize,
     positions: Written,
+}
+
+impl Found {
+    /// Looks at the next elements; true if there is nothing left to look for.
+    fn look_on(&mut self, list: &List) -> bool {
+        let Found { element, looked, skip, wanted, first, count, positions, .. } = self;
+        let (from, to) = (*looked, (*looked + LOOKS_PER_STEP).min(self.looks));
+        let numbers = if self.from_end { list.len() - to..list.len() - from } else { from..to };
+        positions.write(|out| {
+            let value = Item::of(element);
+            let elements = list.range(numbers.start, numbers.end);
+            // Whether to look on.
+            let mut look = |(item, number)| {
+                if item != value {
+                    return true;
+                }
+                if *skip > 0 {
+                    *skip -= 1;
+                    return true;
+                }
+                *count += 1;
+                first.get_or_insert(number);
+                out.int(number as i64);
+                *count < *wanted
+            };
+            match self.from_end {
+                true => elements.rev().zip(numbers.rev()).all(&mut look),
+                false => elements.zip(numbers).all(&mut look),
+            };
+        });
+        *looked = to;
+        to == self.looks || *count == *wanted
+    }
+
+    fn reply(&mut self, cx: &mut Cx<'_>) {
+        match self.first {
+            _ if self.is_array => {
+                cx.out.array(self.count);
+                self.positions.reply(cx);
+            }
+            Some(first) => cx.out.int(first as i64),
+            None => cx.out.null(),
+        }
+    }
+}
+
+/// LPOS of a long list, in steps.
+struct Finding {
+    list: List,
+    found: Found,
 }
 
 impl Task for Finding {
@@ -576,49 +608,16 @@ impl Task for Finding {
     }
 
     fn step(&mut self) -> bool {
-        let Finding { list, element, looked, skip, wanted, first, found, positions, .. } = self;
-        let (from, to) = (*looked, (*looked + LOOKS_PER_STEP).min(self.looks));
-        let numbers = if self.from_end { list.len() - to..list.len() - from } else { from..to };
-        positions.write(|out| {
-            let mut show = |number: usize| {
-                if *skip > 0 {
-                    *skip -= 1;
-                } else if *found < *wanted {
-                    *found += 1;
-                    first.get_or_insert(number);
-                    out.int(number as i64);
-                }
-            };
-            let value = Item::of(element);
-            let elements = list.range(numbers.start, numbers.end);
-            let mut look = |(item, number)| {
-                if item == value {
-                    show(number);
-                }
-            };
-            match self.from_end {
-                true => elements.rev().zip(numbers.rev()).for_each(&mut look),
-                false => elements.zip(numbers).for_each(&mut look),
-            }
-        });
-        *looked = to;
-        to == self.looks || *found == *wanted
+        self.found.look_on(&self.list)
     }
 
     fn finish(&mut self, cx: &mut Cx<'_>) -> CmdResult {
-        match self.first {
-            _ if self.is_array => {
-                cx.out.array(self.found);
-                self.positions.reply(cx);
-            }
-            Some(first) => cx.out.int(first as i64),
-            None => cx.out.null(),
-        }
+        self.found.reply(cx);
         Ok(())
     }
 
     fn into_held(self: Box<Self>) -> Vec<Object> {
-        vec![self.list.wrap(), self.positions.into_held()]
+        vec![self.list.wrap(), self.found.positions.into_held()]
     }
 }
 

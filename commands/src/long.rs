@@ -115,9 +115,22 @@ pub(crate) fn put_string_aside(cx: &mut Cx<'_>, loc: Loc, len: usize) -> bool {
     true
 }
 
+/// Replies with what `make` makes of a collection, which writes some microseconds' worth at a time and is true with the
+/// last: later, in pieces, where there is a place for it, else now.
+pub(crate) fn reply_made<C: Collection + Clone>(
+    out: &mut ReplyWriter<'_>,
+    later: Option<&mut Option<Rest>>,
+    held: &C,
+    mut make: impl FnMut(&C, &mut ReplyWriter<'_>) -> bool + Send + 'static,
+) {
+    match later {
+        Some(place) => *place = Some(Rest::Reply(Long::made(held, out.proto(), make))),
+        None => while !make(held, out) {},
+    }
+}
+
 impl Long {
-    /// What `make` makes of a collection: it writes some microseconds' worth at a time, and is true with the last.
-    pub(crate) fn made<C: Collection + Clone>(
+    fn made<C: Collection + Clone>(
         held: &C,
         proto: Proto,
         mut make: impl FnMut(&C, &mut ReplyWriter<'_>) -> bool + Send + 'static,

@@ -14,9 +14,9 @@ use damselfly_keyspace::Collection;
 use damselfly_protocol::{Proto, ReplyWriter};
 
 use crate::args::Kept;
-use crate::long::Written;
+use crate::long::{Written, reply_made};
 use crate::task::{BYTES_PER_STEP, Rest, Work, lent};
-use crate::{Args, CmdResult, Cx, Long};
+use crate::{Args, CmdResult, Cx};
 
 /// An argument takes as long as so many members that are only looked at.
 const LOOKS_PER_ARGUMENT: usize = 8;
@@ -53,7 +53,7 @@ pub(crate) fn answer<C: Collection + Clone>(
 ) -> CmdResult {
     let is_many = is_many(cx, args);
     let held = cx.ks.view::<C>(cx.db, key)?;
-    answer_from(held, &mut cx.out, cx.later.as_mut().filter(|_| is_many), args, len, answer);
+    answer_from(held, &mut cx.out, cx.later.as_deref_mut().filter(|_| is_many), args, len, answer);
     Ok(())
 }
 
@@ -67,7 +67,7 @@ pub(crate) fn answer_uncounted<C: Collection + Clone>(
 ) -> CmdResult {
     let is_many = is_many(cx, args);
     let held = cx.ks.peek::<C>(cx.db, key)?;
-    answer_from(held, &mut cx.out, cx.later.as_mut().filter(|_| is_many), args, len, answer);
+    answer_from(held, &mut cx.out, cx.later.as_deref_mut().filter(|_| is_many), args, len, answer);
     Ok(())
 }
 
@@ -75,13 +75,13 @@ pub(crate) fn answer_uncounted<C: Collection + Clone>(
 fn answer_from<C: Collection + Clone>(
     held: Option<&C>,
     out: &mut ReplyWriter<'_>,
-    place: Option<&mut &mut Option<Rest>>,
+    later: Option<&mut Option<Rest>>,
     args: Args<'_>,
     len: impl FnOnce(&C) -> usize,
     answer: impl Fn(Option<&C>, &[u8], &mut ReplyWriter<'_>) + Send + 'static,
 ) {
     out.array(args.len());
-    if let (Some(place), Some(held)) = (place, held)
+    if let (Some(_), Some(held)) = (&later, held)
         && len(held) / CLONED_PER_ARGUMENT <= args.len()
         && let Some(mut args) = Kept::new(args)
     {
@@ -90,8 +90,7 @@ fn answer_from<C: Collection + Clone>(
             some.rest().for_each(|arg| answer(Some(held), arg, out));
             args.is_empty()
         };
-        **place = Some(Rest::Reply(Long::made(held, out.proto(), step)));
-        return;
+        return reply_made(out, later, held, step);
     }
     args.rest().for_each(|arg| answer(held, arg, out));
 }

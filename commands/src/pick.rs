@@ -8,9 +8,9 @@ use std::hash::Hash;
 use damselfly_keyspace::{Collection, Item, UnixMs};
 use damselfly_protocol::{Proto, ReplyWriter};
 
+use crate::long::reply_made;
 use crate::random::Random;
-use crate::task::Rest;
-use crate::{CmdResult, CommandError, Cx, Long};
+use crate::{CmdResult, CommandError, Cx};
 
 /// Most elements that one command repeats. Its reply is one that a few bytes of request can make any size; Redis would
 /// try.
@@ -155,13 +155,7 @@ pub(crate) fn pick<C: Picked>(cx: &mut Cx<'_>, key: &[u8], count: i64, with: boo
     }
     let shape = Shape::begin(&mut cx.out, wanted, with);
     let mut picking = Picking { random, now, shape, wanted, how };
-    if looks > cx.env.at_once_max
-        && let Some(place) = &mut cx.later
-    {
-        let step = move |held: &C, out: &mut ReplyWriter<'_>| picking.step(held, out);
-        **place = Some(Rest::Reply(Long::made(held, cx.out.proto(), step)));
-        return Ok(());
-    }
-    while !picking.step(held, &mut cx.out) {}
+    let later = cx.later.as_deref_mut().filter(|_| looks > cx.env.at_once_max);
+    reply_made(&mut cx.out, later, held, move |held: &C, out| picking.step(held, out));
     Ok(())
 }

@@ -421,34 +421,6 @@ impl List {
         is_over
     }
 
-    /// Reports the numbers of elements equal to `value`, as LPOS does: from the `rank`-th match on, counted
-    /// and reported from the end if `rank` is negative, at most `count` of them (zero: all), comparing at
-    /// most `maxlen` elements (zero: all). A rank of zero has no meaning and finds nothing.
-    pub fn positions<'a>(
-        &self,
-        value: impl Into<Item<'a>>,
-        rank: i64,
-        count: usize,
-        maxlen: usize,
-        mut report: impl FnMut(usize),
-    ) {
-        if rank == 0 {
-            return;
-        }
-        let value = value.into().canonical();
-        let bound = |limit: usize| if limit == 0 { usize::MAX } else { limit };
-        let skip = usize::try_from(rank.unsigned_abs() - 1).unwrap_or(usize::MAX);
-        let len = self.len();
-        let matching = |(index, item): (usize, Item<'_>)| (item == value).then_some(index);
-        if rank > 0 {
-            let all = self.iter().enumerate().take(bound(maxlen));
-            all.filter_map(matching).skip(skip).take(bound(count)).for_each(report);
-        } else {
-            let all = self.iter().rev().enumerate().take(bound(maxlen));
-            all.filter_map(matching).skip(skip).take(bound(count)).for_each(|index| report(len - 1 - index));
-        }
-    }
-
     // Reading.
 
     /// All elements; the iterator runs from either end.
@@ -1067,22 +1039,6 @@ mod tests {
                 assert_eq!(list.get(index).map(|item| item.to_vec()).as_ref(), model.get(index));
                 assert_eq!(list.front().map(|item| item.to_vec()).as_ref(), model.front());
                 assert_eq!(list.back().map(|item| item.to_vec()).as_ref(), model.back());
-            }
-            12 => {
-                let rank = rng.below(9) as i64 - 4;
-                let (count, maxlen) = (rng.below(4), rng.below(2) * rng.below(len + 1));
-                let mut found = Vec::new();
-                list.positions(&known, rank, count, maxlen, |index| found.push(index));
-                let mut hits: Vec<usize> = Vec::new();
-                for i in 0..if maxlen == 0 { len } else { maxlen } {
-                    let index = if rank < 0 { len - 1 - i } else { i };
-                    if rank != 0 && model[index] == known {
-                        hits.push(index);
-                    }
-                }
-                let hits = hits.into_iter().skip(rank.unsigned_abs().saturating_sub(1) as usize);
-                let hits: Vec<_> = hits.take(if count == 0 { usize::MAX } else { count }).collect();
-                assert_eq!(found, hits);
             }
             13 => {
                 let (start, stop) = (rng.below(len + 1), rng.below(len + 3));

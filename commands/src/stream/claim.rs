@@ -7,9 +7,10 @@ use damselfly_protocol::number::parse_i64;
 
 use super::{id, no_key_or_group, reply};
 use crate::error::printable;
+use crate::long::reply_made;
 use crate::many::{ARGUMENTS_PER_STEP, are_many};
-use crate::task::{Rest, Work, work};
-use crate::{Args, Arity, CmdResult, Command, CommandError, Cx, Flags, Group, Keys, Long, Run, Spread};
+use crate::task::{Work, work};
+use crate::{Args, Arity, CmdResult, Command, CommandError, Cx, Flags, Group, Keys, Run, Spread};
 
 /// Entries that are written in one step.
 const SHOWN_PER_STEP: usize = 32;
@@ -222,11 +223,8 @@ impl Claimed {
             while !claimed.write_some(stream, &mut cx.out) {}
             return Ok(());
         };
-        let mut step = move |held: &Stream, out: &mut ReplyWriter<'_>| claimed.write_some(held, out);
-        match &mut cx.later {
-            Some(place) => **place = Some(Rest::Reply(Long::made(&held, cx.out.proto(), step))),
-            None => while !step(&held, &mut cx.out) {},
-        }
+        let step = move |held: &Stream, out: &mut ReplyWriter<'_>| claimed.write_some(held, out);
+        reply_made(&mut cx.out, cx.later.as_deref_mut(), &held, step);
         cx.ks.discard(held.wrap());
         Ok(())
     }

@@ -6,9 +6,10 @@ use damselfly_protocol::{Argv, ReplyWriter};
 
 use super::{id, no_group, no_key_or_group};
 use crate::error::printable;
+use crate::long::reply_made;
 use crate::many::{ARGUMENTS_PER_STEP, are_many};
 use crate::task::{Rest, Task, Work, work};
-use crate::{Args, Arity, CmdResult, Command, CommandError, Cx, Flags, Group, Keys, Long, Run, Spread};
+use crate::{Args, Arity, CmdResult, Command, CommandError, Cx, Flags, Group, Keys, Run, Spread};
 
 /// Pending entries that are looked at in one step, and that are shown in one.
 const PENDING_PER_STEP: usize = 512;
@@ -370,7 +371,7 @@ impl Task for Listing {
         let (name, now, mut left) = (std::mem::take(&mut self.group), self.now, self.found);
         let mut from = Some(selection.start);
         cx.out.array(left);
-        let mut step = move |held: &Stream, out: &mut ReplyWriter<'_>| {
+        let step = move |held: &Stream, out: &mut ReplyWriter<'_>| {
             let group = held.group(&name).expect("the group is there");
             from = from.filter(|_| left > 0).and_then(|from| {
                 selection.look(group, from, SHOWN_PER_STEP, now, |shown| {
@@ -381,10 +382,7 @@ impl Task for Listing {
             });
             from.is_none()
         };
-        match &mut cx.later {
-            Some(place) => **place = Some(Rest::Reply(Long::made(&self.held, cx.out.proto(), step))),
-            None => while !step(&self.held, &mut cx.out) {},
-        }
+        reply_made(&mut cx.out, cx.later.as_deref_mut(), &self.held, step);
         Ok(())
     }
 

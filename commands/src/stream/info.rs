@@ -6,9 +6,9 @@ use damselfly_protocol::ReplyWriter;
 use super::group::{second, subcommand_syntax};
 use super::{id, no_group, reply};
 use crate::error::printable;
-use crate::long::is_long;
-use crate::task::{Later, Rest};
-use crate::{Args, Arity, CmdResult, Command, CommandError, Cx, Flags, Group, Keys, Long, Run, Spread};
+use crate::long::{is_long, reply_made};
+use crate::task::Later;
+use crate::{Args, Arity, CmdResult, Command, CommandError, Cx, Flags, Group, Keys, Run, Spread};
 
 /// Elements of a list that are written in one step.
 const SHOWN_PER_STEP: usize = 32;
@@ -311,11 +311,6 @@ fn reply_full(
     let mut full = Full::begin(out, stream, count);
     let (len, shown) = (reply::stream_len(stream), count.min(reply::stream_len(stream)));
     let is_big = full.size(stream) > at_once || is_long(shown, len, stream.heap_bytes());
-    match later.as_mut().filter(|_| is_big) {
-        Some(place) => {
-            let step = move |held: &Stream, out: &mut ReplyWriter<'_>| full.step(held, out);
-            **place = Some(Rest::Reply(Long::made(stream, out.proto(), step)));
-        }
-        None => while !full.step(stream, out) {},
-    }
+    let later = later.as_deref_mut().filter(|_| is_big);
+    reply_made(out, later, stream, move |held: &Stream, out| full.step(held, out));
 }

@@ -11,10 +11,10 @@ use damselfly_protocol::{Argv, Proto, ReplyWriter};
 use super::{id, reply};
 use crate::blocking::{Blocking, Wait, at_once, parse_timeout_ms};
 use crate::error::printable;
-use crate::long::is_long;
+use crate::long::{is_long, reply_made};
 use crate::many::are_many;
-use crate::task::{Rest, Work, work};
-use crate::{Args, Arity, CmdResult, Command, CommandError, Cx, Flags, Group, Keys, Long, Run, Spread};
+use crate::task::{Work, work};
+use crate::{Args, Arity, CmdResult, Command, CommandError, Cx, Flags, Group, Keys, Run, Spread};
 
 /// Entries that are delivered in one step, and that are written in one.
 const DELIVERED_PER_STEP: usize = 128;
@@ -536,7 +536,7 @@ impl Reading {
         let (group, consumer) = (std::mem::take(&mut self.group), std::mem::take(&mut self.consumer));
         let (mut from, mut left) = (self.first, self.delivered);
         cx.out.array(left);
-        let mut step = move |held: &Stream, out: &mut ReplyWriter<'_>| {
+        let step = move |held: &Stream, out: &mut ReplyWriter<'_>| {
             let consumer = held.group(&group).and_then(|group| group.consumer(&consumer));
             let mut last = from;
             for id in consumer.expect("what reads is there").pending_from(from).take(left.min(SHOWN_PER_STEP))
@@ -550,9 +550,6 @@ impl Reading {
             from = last.next().unwrap_or(last);
             left == 0
         };
-        match &mut cx.later {
-            Some(place) => **place = Some(Rest::Reply(Long::made(held, cx.out.proto(), step))),
-            None => while !step(held, &mut cx.out) {},
-        }
+        reply_made(&mut cx.out, cx.later.as_deref_mut(), held, step);
     }
 }
