@@ -124,7 +124,7 @@ fn stream_to_rdb(stream: &Stream) -> StreamValue {
         name: group.name().to_vec(),
         last_id: id_to_rdb(group.last_id()),
         entries_read: group.entries_read(),
-        pending: pending_to_rdb(group).collect(),
+        pending: pending_to_rdb(group, StreamId::MIN).collect(),
         consumers: group
             .consumers()
             .map(|consumer| ConsumerValue {
@@ -138,8 +138,8 @@ fn stream_to_rdb(stream: &Stream) -> StreamValue {
     StreamValue { entries, meta: meta_to_rdb(stream), groups: stream.groups().map(group).collect() }
 }
 
-fn pending_to_rdb(group: &stream::Group) -> impl Iterator<Item = damselfly_rdb::Pending> {
-    group.pending_from(StreamId::MIN, None).map(|(id, _, pending)| damselfly_rdb::Pending {
+fn pending_to_rdb(group: &stream::Group, from: StreamId) -> impl Iterator<Item = damselfly_rdb::Pending> {
+    group.pending_from(from, None).map(|(id, _, pending)| damselfly_rdb::Pending {
         id: id_to_rdb(id),
         delivered_at_ms: pending.delivered_at_ms,
         deliveries: u64::from(pending.deliveries),

@@ -1,7 +1,7 @@
 //! Collections into a file, element by element: what is written is not in memory a second time.
 
 use damselfly_keyspace::Object;
-use damselfly_keyspace::stream::{Stream, StreamId};
+use damselfly_keyspace::stream::{self, Stream, StreamId};
 use damselfly_keyspace::values::hash::Hash;
 use damselfly_keyspace::values::set::Set;
 use damselfly_keyspace::values::zset::SortedSet;
@@ -98,10 +98,35 @@ pub fn write_object(
 /// Calls `visit` for every entry with its fields as the format takes them.
 fn for_each_entry(stream: &Stream, mut visit: impl FnMut(StreamId, Fields<'_>)) {
     for entry in stream.range(StreamId::MIN, StreamId::MAX) {
-        let owned: Vec<(Vec<u8>, Vec<u8>)> =
-            entry.fields.map(|(name, value)| (name.to_vec(), value.to_vec())).collect();
-        let pairs: Vec<(&[u8], &[u8])> = owned.iter().map(|(name, value)| (&**name, &**value)).collect();
-        visit(entry.id, Fields::new(&pairs));
+        with_fields(entry, &mut visit);
+    }
+}
+
+/// Calls `visit` for an entry with its fields as the format takes them.
+pub(super) fn with_fields<R>(entry: stream::Entry<'_>, visit: impl FnOnce(StreamId, Fields<'_>) -> R) -> R {
+    let owned: Vec<(Vec<u8>, Vec<u8>)> =
+        entry.fields.map(|(name, value)| (name.to_vec(), value.to_vec())).collect();
+    let pairs: Vec<(&[u8], &[u8])> = owned.iter().map(|(name, value)| (&**name, &**value)).collect();
+    visit(entry.id, Fields::new(&pairs))
+}
+
+/// A consumer group as the format tells of it.
+pub(super) fn head_of(group: &stream::Group) -> Group<'_> {
+    Group {
+        name: group.name(),
+        last_id: id_to_rdb(group.last_id()),
+        entries_read: group.entries_read(),
+        pending: group.pending_len() as u64,
+    }
+}
+
+/// A consumer as the format tells of it.
+pub(super) fn head_of_consumer(consumer: &stream::Consumer) -> Consumer<'_> {
+    Consumer {
+        name: consumer.name(),
+        seen_at_ms: consumer.seen_at_ms,
+        active_at_ms: consumer.active_at_ms,
+        pending: consumer.pending_len() as u64,
     }
 }
 
@@ -117,25 +142,13 @@ fn write_stream(out: &mut Out<'_>, db: u64, meta: &Meta, key: &[u8], stream: &St
     });
     out.put(&mut entry, Event::StreamMeta(meta_to_rdb(stream)));
     for group in stream.groups() {
-        let head = Group {
-            name: group.name(),
-            last_id: id_to_rdb(group.last_id()),
-            entries_read: group.entries_read(),
-            pending: group.pending_len() as u64,
-        };
-        out.put(&mut entry, Event::Group(head));
-        for pending in pending_to_rdb(group) {
+        out.put(&mut entry, Event::Group(head_of(group)));
+        for pending in pending_to_rdb(group, StreamId::MIN) {
             out.put(&mut entry, Event::Pending(pending));
         }
         out.put(&mut entry, Event::Consumers(group.consumers().count() as u64));
         for consumer in group.consumers() {
-            let head = Consumer {
-                name: consumer.name(),
-                seen_at_ms: consumer.seen_at_ms,
-                active_at_ms: consumer.active_at_ms,
-                pending: consumer.pending_len() as u64,
-            };
-            out.put(&mut entry, Event::Consumer(head));
+            out.put(&mut entry, Event::Consumer(head_of_consumer(consumer)));
             for id in consumer.pending_from(StreamId::MIN) {
                 out.put(&mut entry, Event::Claimed(id_to_rdb(id)));
             }

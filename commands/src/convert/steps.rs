@@ -1,6 +1,7 @@
 //! DUMP and RESTORE of big collections, in steps. What a payload is made of or makes is not in memory a second time but
 //! for the payload itself.
 
+use damselfly_keyspace::stream::{Group, Stream, StreamId};
 use damselfly_keyspace::values::PackLimits;
 use damselfly_keyspace::values::hash::{Hash, Rules};
 use damselfly_keyspace::values::set::{Set, SetLimits};
@@ -8,14 +9,19 @@ use damselfly_keyspace::values::zset::SortedSet;
 use damselfly_keyspace::{Class, Collection, Expiry, List, Object, UnixMs};
 use damselfly_protocol::Proto;
 use damselfly_rdb::{
-    COMPACT_HASH_COUNT_MAX, Collector, Encoder, Event, Kind, Limits, NodeSizer, Refused, Shape, Target,
-    ValueSink, ValueWriter, crc64, dump,
+    COMPACT_HASH_COUNT_MAX, Collector, Encoder, Event, Fields, Kind, Limits, NodeSizer, Refused, Shape,
+    Target, ValueSink, ValueWriter, crc64, dump,
 };
 
-use super::{store_collection, store_value};
+use super::file::{head_of, head_of_consumer, with_fields};
+use super::{id_from_rdb, id_to_rdb, meta_to_rdb, pending_to_rdb, store_collection, store_value};
 use crate::long::Written;
+use crate::stream::reply::stream_len;
 use crate::task::{Task, members_per_step};
 use crate::{CmdResult, CommandError, Cx};
+
+/// What is pending, and consumers, in one step: about as long as so many members that are only looked at.
+const PENDING_PER_STEP: usize = 256;
 
 /// A DUMP under way.
 pub(crate) struct Dumping {
@@ -34,8 +40,102 @@ pub(crate) struct Dumping {
 enum Phase {
     /// The nodes of a list are counted: their number stands before them.
     Sizing { at: usize, sizer: NodeSizer },
-    /// Elements are written from a number or a cursor on.
-    Writing(u64),
+    /// So are those of a stream, from an entry on.
+    SizingEntries { from: StreamId, sizer: NodeSizer },
+    /// The value is written from a point on.
+    Writing(Point),
+}
+
+/// What is written next.
+#[derive(Clone, Copy)]
+enum Point {
+    /// Elements from a number or a cursor on.
+    Elements(u64),
+    /// Entries of a stream from this one on.
+    Entries(StreamId),
+    /// What a stream has besides.
+    Groups(Place),
+}
+
+/// A place behind the entries of a stream: its groups, each with what is pending, and the consumers with what they have
+/// of that.
+#[derive(Clone, Copy)]
+enum Place {
+    Group(usize),
+    Pending { group: usize, from: StreamId },
+    Consumer { group: usize, consumer: usize },
+    Claimed { group: usize, consumer: usize, from: StreamId },
+}
+
+impl Place {
+    /// Tells some of what is there; where to go on, or None if that was the last.
+    fn write(self, stream: &Stream, mut put: impl FnMut(Event<'_>)) -> Option<Place> {
+        let group_at = |at: usize| stream.groups().nth(at).expect("the group is there");
+        Some(match self {
+            Place::Group(at) if at == stream.groups().len() => return None,
+            Place::Group(at) => {
+                put(Event::Group(head_of(group_at(at))));
+                Place::Pending { group: at, from: StreamId::MIN }
+            }
+            Place::Pending { group: at, from } => {
+                let group = group_at(at);
+                let (mut count, mut next) = (0, Some(from));
+                for pending in pending_to_rdb(group, from).take(PENDING_PER_STEP) {
+                    put(Event::Pending(pending));
+                    (count, next) = (count + 1, id_from_rdb(pending.id).next());
+                }
+                match next.filter(|_| count == PENDING_PER_STEP) {
+                    Some(from) => Place::Pending { group: at, from },
+                    None => {
+                        put(Event::Consumers(group.consumers().len() as u64));
+                        Place::Consumer { group: at, consumer: 0 }
+                    }
+                }
+            }
+            Place::Consumer { group: at, consumer: first } => {
+                let (group, mut left) = (group_at(at), PENDING_PER_STEP);
+                for (number, consumer) in group.consumers().enumerate().skip(first) {
+                    if left == 0 {
+                        return Some(Place::Consumer { group: at, consumer: number });
+                    }
+                    put(Event::Consumer(head_of_consumer(consumer)));
+                    if consumer.pending_len() > left {
+                        return Some(Place::Claimed { group: at, consumer: number, from: StreamId::MIN });
+                    }
+                    consumer.pending_from(StreamId::MIN).for_each(|id| put(Event::Claimed(id_to_rdb(id))));
+                    left = (left - consumer.pending_len()).saturating_sub(1);
+                }
+                Place::Group(at + 1)
+            }
+            Place::Claimed { group: at, consumer: number, from } => {
+                let consumer = group_at(at).consumers().nth(number).expect("the consumer is there");
+                let (mut count, mut next) = (0, Some(from));
+                for id in consumer.pending_from(from).take(PENDING_PER_STEP) {
+                    put(Event::Claimed(id_to_rdb(id)));
+                    (count, next) = (count + 1, id.next());
+                }
+                match next.filter(|_| count == PENDING_PER_STEP) {
+                    Some(from) => Place::Claimed { group: at, consumer: number, from },
+                    None => Place::Consumer { group: at, consumer: number + 1 },
+                }
+            }
+        })
+    }
+}
+
+/// Visits so many entries from one on; where to go on, or None if those were the last.
+fn some_entries(
+    stream: &Stream,
+    from: StreamId,
+    count: usize,
+    mut visit: impl FnMut(StreamId, Fields<'_>),
+) -> Option<StreamId> {
+    let (mut left, mut last) = (count, None);
+    for entry in stream.range(from, StreamId::MAX).take(count) {
+        (left, last) = (left - 1, Some(entry.id));
+        with_fields(entry, &mut visit);
+    }
+    last.filter(|_| left == 0).and_then(StreamId::next)
 }
 
 impl Dumping {
@@ -56,6 +156,10 @@ impl Dumping {
             Object::ZSet(zset @ SortedSet::Big(_)) => {
                 (zset.len(), Some(Shape::ZSet { count: count(zset.len()) }))
             }
+            Object::Stream(stream) => {
+                let pending: usize = stream.groups().map(Group::pending_len).sum();
+                (stream_len(stream).saturating_add(pending), None)
+            }
             _ => return None,
         };
         // What is less may have a compact form.
@@ -65,7 +169,10 @@ impl Dumping {
         let mut dumping = Dumping {
             source: object.clone(),
             len,
-            phase: Phase::Sizing { at: 0, sizer: NodeSizer::list() },
+            phase: match object {
+                Object::Stream(_) => Phase::SizingEntries { from: StreamId::MIN, sizer: NodeSizer::stream() },
+                _ => Phase::Sizing { at: 0, sizer: NodeSizer::list() },
+            },
             encoder: Encoder::new(Target::Dump),
             writer: None,
             bytes: Vec::new(),
@@ -84,24 +191,47 @@ impl Dumping {
             Shape::List { .. } => Kind::List,
             Shape::Hash { .. } | Shape::ExpiringHash { .. } => Kind::Hash,
             Shape::Set { .. } => Kind::Set,
+            Shape::Stream { .. } => Kind::Stream,
             _ => Kind::ZSet,
         };
         let mut writer = dump::begin(&mut self.encoder, shape, &mut self.bytes);
         writer.put(&mut self.encoder, &mut self.bytes, Event::Begin { kind, count: self.len as u64 });
         self.writer = Some(writer);
-        self.phase = Phase::Writing(0);
+        self.phase = Phase::Writing(match kind {
+            Kind::Stream => Point::Entries(StreamId::MIN),
+            _ => Point::Elements(0),
+        });
     }
 
-    /// Writes some elements; where to go on, or None if those were the last.
-    fn write(&mut self, place: u64, count: usize) -> Option<u64> {
+    /// Writes some of the value; where to go on, or None if that was the last.
+    fn write(&mut self, point: Point, count: usize) -> Option<Point> {
         let Dumping { source, encoder, writer, bytes, len, .. } = self;
         let writer = writer.as_mut().expect("the value was begun");
         let mut put = |event: Event<'_>| writer.put(encoder, bytes, event);
         let (mut one, mut other) = ([0; 20], [0; 20]);
+        let place = match (point, &*source) {
+            (Point::Elements(place), _) => place,
+            (Point::Entries(from), Object::Stream(stream)) => {
+                let next = some_entries(stream, from, count, |id, fields| {
+                    put(Event::Entry { id: id_to_rdb(id), fields });
+                });
+                return Some(next.map_or_else(
+                    || {
+                        put(Event::StreamMeta(meta_to_rdb(stream)));
+                        Point::Groups(Place::Group(0))
+                    },
+                    Point::Entries,
+                ));
+            }
+            (Point::Groups(place), Object::Stream(stream)) => {
+                return place.write(stream, put).map(Point::Groups);
+            }
+            _ => unreachable!("only streams have entries"),
+        };
         let (start, end) = (place as usize, (place as usize).saturating_add(count).min(*len));
         let by_number = (end < *len).then_some(end as u64);
         let by_cursor = |cursor: u64| (cursor != 0).then_some(cursor);
-        match source {
+        let next = match source {
             Object::List(list) => {
                 list.range(start, end).for_each(|item| put(Event::Element(item.as_bytes(&mut one))));
                 by_number
@@ -120,7 +250,8 @@ impl Dumping {
                 by_number
             }
             _ => unreachable!("looked at when it began"),
-        }
+        };
+        next.map(Point::Elements)
     }
 
     /// Carries away what was written.
@@ -153,16 +284,30 @@ impl Task for Dumping {
                 }
                 false
             }
-            Phase::Writing(place) => {
-                let place = *place;
-                let next = self.write(place, count);
+            Phase::SizingEntries { from, sizer } => {
+                let Object::Stream(stream) = &self.source else { unreachable!("only streams have entries") };
+                let next = some_entries(stream, *from, count, |_, fields| {
+                    sizer.add_entry(fields);
+                });
+                match next {
+                    Some(next) => *from = next,
+                    None => {
+                        let nodes = sizer.nodes();
+                        self.begin_value(Shape::Stream { nodes });
+                    }
+                }
+                false
+            }
+            Phase::Writing(point) => {
+                let point = *point;
+                let next = self.write(point, count);
                 if next.is_none() {
                     let writer = self.writer.as_mut().expect("the value was begun");
                     writer.put(&mut self.encoder, &mut self.bytes, Event::End);
                 }
                 self.carry();
-                if let Some(place) = next {
-                    self.phase = Phase::Writing(place);
+                if let Some(point) = next {
+                    self.phase = Phase::Writing(point);
                     return false;
                 }
                 self.bytes.extend_from_slice(&dump::footer(self.checksum));

@@ -64,7 +64,7 @@ pub(super) fn entries_between(
 }
 
 /// How many entries a stream has.
-pub(super) fn stream_len(stream: &Stream) -> usize {
+pub(crate) fn stream_len(stream: &Stream) -> usize {
     usize::try_from(stream.len()).unwrap_or(usize::MAX)
 }
 

@@ -524,12 +524,20 @@ fn payloads_in_steps() {
         words.sort_unstable();
         words.join(" ")
     };
-    for key in ["s1", "z1", "h", "he", "numbers", "s3", "places"] {
+    session.run("XREADGROUP GROUP g many COUNT 1000000 STREAMS x >");
+    (0..700).for_each(|at| drop(session.run(&format!("XGROUP CREATECONSUMER x g idle:{at}"))));
+    session.run("XGROUP CREATE x empty $");
+    for key in ["s1", "z1", "h", "he", "numbers", "s3", "places", "x"] {
         let seen = |session: &mut Session, key: &str| {
             let encoding = session.run(&format!("OBJECT ENCODING {key}"));
             let contents = match session.run(&format!("TYPE {key}")).as_str() {
                 "+list" => list(session, key),
                 "+zset" => session.run(&format!("ZRANGE {key} 0 -1 WITHSCORES")),
+                "+stream" => {
+                    // All but how it is divided into nodes.
+                    let payload = payload(&session.send(&[b"DUMP", key.as_bytes()]));
+                    payload.escape_ascii().to_string()
+                }
                 "+hash" => {
                     sorted(session, &format!("HGETALL {key}"))
                         + &session.run(&format!("HTTL {key} FIELDS 2 1 9"))
@@ -544,7 +552,7 @@ fn payloads_in_steps() {
         session.run(&format!("COPY {key} original"));
         session.env.at_once_max = 0;
         let stepwise = payload(&in_steps(&mut session, &[b"DUMP", key.as_bytes()]));
-        if matches!(key, "z1" | "numbers" | "places") {
+        if matches!(key, "z1" | "numbers" | "places" | "x") {
             assert!(at_once == stepwise, "{key}: in the same order, so the same bytes");
         }
         session.ks.take_events();
