@@ -12,8 +12,8 @@ use damselfly_keyspace::{Collection, Db, Expiry, Keyspace, List, Loc, Object, Va
 use damselfly_protocol::number::Decimal;
 use damselfly_protocol::{Proto, ReplyWriter};
 use damselfly_rdb::{
-    Compression, ConsumerValue, Encoder, Entries, Event, Gathered, GroupValue, Kind, Run, StreamMeta,
-    StreamValue, Target, dump,
+    Compression, ConsumerValue, Encoder, Entries, Event, Gathered, GroupValue, Kind, Refused, Run,
+    StreamMeta, StreamValue, Target, ValueSink, dump,
 };
 use damselfly_sketches::blocks::Blocks;
 
@@ -159,34 +159,107 @@ fn meta_to_rdb(stream: &Stream) -> StreamMeta {
 
 /// None if the value is none that a server could have had.
 fn stream_from_rdb(value: StreamValue, nodes: NodeLimits) -> Option<Stream> {
-    let mut stream = Stream::new();
-    for (id, fields) in value.entries.iter() {
-        stream.append(id_from_rdb(id), fields.iter(), nodes).ok()?;
+    let mut maker = StreamMaker::new(nodes);
+    damselfly_rdb::Value::Stream(value).emit(&mut maker).ok()?;
+    Some(maker.stream)
+}
+
+/// A stream that is made of events.
+struct StreamMaker {
+    stream: Stream,
+    nodes: NodeLimits,
+    /// The group that is being told of, what is pending there by id, and how much of that has an owner.
+    group: Vec<u8>,
+    pending: Vec<damselfly_rdb::Pending>,
+    in_order: bool,
+    owned: usize,
+    /// The consumer that is being told of.
+    consumer: Vec<u8>,
+}
+
+impl StreamMaker {
+    fn new(nodes: NodeLimits) -> StreamMaker {
+        StreamMaker {
+            stream: Stream::new(),
+            nodes,
+            group: Vec::new(),
+            pending: Vec::new(),
+            in_order: true,
+            owned: 0,
+            consumer: Vec::new(),
+        }
     }
-    let meta = value.meta;
-    stream.set_counters(id_from_rdb(meta.last_id), meta.entries_added, id_from_rdb(meta.max_deleted_id));
-    for group in &value.groups {
-        stream.create_group(&group.name, id_from_rdb(group.last_id), group.entries_read);
-        // By id, to be found when their owners tell of them.
-        let mut pending: Vec<&damselfly_rdb::Pending> = group.pending.iter().collect();
-        pending.sort_unstable_by_key(|pending| pending.id);
-        let mut owned = 0;
-        for consumer in &group.consumers {
-            let (name, seen_at_ms) = (&consumer.name, consumer.seen_at_ms);
-            stream.set_consumer_times(&group.name, name, seen_at_ms, consumer.active_at_ms).ok()?;
-            for id in &consumer.claimed {
-                let one = pending[pending.binary_search_by_key(id, |pending| pending.id).ok()?];
-                let id = id_from_rdb(*id);
-                stream.set_pending(&group.name, name, id, one.delivered_at_ms, one.deliveries).ok()?;
-                owned += 1;
+
+    /// Nothing is pending for nobody.
+    fn end_group(&mut self) -> Result<(), Refused> {
+        let is_whole = self.owned == self.pending.len();
+        self.pending.clear();
+        (self.in_order, self.owned) = (true, 0);
+        if is_whole { Ok(()) } else { Err(Refused("an entry is pending for nobody")) }
+    }
+
+    /// All that is pending in the group was told: to be found when owners tell of it.
+    fn sort_pending(&mut self) -> Result<(), Refused> {
+        if self.in_order {
+            return Ok(());
+        }
+        self.pending.sort_unstable_by_key(|pending| pending.id);
+        let differ = self.pending.windows(2).all(|pair| pair[0].id != pair[1].id);
+        if differ { Ok(()) } else { Err(DUPLICATE) }
+    }
+}
+
+const DUPLICATE: Refused = Refused("duplicate element");
+
+impl ValueSink for StreamMaker {
+    fn event(&mut self, event: Event<'_>) -> Result<(), Refused> {
+        const NO_GROUP: Refused = Refused("a consumer of no group");
+        let StreamMaker { stream, group: name, pending, consumer, .. } = self;
+        match event {
+            Event::Begin { kind: Kind::Stream, .. } => {}
+            Event::Entry { id, fields } => stream
+                .append(id_from_rdb(id), fields.iter(), self.nodes)
+                .map_err(|_| Refused("entries out of order"))?,
+            Event::StreamMeta(meta) => {
+                let (last_id, max_deleted_id) = (id_from_rdb(meta.last_id), id_from_rdb(meta.max_deleted_id));
+                stream.set_counters(last_id, meta.entries_added, max_deleted_id);
             }
+            Event::Group(group) => {
+                if !stream.create_group(group.name, id_from_rdb(group.last_id), group.entries_read) {
+                    return Err(DUPLICATE);
+                }
+                *name = group.name.to_vec();
+                self.end_group()?;
+            }
+            Event::Pending(one) => {
+                self.in_order &= pending.last().is_none_or(|last| last.id < one.id);
+                pending.push(one);
+            }
+            Event::Consumers(_) => self.sort_pending()?,
+            Event::Consumer(one) => {
+                if stream.group(name).ok_or(NO_GROUP)?.consumer(one.name).is_some() {
+                    return Err(DUPLICATE);
+                }
+                let added = stream.set_consumer_times(name, one.name, one.seen_at_ms, one.active_at_ms);
+                added.map_err(|_| NO_GROUP)?;
+                *consumer = one.name.to_vec();
+            }
+            Event::Claimed(id) => {
+                let found = pending.binary_search_by_key(&id, |pending| pending.id);
+                let one = pending[found.map_err(|_| Refused("claimed entry is not pending"))?];
+                let id = id_from_rdb(id);
+                if stream.group(name).ok_or(NO_GROUP)?.pending(id).is_some() {
+                    return Err(DUPLICATE);
+                }
+                let set = stream.set_pending(name, consumer, id, one.delivered_at_ms, one.deliveries);
+                set.map_err(|_| NO_GROUP)?;
+                self.owned += 1;
+            }
+            Event::End => self.end_group()?,
+            _ => return Err(Refused("event out of order")),
         }
-        // Nothing is pending for nobody.
-        if owned != pending.len() {
-            return None;
-        }
+        Ok(())
     }
-    Some(stream)
 }
 
 /// Stores a value that a file had under a key. Nobody is told.

@@ -1,7 +1,7 @@
 //! DUMP and RESTORE of big collections, in steps. What a payload is made of or makes is not in memory a second time but
 //! for the payload itself.
 
-use damselfly_keyspace::stream::{Group, Stream, StreamId};
+use damselfly_keyspace::stream::{Group, NodeLimits, Stream, StreamId};
 use damselfly_keyspace::values::PackLimits;
 use damselfly_keyspace::values::hash::{Hash, Rules};
 use damselfly_keyspace::values::set::{Set, SetLimits};
@@ -14,7 +14,10 @@ use damselfly_rdb::{
 };
 
 use super::file::{head_of, head_of_consumer, with_fields};
-use super::{id_from_rdb, id_to_rdb, meta_to_rdb, pending_to_rdb, store_collection, store_value};
+use super::{
+    DUPLICATE, StreamMaker, id_from_rdb, id_to_rdb, meta_to_rdb, pending_to_rdb, store_collection,
+    store_value,
+};
 use crate::long::Written;
 use crate::stream::reply::stream_len;
 use crate::task::{Task, members_per_step};
@@ -337,6 +340,7 @@ struct Making {
     hash: PackLimits,
     set: SetLimits,
     zset: PackLimits,
+    stream: NodeLimits,
 }
 
 /// A collection that is made of events, or another value that is only collected.
@@ -348,6 +352,7 @@ enum Made {
     Hash(Hash),
     Set(Set),
     ZSet(SortedSet),
+    Stream(Box<StreamMaker>),
     Other(Box<Collector>),
 }
 
@@ -357,8 +362,6 @@ struct Maker {
     /// Whether any element came, in time or not.
     had_any: bool,
 }
-
-const DUPLICATE: Refused = Refused("duplicate element");
 
 impl ValueSink for Maker {
     fn event(&mut self, event: Event<'_>) -> Result<(), Refused> {
@@ -370,6 +373,9 @@ impl ValueSink for Maker {
                 Event::Begin { kind: Kind::Hash, .. } => Made::Hash(Hash::new()),
                 Event::Begin { kind: Kind::Set, .. } => Made::Set(Set::new()),
                 Event::Begin { kind: Kind::ZSet, .. } => Made::ZSet(SortedSet::new_big(by.seed)),
+                Event::Begin { kind: Kind::Stream, .. } => {
+                    Made::Stream(Box::new(StreamMaker::new(by.stream)))
+                }
                 event => {
                     let mut collector = Box::<Collector>::default();
                     collector.event(event)?;
@@ -381,6 +387,7 @@ impl ValueSink for Maker {
         self.had_any |= event != Event::End;
         let is_new = match (&mut self.made, event) {
             (Made::Other(collector), event) => return collector.event(event),
+            (Made::Stream(maker), event) => return maker.event(event),
             (_, Event::End) => true,
             (Made::List(list), Event::Element(element)) => {
                 list.push_back(element);
@@ -431,6 +438,7 @@ impl Restoring {
             hash: cx.env.hash_pack,
             set: cx.env.set_limits,
             zset: cx.env.zset_pack,
+            stream: cx.env.stream_node,
         };
         let maker = Maker { by, made: Made::Nothing, had_any: false };
         Ok(Restoring { key: key.into(), payload, decoding, maker, expire_at, is_bad: false })
@@ -469,6 +477,7 @@ impl Task for Restoring {
             Made::ZSet(mut zset) => {
                 store_collection(cx, key, crate::zset::settled(&mut zset, by.seed, by.zset), expiry)
             }
+            Made::Stream(maker) => store_collection(cx, key, maker.stream, expiry),
             Made::Other(collector) => {
                 let value = collector.finish().filter(|value| !value.is_empty_container());
                 store_value(cx, key, value.ok_or(CommandError::BadPayload)?, expiry)
@@ -483,6 +492,7 @@ impl Task for Restoring {
             Made::Hash(hash) => hash.wrap(),
             Made::Set(set) => set.wrap(),
             Made::ZSet(zset) => zset.wrap(),
+            Made::Stream(maker) => maker.stream.wrap(),
             Made::Other(_) | Made::Nothing => return Vec::new(),
         };
         vec![made]

@@ -502,6 +502,60 @@ fn in_steps(session: &mut Session, words: &[&[u8]]) -> Vec<u8> {
     end(session, Proto::Resp2, task)
 }
 
+/// Streams that no server had are refused, at once and in steps: what is pending belongs to one consumer, and groups and
+/// consumers have names of their own.
+#[test]
+fn streams_that_cannot_be() {
+    use damselfly_rdb::{
+        ConsumerValue, Encoder, GroupValue, Pending, StreamId, StreamValue, Target, Value, dump,
+    };
+    let id = |ms: u64| StreamId { ms, seq: 1 };
+    let group = |name: &str, pending: &[u64], claimed: &[(&str, &[u64])]| GroupValue {
+        name: name.into(),
+        pending: pending
+            .iter()
+            .map(|ms| Pending { id: id(*ms), delivered_at_ms: 1, deliveries: 1 })
+            .collect(),
+        consumers: claimed
+            .iter()
+            .map(|(name, ids)| ConsumerValue {
+                name: (*name).into(),
+                claimed: ids.iter().map(|ms| id(*ms)).collect(),
+                ..ConsumerValue::default()
+            })
+            .collect(),
+        ..GroupValue::default()
+    };
+    let (x, y, none) = ("x", "y", &[][..]);
+    for (groups, is_good) in [
+        (vec![], true),
+        (vec![group("g", &[3, 1, 2], &[(x, &[2, 1]), (y, &[3]), ("z", none)])], true),
+        (vec![group("g", &[1], &[(x, &[1])]), group("h", &[1], &[(x, &[1])])], true),
+        (vec![group("g", &[1], &[(x, &[1])]), group("g", &[1], &[(x, &[1])])], false),
+        (vec![group("g", &[1], &[(x, &[1]), (y, &[1])])], false),
+        (vec![group("g", &[1], &[(x, &[1, 1])])], false),
+        (vec![group("g", &[1, 2], &[(x, &[1]), (x, &[2])])], false),
+        (vec![group("g", &[1, 2], &[(x, &[2])])], false),
+        (vec![group("g", &[1, 2], &[]), group("h", none, &[])], false),
+        (vec![group("g", &[1], &[(x, &[2])])], false),
+        (vec![group("g", &[2, 1, 2], &[(x, &[1, 2])])], false),
+    ] {
+        let mut payload = Vec::new();
+        let mut stream = StreamValue { groups, ..StreamValue::default() };
+        stream.entries.push(id(9), [(&b"field"[..], &b"value"[..])]);
+        (stream.meta.length, stream.meta.last_id) = (1, id(9));
+        dump::value(&mut Encoder::new(Target::Dump), &Value::Stream(stream.clone()), &mut payload);
+        let mut session = Session::new();
+        let expected = if is_good { "+OK\r\n" } else { "-ERR Bad data format\r\n" };
+        let words: [&[u8]; 5] = [b"RESTORE", b"r", b"0", &payload, b"REPLACE"];
+        assert_eq!(String::from_utf8_lossy(&session.send(&words)), expected, "{:?}", stream.groups);
+        session.env.at_once_max = 0;
+        let reply = in_steps(&mut session, &words);
+        assert_eq!(String::from_utf8_lossy(&reply), expected, "{:?}", stream.groups);
+        session.ks.check();
+    }
+}
+
 /// DUMP and RESTORE of every type that is dumped or restored in steps: the bytes say the same, whoever wrote and
 /// whoever reads them.
 #[test]
