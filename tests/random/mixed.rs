@@ -50,8 +50,8 @@ impl Mixed {
     }
 
     fn any_key(&mut self) -> String {
-        let kind = self.random.pick(&["s", "l", "h", "t", "z", "b", "p", "a", "near"]);
-        if kind.len() > 1 || kind == "a" {
+        let kind = self.random.pick(&["s", "l", "h", "t", "z", "b", "p", "a"]);
+        if kind == "a" {
             kind.to_owned()
         } else {
             self.key(kind.chars().next().unwrap_or('s'))

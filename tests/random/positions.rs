@@ -40,10 +40,14 @@ impl Positions {
         format!("{size} {unit}")
     }
 
-    fn options(&mut self, line: &mut String) {
-        // No two points are one, so that there is one order only.
-        self.random.some(line, &["ASC", "DESC"], 3);
-        self.random.some(line, &["WITHCOORD", "WITHDIST", "WITHHASH", "COUNT 3", "COUNT 20 ANY", "ANY"], 5);
+    fn options(&mut self, line: &mut String, key: &str) {
+        // No two points are one, so that there is one order only. What is stored may be distances, which are points that
+        // are equally far from others.
+        if matches!(key, "near" | "far") {
+            self.random.some(line, &["ASC", "DESC"], 3);
+            self.random.some(line, &["COUNT 3"], 5);
+        }
+        self.random.some(line, &["WITHCOORD", "WITHDIST", "WITHHASH", "COUNT 20 ANY", "ANY"], 5);
     }
 
     /// The next command.
@@ -82,7 +86,10 @@ impl Positions {
             18 => {
                 let mut line =
                     format!("GEOSEARCHSTORE stored {key} FROMLONLAT {} BYRADIUS {size}", self.point());
-                self.random.some(&mut line, &["STOREDIST", "COUNT 5"], 3);
+                self.random.some(&mut line, &["STOREDIST"], 3);
+                if matches!(key, "near" | "far") {
+                    self.random.some(&mut line, &["COUNT 5"], 3);
+                }
                 return line;
             }
             _ => {
@@ -93,7 +100,7 @@ impl Positions {
                 ]));
             }
         };
-        self.options(&mut line);
+        self.options(&mut line, key);
         if line.starts_with("GEORADIUS") {
             self.random.some(&mut line, &["STORE stored", "STOREDIST stored"], 8);
         }
