@@ -17,6 +17,8 @@
 //! before is done in steps (`tasks.rs`), its key locked meanwhile; one that is served from its queue reserves the key
 //! until it has that lock.
 
+mod order;
+
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::rc::Rc;
@@ -26,6 +28,8 @@ use std::time::Instant;
 
 use damselfly_commands::{Args, Blocking, CommandError, Cx, Found, Long, Rest, Run, Wait};
 use damselfly_protocol::{Argv, Proto, ReplyWriter, Requests};
+use order::ReadyKey;
+pub use order::{Moment, Waiting};
 
 use crate::connection::ConnectionId;
 use crate::coordinate::Held;
@@ -53,6 +57,8 @@ pub struct Waiter {
     keys: Vec<(usize, usize)>,
     /// Its target is on another shard than its source.
     roams: bool,
+    /// It waits for keys of several shards.
+    spans: bool,
     /// Nobody else may serve it: its command is being tried, or somebody has claimed it: a shard that has something
     /// for it, its deadline, CLIENT UNBLOCK.
     taken: AtomicBool,
@@ -83,6 +89,11 @@ impl Waiter {
     /// Lets others claim it.
     fn open(&self) {
         self.taken.store(false, Ordering::Release);
+    }
+
+    /// Whether it has found nothing and waits for somebody to bring it something.
+    pub fn is_open(&self) -> bool {
+        !self.taken.load(Ordering::Acquire)
     }
 
     fn is_abandoned(&self) -> bool {
@@ -137,12 +148,12 @@ pub struct Blocked {
     queues: Vec<HashMap<Box<[u8]>, Queue>>,
     places: usize,
     /// Keys with waiters that something happened to.
-    ready: VecDeque<(usize, Box<[u8]>)>,
+    ready: VecDeque<ReadyKey>,
+    /// The moment of what is being told, if that is not now.
+    pub moment: Option<Moment>,
     /// Waiters of this core's connections by deadline.
     deadlines: BTreeMap<(u64, u64), Arc<Waiter>>,
     next: u64,
-    /// Connections of this core that wait.
-    pub waiting: usize,
 }
 
 impl Blocked {
@@ -165,16 +176,18 @@ impl Blocked {
             && !queue.is_ready
         {
             queue.is_ready = true;
-            self.ready.push_back((db, key.into()));
+            let since = self.moment.unwrap_or_else(Moment::now);
+            self.ready.push_back(ReadyKey { db, key: key.into(), since });
         }
     }
 
     /// A database came or went as a whole: something happened to all its keys.
     pub fn touch_all(&mut self, db: usize) {
+        let since = self.moment.unwrap_or_else(Moment::now);
         for (key, queue) in self.queues.get_mut(db).into_iter().flatten() {
             if !queue.is_ready {
                 queue.is_ready = true;
-                self.ready.push_back((db, key.clone()));
+                self.ready.push_back(ReadyKey { db, key: key.clone(), since });
             }
         }
     }
@@ -327,6 +340,7 @@ impl Core {
             blocking,
             keys,
             roams: blocking.first_only && alone.is_none(),
+            spans: !blocking.first_only && alone.is_none(),
             taken: AtomicBool::new(true),
             abandoned: AtomicBool::new(false),
             deadline,
@@ -591,7 +605,7 @@ impl Core {
         connection.waiting = true;
         connection.blocked = Some(waiter.clone());
         let gone = connection.hung_up || connection.ended;
-        self.blocked.waiting += 1;
+        self.shared.waiting.note(waiter.spans, 1);
         if let Some(deadline) = waiter.deadline {
             self.blocked.deadlines.insert(deadline, waiter.clone());
         }
@@ -616,7 +630,7 @@ impl Core {
 
     /// The waiting is over, however it ended: takes the waiter out of all queues.
     fn end_wait(&mut self, waiter: &Arc<Waiter>) {
-        self.blocked.waiting -= 1;
+        self.shared.waiting.note(waiter.spans, -1);
         if let Some(deadline) = waiter.deadline {
             self.blocked.deadlines.remove(&deadline);
         }
@@ -882,12 +896,12 @@ impl Core {
     pub(crate) fn serve_ready(&mut self, releasing: Option<Ticket>) -> bool {
         let mut any = false;
         for _ in 0..self.blocked.ready.len() {
-            let Some((db, key)) = self.blocked.ready.pop_front() else { break };
-            let number = lock_number(db, self.ks.hash(&key));
+            let Some(ready) = self.blocked.ready.pop_front() else { break };
+            let number = lock_number(ready.db, self.ks.hash(&ready.key));
             if self.locks.is_locked_for_others(number, releasing) {
-                self.blocked.ready.push_back((db, key));
+                self.blocked.ready.push_back(ready);
             } else {
-                any |= self.serve_key(db, &key);
+                any |= self.serve_key(ready.db, &ready.key);
             }
         }
         any

@@ -389,9 +389,10 @@ impl Connection {
         }
     }
 
-    /// Sends what can be sent; false if the connection is broken.
+    /// Sends what can be sent; false if the connection is broken. Nothing of a transaction that is being carried out:
+    /// who is told of it finds all that follows from it done.
     pub fn flush(&mut self) -> bool {
-        if self.unfilled > 0 {
+        if self.unfilled > 0 || self.executing {
             return true;
         }
         if self.ahead.is_some() && !self.flush_ahead() {

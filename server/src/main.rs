@@ -58,6 +58,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt;
 
+use crate::blocking::Waiting;
 use crate::connection::Listener;
 use crate::core::Core;
 use crate::gates::Gates;
@@ -284,6 +285,7 @@ fn serve(config: Config, set_log_level: Box<dyn Fn(LogLevel) + Send + Sync>) -> 
         accepted: AtomicU64::new(0),
         used_peak: AtomicU64::new(0),
         monitors: AtomicU32::new(0),
+        waiting: Waiting::default(),
         stopping: AtomicBool::new(false),
         stop,
         hash_seed: random_u64(),

@@ -248,7 +248,7 @@ impl CoreReport {
                 report.connections_other += 1;
                 report.processed_other = report.processed_other.wrapping_add(connection.commands);
             }
-            report.blocked += u64::from(connection.blocked.is_some());
+            report.blocked += u64::from(connection.blocked.as_ref().is_some_and(|waiter| waiter.is_open()));
             let lib = match (&*client.lib_name, &*client.lib_ver) {
                 ("", "") => String::new(),
                 (name, version) => format!("{name}:{version}"),

@@ -9,6 +9,7 @@ use damselfly_config::{Config, LogLevel, Settings};
 use dashmap::DashMap;
 
 use crate::admin_http::HttpDoor;
+use crate::blocking::Waiting;
 use crate::connection::ConnectionId;
 use crate::gates::Gates;
 use crate::mailbox::Mailbox;
@@ -69,6 +70,8 @@ pub struct Shared {
     pub used_peak: AtomicU64,
     /// Clients that run MONITOR; while zero, nobody formats lines for them.
     pub monitors: AtomicU32,
+    /// How many clients wait for data.
+    pub waiting: Waiting,
     /// The process is on its way out.
     pub stopping: AtomicBool,
     /// Asks the main thread to stop the process.

@@ -25,6 +25,7 @@ use damselfly_commands::{Args, CommandError, Found, Run, ServerCommand, Spread};
 use damselfly_protocol::number::parse_i64;
 use damselfly_protocol::{Argv, Proto, ReplyWriter, Requests};
 
+use crate::blocking::Moment;
 use crate::connection::ConnectionId;
 use crate::coordinate::Held;
 use crate::core::Core;
@@ -874,6 +875,7 @@ impl Exec {
         let missing = Rc::new(Cell::new(shards.len()));
         let replies = Rc::new(RefCell::new(vec![Vec::new(); count]));
         let waiting = Rc::new(Cell::new(Some(self)));
+        let began = Instant::now();
         for (to, steps) in shards {
             let exec = waiting.take().expect("it waits for all shards");
             let mut part = Transaction::default();
@@ -886,6 +888,7 @@ impl Exec {
             }
             waiting.set(Some(exec));
             let (missing, replies, waiting) = (missing.clone(), replies.clone(), waiting.clone());
+            let numbers = steps.clone();
             core.ask(
                 to,
                 move |core| {
@@ -894,6 +897,7 @@ impl Exec {
                     for (i, db) in dbs.iter().enumerate() {
                         let (found, argv) = (part.commands[i], part.argv(i));
                         core.run_step(asker, found, &argv, *db, proto, &mut watch, &mut out);
+                        core.date_events(asker.client, || Moment::of_step(began, numbers[i]));
                         ends.push(out.len());
                     }
                     core.after_command_of(asker.client);
@@ -922,14 +926,16 @@ impl Exec {
     /// Gives the locks back and lets the connection go on.
     fn end(self, core: &mut Core) {
         core.show_exec(self.id);
-        core.unlock_all(self.held);
-        let Some(connection) = core.connection(self.id) else { return };
-        connection.executing = false;
-        connection.muted = false;
-        if connection.closing {
-            core.close(self.id);
-        } else {
-            core.resume(self.id);
-        }
+        let id = self.id;
+        core.unlock_all_then(self.held, move |core| {
+            let Some(connection) = core.connection(id) else { return };
+            connection.executing = false;
+            connection.muted = false;
+            if connection.closing {
+                core.close(id);
+            } else {
+                core.resume(id);
+            }
+        });
     }
 }

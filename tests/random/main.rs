@@ -9,6 +9,7 @@ mod bits;
 mod mixed;
 mod positions;
 mod streams;
+mod waiters;
 
 use std::env;
 use std::fmt::Write;
@@ -21,6 +22,7 @@ use damselfly_tests::servers::{Kind, Server};
 use mixed::Mixed;
 use positions::Positions;
 use streams::Streams;
+use waiters::Scene;
 
 /// Commands per session.
 const STEPS: usize = 1_500;
@@ -28,6 +30,9 @@ const STEPS: usize = 1_500;
 /// Commands of the session over all types, and how many are sent at once.
 const MIXED_STEPS: u64 = 6_000;
 const MIXED_BATCH: u64 = 100;
+
+/// Scenes of clients that wait.
+const SCENES: u64 = 400;
 
 /// Lines shown before the one that went wrong.
 const SHOWN: usize = 30;
@@ -220,6 +225,32 @@ fn readers(key: &str, kind: &Reply) -> Vec<Line> {
         lines.push(["XINFO", "STREAM", key, "FULL"].map(str::to_owned).to_vec());
     }
     lines
+}
+
+/// Whoever waits for data of transactions and scripts gets the same from us, on one shard and on several, as from Redis.
+#[test]
+fn waiters() {
+    for threads in [1, 4] {
+        let servers = [Kind::Redis, Kind::Damselfly { threads }]
+            .map(|kind| Server::start(kind, &[]).unwrap_or_else(|error| panic!("{error}")));
+        let [mut redis, mut ours] =
+            servers.each_ref().map(|server| Tcp::new(server.address(), Protocol::Resp2));
+        let seed = setting("DAMSELFLY_SEED", 1);
+        let mut random = Random::new(seed);
+        for number in 0..setting("DAMSELFLY_COMMANDS", SCENES) {
+            let scene = Scene::new(&mut random);
+            let [theirs, mine] = [&mut redis, &mut ours].map(|server| scene.play(server));
+            let show =
+                |replies: &[Reply]| replies.iter().map(|reply| format!("{reply}\n")).collect::<String>();
+            assert!(
+                theirs == mine,
+                "seed {seed}, scene {number}, {threads} threads\n{}\nredis:\n{}ours:\n{}",
+                scene.show(),
+                show(&theirs),
+                show(&mine)
+            );
+        }
+    }
 }
 
 /// Every type on four shards, in pipelines; behind each pipeline all keys are compared, type by type.

@@ -51,11 +51,7 @@ impl Mixed {
 
     fn any_key(&mut self) -> String {
         let kind = self.random.pick(&["s", "l", "h", "t", "z", "b", "p", "a"]);
-        if kind == "a" {
-            kind.to_owned()
-        } else {
-            self.key(kind.chars().next().unwrap_or('s'))
-        }
+        if kind == "a" { kind.to_owned() } else { self.key(kind.chars().next().unwrap_or('s')) }
     }
 
     /// An element of a collection: from a small world, so that elements meet; at times long, at times a number.

@@ -310,8 +310,7 @@ impl Core {
                 return core.unlock_all(held);
             }
             core.run_on_thread(call, move |core, reply| {
-                core.unlock_all(held);
-                done(core, reply);
+                core.unlock_all_then(held, |core| done(core, reply));
             });
         });
     }
