@@ -692,14 +692,16 @@ impl Mixed {
     fn sorting(&mut self, line: &mut Line) {
         let get = format!("GET {}*", self.one_of(&["s", "b", "h"]));
         self.option(line, &["DESC", "LIMIT 1 5", "LIMIT 0 -1", &get, "GET #", "GET h*->n1"], 5);
-        if self.chance(5) {
+        // Redis compares texts to be stored as bytes, as we always do, and others up to their first zero byte.
+        let stores = self.chance(4);
+        if stores && self.chance(2) {
             line.push("ALPHA".into());
         }
         // By words that may be missing or equal there is no one order.
         if !line.iter().any(|word| word == "ALPHA") {
             self.option(line, &["BY s*", "BY h*->n2"], 5);
         }
-        if self.chance(4) {
+        if stores {
             line.extend(["STORE".into(), self.key('l')]);
         }
     }
