@@ -423,6 +423,9 @@ fn restore(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
     restore_payload(cx, key, ttl, payload.into(), args)
 }
 
+pub(crate) const BAD_FOOTER: CommandError =
+    CommandError::text("ERR DUMP payload version or checksum are wrong");
+
 /// Bytes of an element in a payload, on average: rather too many than too few.
 const PAYLOAD_PER_ELEMENT: usize = 8;
 
@@ -435,7 +438,6 @@ pub(crate) fn restore_payload(
 ) -> CmdResult {
     const BUSY: CommandError = CommandError::text("BUSYKEY Target key name already exists.");
     const NEGATIVE: CommandError = CommandError::text("ERR Invalid TTL value, must be >= 0");
-    const FOOTER: CommandError = CommandError::text("ERR DUMP payload version or checksum are wrong");
     let options = RestoreOptions::parse(options)?;
     if !options.replace && cx.find(key).is_some() {
         return Err(BUSY);
@@ -452,14 +454,15 @@ pub(crate) fn restore_payload(
     if cx.env.mends_checksums {
         payload::mend(payload.to_mut());
     }
-    payload::open(&payload).map_err(|_| FOOTER)?;
+    let checking = payload::Checking::new(&payload).map_err(|_| BAD_FOOTER)?;
     if payload.len() / PAYLOAD_PER_ELEMENT > cx.env.at_once_max && cx.later.is_some() {
-        let restoring = convert::Restoring::begin(cx, key, payload.into_owned(), expire_at)?;
+        let restoring = convert::Restoring::begin(cx, key, payload.into_owned(), checking, expire_at);
         if let Some(place) = &mut cx.later {
             **place = Some(Rest::Task(Box::new(restoring)));
         }
         return Ok(());
     }
+    payload::open(&payload).map_err(|_| BAD_FOOTER)?;
     let value = payload::decode_gathered(&payload).map_err(|_| CommandError::BadPayload)?;
     convert::restored(cx, key, expire_at, now, |cx, key, expiry| convert::store(cx, key, value, expiry))
 }

@@ -555,7 +555,7 @@ struct Found {
 impl Found {
     /// Looks at the next elements; true if there is nothing left to look for.
     fn look_on(&mut self, list: &List) -> bool {
-        let Found { element, looked, skip, wanted, first, count, positions, .. } = self;
+        let Found { element, looked, skip, wanted, is_array, first, count, positions, .. } = self;
         let (from, to) = (*looked, (*looked + LOOKS_PER_STEP).min(self.looks));
         let numbers = if self.from_end { list.len() - to..list.len() - from } else { from..to };
         positions.write(|out| {
@@ -572,7 +572,9 @@ impl Found {
                 }
                 *count += 1;
                 first.get_or_insert(number);
-                out.int(number as i64);
+                if *is_array {
+                    out.int(number as i64);
+                }
                 *count < *wanted
             };
             match self.from_end {

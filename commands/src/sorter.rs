@@ -10,8 +10,9 @@ use std::collections::VecDeque;
 const RUN_LEN: usize = 512;
 /// Elements merged in one step.
 const MERGED_PER_STEP: usize = 512;
-/// Bytes of a block of elements; a longer element has one of its own.
+/// Bytes of a block of elements; a longer element has one of its own. The first one is small, as most sorts are.
 const BLOCK_LEN: usize = 64 * 1024;
+const FIRST_BLOCK_LEN: usize = 1024;
 
 /// An element by its place in the blocks.
 #[derive(Clone, Copy)]
@@ -73,7 +74,8 @@ impl Sorter {
         let len = parts.iter().map(|part| part.len()).sum::<usize>();
         let fits = |block: &Vec<u8>| block.len() + len <= block.capacity();
         if !self.blocks.last().is_some_and(fits) {
-            self.blocks.push(Vec::with_capacity(len.max(BLOCK_LEN)));
+            let block_len = if self.blocks.is_empty() { FIRST_BLOCK_LEN } else { BLOCK_LEN };
+            self.blocks.push(Vec::with_capacity(len.max(block_len)));
         }
         let block = self.blocks.len() as u32 - 1;
         let bytes = self.blocks.last_mut().expect("there is one with room");
@@ -87,9 +89,15 @@ impl Sorter {
     }
 
     fn end_run(&mut self, compare: impl Fn(Element<'_>, Element<'_>) -> Ordering) {
-        let mut run = std::mem::replace(&mut self.run, Vec::with_capacity(RUN_LEN));
-        run.sort_unstable_by(|one, other| compare(self.element(one), self.element(other)));
-        run.truncate(self.wanted);
+        // After a full one comes another.
+        let room = if self.run.len() == RUN_LEN { RUN_LEN } else { 0 };
+        let mut run = std::mem::replace(&mut self.run, Vec::with_capacity(room));
+        let compare = |one: &Place, other: &Place| compare(self.element(one), self.element(other));
+        if self.wanted < run.len() {
+            run.select_nth_unstable_by(self.wanted, compare);
+            run.truncate(self.wanted);
+        }
+        run.sort_unstable_by(compare);
         if !run.is_empty() {
             self.runs.push_back(run);
         }

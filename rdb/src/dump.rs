@@ -34,17 +34,40 @@ pub fn open(payload: &[u8]) -> Result<(u8, &[u8]), ErrorKind> {
 
 /// What is before the footer, which is checked.
 fn content(payload: &[u8]) -> Result<&[u8], ErrorKind> {
-    let (content, footer) = payload.split_last_chunk::<FOOTER_LEN>().ok_or(ErrorKind::Truncated)?;
-    let (version, checksum) = footer.split_first_chunk::<2>().expect("the footer has ten bytes");
-    let version = u32::from(u16::from_le_bytes(*version));
-    if version > VERSION_MAX {
-        return Err(ErrorKind::Version(version));
+    let mut checking = Checking::new(payload)?;
+    while !checking.step(payload, usize::MAX)? {}
+    Ok(&payload[..payload.len() - FOOTER_LEN])
+}
+
+/// The check of a footer, as [`open`] does it, in steps.
+pub struct Checking {
+    at: usize,
+    checksum: u64,
+}
+
+impl Checking {
+    /// Checks length and version.
+    pub fn new(payload: &[u8]) -> Result<Checking, ErrorKind> {
+        let (_, footer) = payload.split_last_chunk::<FOOTER_LEN>().ok_or(ErrorKind::Truncated)?;
+        let version = u32::from(u16::from_le_bytes([footer[0], footer[1]]));
+        if version > VERSION_MAX {
+            Err(ErrorKind::Version(version))
+        } else {
+            Ok(Checking { at: 0, checksum: 0 })
+        }
     }
-    let checksum = u64::from_le_bytes(checksum.try_into().expect("the footer has ten bytes"));
-    if crc64(0, &payload[..payload.len() - 8]) != checksum {
-        return Err(ErrorKind::Checksum);
+
+    /// Goes over so many more bytes; true if those were the last. `payload` is the same every time.
+    pub fn step(&mut self, payload: &[u8], len: usize) -> Result<bool, ErrorKind> {
+        let (content, checksum) = payload.split_last_chunk::<8>().ok_or(ErrorKind::Truncated)?;
+        let end = self.at.saturating_add(len).min(content.len());
+        self.checksum = crc64(self.checksum, &content[self.at..end]);
+        self.at = end;
+        if end < content.len() {
+            return Ok(false);
+        }
+        if self.checksum == u64::from_le_bytes(*checksum) { Ok(true) } else { Err(ErrorKind::Checksum) }
     }
-    Ok(content)
 }
 
 /// Appends the footer to the payload that begins at `start`.

@@ -18,6 +18,7 @@ use super::{
     DUPLICATE, StreamMaker, id_from_rdb, id_to_rdb, meta_to_rdb, pending_to_rdb, store_collection,
     store_value,
 };
+use crate::generic::BAD_FOOTER;
 use crate::long::Written;
 use crate::stream::reply::stream_len;
 use crate::task::{Task, members_per_step};
@@ -416,22 +417,30 @@ impl ValueSink for Maker {
 pub(crate) struct Restoring {
     key: Box<[u8]>,
     payload: Vec<u8>,
-    decoding: dump::Decoding,
+    /// What is done with it: the footer is checked before anything is made.
+    phase: Restore,
     maker: Maker,
     expire_at: Option<UnixMs>,
-    is_bad: bool,
 }
 
+enum Restore {
+    Checking(dump::Checking),
+    Decoding(dump::Decoding),
+    Failed(CommandError),
+}
+
+/// Bytes of a payload whose checksum is made in one step: some tens of microseconds' worth.
+const CHECKED_PER_STEP: usize = 64 * 1024;
+
 impl Restoring {
-    /// Begins with a payload whose footer was checked.
+    /// Begins with a payload whose footer is being checked.
     pub(crate) fn begin(
         cx: &Cx<'_>,
         key: &[u8],
         payload: Vec<u8>,
+        checking: dump::Checking,
         expire_at: Option<UnixMs>,
-    ) -> Result<Restoring, CommandError> {
-        let decoding =
-            dump::Decoding::new(payload[0], &Limits::PAYLOAD).map_err(|_| CommandError::BadPayload)?;
+    ) -> Restoring {
         let by = Making {
             now: cx.ks.now,
             seed: cx.ks.hash_seed(),
@@ -441,7 +450,7 @@ impl Restoring {
             stream: cx.env.stream_node,
         };
         let maker = Maker { by, made: Made::Nothing, had_any: false };
-        Ok(Restoring { key: key.into(), payload, decoding, maker, expire_at, is_bad: false })
+        Restoring { key: key.into(), payload, phase: Restore::Checking(checking), maker, expire_at }
     }
 }
 
@@ -451,16 +460,35 @@ impl Task for Restoring {
     }
 
     fn step(&mut self) -> bool {
-        let value = &self.payload[1..self.payload.len() - dump::FOOTER_LEN];
-        self.decoding.step(value, &mut self.maker).unwrap_or_else(|_| {
-            self.is_bad = true;
+        let (payload, maker) = (&self.payload, &mut self.maker);
+        let content = &payload[..payload.len() - dump::FOOTER_LEN];
+        let stepped = match &mut self.phase {
+            Restore::Checking(checking) => match checking.step(payload, CHECKED_PER_STEP) {
+                Ok(false) => Ok(false),
+                Ok(true) => match content.first().map(|kind| dump::Decoding::new(*kind, &Limits::PAYLOAD)) {
+                    Some(Ok(decoding)) => {
+                        self.phase = Restore::Decoding(decoding);
+                        Ok(false)
+                    }
+                    Some(Err(_)) => Err(CommandError::BadPayload),
+                    None => Err(BAD_FOOTER),
+                },
+                Err(_) => Err(BAD_FOOTER),
+            },
+            Restore::Decoding(decoding) => {
+                decoding.step(&content[1..], maker).map_err(|_| CommandError::BadPayload)
+            }
+            Restore::Failed(_) => Ok(true),
+        };
+        stepped.unwrap_or_else(|error| {
+            self.phase = Restore::Failed(error);
             true
         })
     }
 
     fn finish(&mut self, cx: &mut Cx<'_>) -> CmdResult {
-        if self.is_bad {
-            return Err(CommandError::BadPayload);
+        if let Restore::Failed(error) = &self.phase {
+            return Err(error.clone());
         }
         let (made, by, had_any) = (&mut self.maker.made, self.maker.by, self.maker.had_any);
         let expires_all = had_any && matches!(made, Made::Hash(hash) if hash.is_empty());

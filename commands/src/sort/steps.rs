@@ -102,8 +102,10 @@ impl Sorting {
     /// Does it all now.
     pub(super) fn run(mut self, cx: &mut Cx<'_>) -> CmdResult {
         while !self.step() {
-            let found = self.asks().iter().map(|wanted| wanted.fetch(cx)).collect();
-            self.told(found);
+            let wanted = self.asks();
+            if !wanted.is_empty() {
+                self.told(wanted.iter().map(|wanted| wanted.fetch(cx)).collect());
+            }
         }
         self.finish(cx)
     }

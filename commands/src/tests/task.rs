@@ -640,6 +640,11 @@ fn payloads_in_steps() {
     // What must be refused is, and leaves what was there.
     session.env.at_once_max = 0;
     session.run("SET r old");
+    let mut other = payload(&in_steps(&mut session, &[b"DUMP", b"numbers"]));
+    other[100] ^= 1;
+    let reply = in_steps(&mut session, &[b"RESTORE", b"r", b"0", &other, b"REPLACE"]);
+    assert_eq!(reply, b"-ERR DUMP payload version or checksum are wrong\r\n");
+    assert_eq!(session.run("GET r"), "$3 old");
     let bad = |body: &[u8]| {
         let mut bad = body.to_vec();
         damselfly_rdb::dump::seal(&mut bad, 0);
