@@ -86,9 +86,13 @@ impl Waiter {
         !self.taken.swap(true, Ordering::AcqRel)
     }
 
-    /// Lets others claim it.
+    /// Lets others claim it, unless nobody is there any more: whoever claimed it again and again until it has left its
+    /// queues would keep it from leaving them.
     fn open(&self) {
-        self.taken.store(false, Ordering::Release);
+        self.taken.store(false, Ordering::SeqCst);
+        if self.abandoned.load(Ordering::SeqCst) {
+            self.taken.store(true, Ordering::SeqCst);
+        }
     }
 
     /// Whether it has found nothing and waits for somebody to bring it something.
@@ -645,7 +649,7 @@ impl Core {
 
     /// Ends the waiting of a connection that closes.
     pub(crate) fn abandon(&mut self, waiter: &Arc<Waiter>) {
-        waiter.abandoned.store(true, Ordering::Release);
+        waiter.abandoned.store(true, Ordering::SeqCst);
         waiter.claim();
         self.end_wait(waiter);
     }
