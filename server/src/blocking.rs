@@ -26,7 +26,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use damselfly_commands::{Args, Blocking, CommandError, Cx, Found, Long, Rest, Run, Wait};
+use damselfly_commands::{Args, Blocking, CommandError, Cx, Flags, Found, Long, Rest, Run, Wait};
 use damselfly_protocol::{Argv, Proto, ReplyWriter, Requests};
 use order::ReadyKey;
 pub use order::{Moment, Waiting};
@@ -59,6 +59,8 @@ pub struct Waiter {
     roams: bool,
     /// It waits for keys of several shards.
     spans: bool,
+    /// Its client caches what it reads, as XREAD does.
+    remembers: bool,
     /// Nobody else may serve it: its command is being tried, or somebody has claimed it: a shard that has something
     /// for it, its deadline, CLIENT UNBLOCK.
     taken: AtomicBool,
@@ -327,6 +329,7 @@ impl Core {
         let (db, proto) = (usize::from(connection.db), connection.proto);
         let (mut bytes, mut requests) = (Vec::new(), Requests::new());
         assert!(requests.push_copy(&mut bytes, argv.iter()), "one request fits a buffer");
+        let remembers = found.command.flags.has(Flags::READ) && self.asker(id).remembers;
         self.blocked.next += 1;
         let deadline = match wait {
             Wait::Never | Wait::Forever => None,
@@ -345,6 +348,7 @@ impl Core {
             keys,
             roams: blocking.first_only && alone.is_none(),
             spans: !blocking.first_only && alone.is_none(),
+            remembers,
             taken: AtomicBool::new(true),
             abandoned: AtomicBool::new(false),
             deadline,
@@ -565,9 +569,14 @@ impl Core {
         reply
     }
 
-    /// The marks of the waiter's keys on this shard; the first error.
+    /// The marks of the waiter's keys on this shard; the first error. From here on a client that caches what it reads
+    /// is told of changes, also if it has to wait for the first.
     fn marks(&mut self, waiter: &Waiter) -> Result<Vec<Mark>, (usize, CommandError)> {
         let keys = waiter.keys_on(self.id);
+        if waiter.remembers {
+            let client = Reader { core: waiter.core, id: waiter.connection };
+            keys.iter().for_each(|at| self.remember_key(client, waiter.key(*at)));
+        }
         keys.into_iter()
             .map(|at| self.mark(waiter, at).map(|mark| (at, mark)).map_err(|error| (at, error)))
             .collect()
