@@ -327,17 +327,17 @@ impl Core {
                 *to,
                 move |core| {
                     let mut copies = Vec::new();
-                    for key in keys {
-                        if asker.remembers {
-                            core.remember_key(asker.client, &key);
-                        }
+                    for key in &keys {
                         for db in 0..core.ks.databases() {
-                            if let Some(portable) = core.ks.export(db, &key) {
+                            if let Some(portable) = core.ks.export(db, key) {
                                 copies.push((db, key.clone(), portable));
                             }
                         }
                     }
                     core.after_command();
+                    if asker.remembers {
+                        keys.iter().for_each(|key| core.remember_key(asker.client, key));
+                    }
                     copies
                 },
                 move |core, copies| {

@@ -4,10 +4,11 @@
 //! the record is handed round here, and nowhere else.
 
 use damselfly_config::Events;
+use damselfly_keyspace::Event;
 
 use crate::core::Core;
 use crate::locks::Ticket;
-use crate::tracking::Reader;
+use crate::tracking::{Reader, Reads};
 
 impl Core {
     /// Hands round what a command changed. Called after each one.
@@ -48,15 +49,35 @@ impl Core {
     /// Tells everybody what happened. Those who waited for it are served by [`Core::settle`].
     pub(crate) fn tell(&mut self, client: Option<Reader>) {
         for event in self.ks.take_events() {
-            if event.class.is_news() {
-                self.watches.touch(event.db, &event.key);
-                self.invalidate(&event.key, client);
-            }
-            if event.class.is_change() {
-                self.blocked.touch(event.db, &event.key);
-            }
-            self.notify(&event);
+            self.tell_of(&event, client);
         }
+    }
+
+    /// As [`Core::tell`], for a client that has read keys between the changes. What was changed before it read it is no
+    /// news to it; of what comes behind it is told.
+    pub(crate) fn tell_reader(&mut self, client: Reader, mut reads: Reads) {
+        for (number, event) in self.ks.take_events().into_iter().enumerate() {
+            if event.class.is_news() && reads.get(&event.key).is_some_and(|events| *events <= number) {
+                reads.remove(&event.key);
+                self.remember_key(client, &event.key);
+            }
+            self.tell_of(&event, Some(client));
+        }
+        for key in reads.keys() {
+            self.remember_key(client, key);
+        }
+        self.observe();
+    }
+
+    fn tell_of(&mut self, event: &Event, client: Option<Reader>) {
+        if event.class.is_news() {
+            self.watches.touch(event.db, &event.key);
+            self.invalidate(&event.key, client);
+        }
+        if event.class.is_change() {
+            self.blocked.touch(event.db, &event.key);
+        }
+        self.notify(event);
     }
 
     /// Switches the recording of changes on or off. To be called whenever somebody begins or ceases to care.

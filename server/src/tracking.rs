@@ -372,6 +372,9 @@ pub struct Asker {
 }
 
 /// The side of the shard.
+/// Keys that a client has read between changes: how many events had been announced when it last read each.
+pub type Reads = BTreeMap<Box<[u8]>, usize>;
+
 impl Core {
     /// A client of this core as it asks for a command.
     pub fn asker(&mut self, id: ConnectionId) -> Asker {
@@ -395,6 +398,21 @@ impl Core {
         command.key_positions(argv, &mut positions);
         for &at in &positions {
             self.remember_key(reader, &argv[at]);
+        }
+        self.positions = positions;
+    }
+
+    /// Notes what a command of a script has read, for [`Core::tell_reader`] when the script is over: until then what
+    /// it does may be undone. Changes are recorded from now on.
+    pub(crate) fn note_reads(&mut self, command: &Command, argv: &Argv<'_>, reads: &mut Reads) {
+        if !command.flags.has(Flags::READ) {
+            return;
+        }
+        self.ks.observed = true;
+        let mut positions = std::mem::take(&mut self.positions);
+        command.key_positions(argv, &mut positions);
+        for &at in &positions {
+            reads.insert(argv[at].into(), self.ks.event_count());
         }
         self.positions = positions;
     }

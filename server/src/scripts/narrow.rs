@@ -20,7 +20,7 @@ use crate::execute::{OUT_OF_MEMORY, Route, databases_of, looks_further, run_hand
 use crate::locks::{Ticket, lock_number};
 use crate::pubsub::Kind;
 use crate::server_commands::monitor;
-use crate::tracking::Asker;
+use crate::tracking::{Asker, Reads};
 
 /// Keys that can be put back. A script that changes more runs wide, where nothing is ever put back.
 const UNDO_MAX: usize = 1 << 18;
@@ -71,10 +71,12 @@ pub struct Scratch {
     /// and the older copy is put back last.
     places: HashMap<u64, usize>,
     tallies: Vec<Tally>,
+    reads: Reads,
 }
 
 impl Scratch {
     fn clear(&mut self) {
+        self.reads.clear();
         const KEPT_MAX: usize = 64 * 1024;
         self.requests.clear();
         self.bytes.clear();
@@ -166,16 +168,26 @@ impl Core {
                 monitor::show_line(self, line);
             }
         }
+        let reads = std::mem::take(&mut scratch.reads);
         scratch.clear();
         self.scripts.scratch = scratch;
         if ended == Ended::Aborted {
+            if !reads.is_empty() {
+                self.observe();
+            }
             calling.code.reach().note_wide();
             return false;
         }
         if ended != Ended::Replied || out.get(before) == Some(&b'-') {
             self.count_script_error(found, &out[before..]);
         }
-        self.after_command_of(calling.asker.client);
+        let client = calling.asker.client;
+        if reads.is_empty() {
+            self.after_command_of(client);
+        } else {
+            self.tell_reader(client, if undone { Reads::new() } else { reads });
+            self.settle(Some(client), None);
+        }
         for (kind, channel, message) in published {
             self.publish_to(kind, &channel, &message);
         }
@@ -272,7 +284,7 @@ impl Narrow<'_> {
                 failed = run_handler(name, shard, handler, &mut core.ks, &core.env, db, proto, argv, reply)
                     .is_some();
                 if self.calling.asker.remembers {
-                    core.remember(self.calling.asker.client, command, argv);
+                    core.note_reads(command, argv, &mut self.scratch.reads);
                 }
             }
         }

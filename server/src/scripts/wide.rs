@@ -359,10 +359,10 @@ impl Core {
         if failed.is_some() {
             self.stats.count_failed(Some(found.index));
         }
+        self.after_command_of(asker.client);
         if asker.remembers {
             self.remember(asker.client, found.command, argv);
         }
-        self.after_command_of(asker.client);
         self.ks.now = present;
     }
 
