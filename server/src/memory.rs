@@ -88,6 +88,8 @@ const BRAKE_REST: Duration = Duration::from_millis(1);
 /// A shard that has nothing left to give refuses a write only when more than this part of the budget is missing, or four
 /// times that while no more is resident than should be: the others are giving up theirs.
 const PATIENCE_SHARE: u64 = 32;
+/// Others who held less a moment ago than before are giving up what they have too much of.
+const SHRINKING_MS: u64 = 100;
 /// Rest behind a round of tidying that moved little, doubled each time unless too much is resident, and the longest.
 const TIDY_REST: Duration = Duration::from_millis(250);
 const TIDY_REST_MAX: Duration = Duration::from_secs(8);
@@ -249,6 +251,11 @@ pub struct Account {
     next_cut_ms: u64,
     /// What the others know of this core's account.
     told: u64,
+    /// There is so much too much that each turn evicts a lot, as after the limit was lowered.
+    hurries: bool,
+    /// What the others held at the last look, and when that was last seen to have become less.
+    others: u64,
+    others_shrank_ms: u64,
     /// What commands of this turn have done for memory beyond their own need.
     toil: u32,
     /// Commands of scripts that were let through since the account was looked at.
@@ -270,6 +277,9 @@ impl Default for Account {
             starved: VecDeque::new(),
             next_cut_ms: 0,
             told: 0,
+            hurries: false,
+            others: 0,
+            others_shrank_ms: 0,
             toil: 0,
             unasked: 0,
             tidy_from: Instant::now(),
@@ -327,6 +337,7 @@ impl Core {
         let budget = shared.memory.budget.load(Ordering::Relaxed);
         if budget == u64::MAX {
             self.memory.is_tight = false;
+            self.memory.hurries = false;
             self.memory.allowance = i64::MAX;
             return;
         }
@@ -335,6 +346,11 @@ impl Core {
         self.memory.allowance = budget as i64 - others as i64;
         let used = others + account;
         self.memory.is_tight = used > budget / 10 * 8;
+        self.memory.hurries = used > budget + budget / HURRY_SHARE;
+        if others + TELL_FROM <= self.memory.others {
+            self.memory.others_shrank_ms = self.ks.now;
+        }
+        self.memory.others = others;
         if used > budget / SELECTIVE_FROM.1 * SELECTIVE_FROM.0 && self.memory.rule != Eviction::Never {
             self.ks.be_selective();
         }
@@ -351,8 +367,9 @@ impl Core {
 
     #[cold]
     fn admit_if_room(&mut self, argv: &Argv<'_>) -> bool {
-        let toils = self.memory.toil < TOIL_STEPS;
-        if toils && self.is_over_limit() && Instant::now() >= self.memory.tidy_from {
+        // Where each turn does a lot, commands do no more than they must: they wait for the turn, too.
+        let (hurries, toils) = (self.memory.hurries, self.memory.toil < TOIL_STEPS);
+        if toils && !hurries && self.is_over_limit() && Instant::now() >= self.memory.tidy_from {
             // Holes appear faster than they are closed: who writes waits until some are.
             self.tidy(true);
             self.memory.toil += TOIL_STEPS / 2;
@@ -367,7 +384,7 @@ impl Core {
         let limit = self.shared.settings.maxmemory();
         let is_possible = limit == 0 || need as u64 <= limit;
         let is_admitted = is_possible
-            && (self.make_room(over.min(need), over.min(2 * need + EXTRA))
+            && (self.make_room(over.min(need), over.min(2 * need + if hurries { 0 } else { EXTRA }))
                 || self.others_give_way(over)
                 || self.has_given_all());
         if !is_admitted {
@@ -394,8 +411,12 @@ impl Core {
         is_tolerable && is_modest(argv) || self.admit(command, argv)
     }
 
-    /// Whether what is too much is so little that it will be gone soon.
+    /// Whether what is too much is so little that it will be gone soon, or others are just giving up a lot.
     fn others_give_way(&self, over: i64) -> bool {
+        let is_shrinking = self.ks.now.saturating_sub(self.memory.others_shrank_ms) < SHRINKING_MS;
+        if self.memory.hurries && is_shrinking && self.memory.rule != Eviction::Never {
+            return true;
+        }
         let budget = self.shared.memory.budget.load(Ordering::Relaxed);
         let patience = budget / PATIENCE_SHARE * if self.is_over_limit() { 1 } else { 4 };
         self.memory.rule != Eviction::Never
@@ -469,7 +490,7 @@ impl Core {
         let used = (budget as i64 - self.memory.allowance).max(0) as u64 + account;
         let mut part =
             (u128::from(over.unsigned_abs()) * u128::from(account) / u128::from(used.max(1))) as i64;
-        let steps = if over as u64 > budget / HURRY_SHARE { EVICT_STEPS_HURRIED } else { EVICT_STEPS };
+        let steps = if self.memory.hurries { EVICT_STEPS_HURRIED } else { EVICT_STEPS };
         let mut done = 0;
         while part > 0 {
             if done >= steps {
@@ -494,7 +515,8 @@ impl Core {
     }
 
     fn tidy(&mut self, is_sparse: bool) -> bool {
-        let steps = if self.is_over_limit() { TIDY_STEPS_HURRIED } else { TIDY_STEPS };
+        let is_urgent = self.is_over_limit() && !self.memory.hurries;
+        let steps = if is_urgent { TIDY_STEPS_HURRIED } else { TIDY_STEPS };
         let asks = if is_sparse { allocator::is_sparse } else { |_| false };
         for _ in 0..steps {
             let tidied = self.ks.tidy_some(4, 64 << 10, &asks);
