@@ -124,6 +124,8 @@ pub struct Memory {
     overhead: AtomicU64,
     /// There is more overhead than there should be.
     is_sparse: AtomicBool,
+    /// The limit was changed, and at each look since then more was resident.
+    is_lowered: AtomicBool,
 }
 
 impl Default for Memory {
@@ -134,6 +136,7 @@ impl Default for Memory {
             startup: AtomicU64::new(0),
             overhead: AtomicU64::new(0),
             is_sparse: AtomicBool::new(false),
+            is_lowered: AtomicBool::new(false),
         }
     }
 }
@@ -146,6 +149,7 @@ impl Memory {
 
     /// The limit was changed: the budget follows at once, so that the next command meets it. The next look knows better.
     pub(crate) fn set_limit(&self, limit: u64) {
+        self.is_lowered.store(limit > 0, Ordering::Relaxed);
         self.budget.store(Overhead(self.overhead.load(Ordering::Relaxed)).budget(limit), Ordering::Relaxed);
     }
 }
@@ -227,6 +231,9 @@ fn look(shared: &Shared, overhead: &mut Overhead, startup: u64) -> u64 {
     if limit == shared.settings.maxmemory() {
         memory.budget.store(budget, Ordering::Relaxed);
     }
+    if resident <= limit {
+        memory.is_lowered.store(false, Ordering::Relaxed);
+    }
     let excess = resident.saturating_sub(counted);
     memory.is_sparse.store(excess > SPARSE_FROM + counted / SPARSE_SHARE, Ordering::Relaxed);
     limit.saturating_sub(resident)
@@ -251,7 +258,7 @@ pub struct Account {
     next_cut_ms: u64,
     /// What the others know of this core's account.
     told: u64,
-    /// There is so much too much that each turn evicts a lot, as after the limit was lowered.
+    /// The limit was lowered and there is still much too much: each turn evicts a lot.
     hurries: bool,
     /// What the others held at the last look, and when that was last seen to have become less.
     others: u64,
@@ -346,7 +353,8 @@ impl Core {
         self.memory.allowance = budget as i64 - others as i64;
         let used = others + account;
         self.memory.is_tight = used > budget / 10 * 8;
-        self.memory.hurries = used > budget + budget / HURRY_SHARE;
+        let is_lowered = shared.memory.is_lowered.load(Ordering::Relaxed);
+        self.memory.hurries = is_lowered && used > budget + budget / HURRY_SHARE;
         if others + TELL_FROM <= self.memory.others {
             self.memory.others_shrank_ms = self.ks.now;
         }
@@ -490,7 +498,7 @@ impl Core {
         let used = (budget as i64 - self.memory.allowance).max(0) as u64 + account;
         let mut part =
             (u128::from(over.unsigned_abs()) * u128::from(account) / u128::from(used.max(1))) as i64;
-        let steps = if self.memory.hurries { EVICT_STEPS_HURRIED } else { EVICT_STEPS };
+        let steps = if over as u64 > budget / HURRY_SHARE { EVICT_STEPS_HURRIED } else { EVICT_STEPS };
         let mut done = 0;
         while part > 0 {
             if done >= steps {
