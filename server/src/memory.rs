@@ -85,6 +85,14 @@ const UNASKED_MAX: u32 = 64;
 /// From this part of the limit beyond it, writers wait for the tidying, with a rest between two times.
 const OVER_SHARE: u64 = 50;
 const BRAKE_REST: Duration = Duration::from_millis(1);
+/// So many bytes of writes and requests that a core takes in while memory is short, and it looks for itself how much is
+/// resident: the watcher is a thread like others, and may have to wait for a processor while they go on.
+const UNSEEN_MAX: usize = 1 << 20;
+/// From this part of the limit beyond it on, writers do all that can be done before they go on: tidy, and give pages back;
+/// so many rounds of it, and a rest behind them.
+const FAR_OVER_SHARE: u64 = 25;
+const HALT_ROUNDS: u32 = 4;
+const HALT_REST: Duration = Duration::from_millis(10);
 /// A shard that has nothing left to give refuses a write only when more than this part of the budget is missing, or four
 /// times that while no more is resident than should be: the others are giving up theirs.
 const PATIENCE_SHARE: u64 = 32;
@@ -118,8 +126,9 @@ pub struct Memory {
     budget: AtomicU64,
     /// Resident bytes at the last look, but for files' and for what was there from the start.
     resident: AtomicU64,
-    /// Resident bytes when the first core began.
+    /// Resident bytes when the first core began, and those of them that are not the program's file.
     startup: AtomicU64,
+    own_startup: AtomicU64,
     /// Of the last look.
     overhead: AtomicU64,
     /// There is more overhead than there should be.
@@ -134,6 +143,7 @@ impl Default for Memory {
             budget: AtomicU64::new(u64::MAX),
             resident: AtomicU64::new(0),
             startup: AtomicU64::new(0),
+            own_startup: AtomicU64::new(0),
             overhead: AtomicU64::new(0),
             is_sparse: AtomicBool::new(false),
             is_lowered: AtomicBool::new(false),
@@ -145,6 +155,15 @@ impl Memory {
     /// Resident bytes before there was any data.
     pub fn startup(&self) -> u64 {
         self.startup.load(Ordering::Relaxed)
+    }
+
+    /// Sees what is resident now, without what was before there was any data.
+    fn look(&self, limit: u64) -> Option<u64> {
+        let startup = self.own_startup.load(Ordering::Relaxed);
+        let startup = if limit == 0 { startup } else { startup.min(limit / STARTUP_SHARE) };
+        let resident = Resident::now()?.own.saturating_sub(startup);
+        self.resident.store(resident, Ordering::Relaxed);
+        Some(resident)
     }
 
     /// The limit was changed: the budget follows at once, so that the next command meets it. The next look knows better.
@@ -193,13 +212,14 @@ pub fn watch(shared: &Arc<Shared>) -> std::io::Result<()> {
     let memory = &shared.memory;
     let first = Resident::now().unwrap_or_default();
     memory.startup.store(first.all, Ordering::Relaxed);
+    memory.own_startup.store(first.own, Ordering::Relaxed);
     let mut overhead = Overhead(0);
     memory.budget.store(overhead.update(shared.settings.maxmemory(), 0, 0), Ordering::Relaxed);
     let shared = shared.clone();
     std::thread::Builder::new().name("memory".to_string()).spawn(move || {
         let mut given_back = Instant::now();
         while !shared.stopping.load(Ordering::Relaxed) {
-            let left = look(&shared, &mut overhead, first.own);
+            let left = look(&shared, &mut overhead);
             let limit = shared.settings.maxmemory();
             if left < limit / GIVE_BACK_SHARE || given_back.elapsed() >= GIVE_BACK_EVERY {
                 allocator::give_back();
@@ -211,18 +231,15 @@ pub fn watch(shared: &Arc<Shared>) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Looks once; how much of the limit is left. `startup` is what was resident before there was any data.
-fn look(shared: &Shared, overhead: &mut Overhead, startup: u64) -> u64 {
+/// Looks once; how much of the limit is left.
+fn look(shared: &Shared, overhead: &mut Overhead) -> u64 {
     let (memory, limit) = (&shared.memory, shared.settings.maxmemory());
     // Before the accounts: what grows meanwhile makes the overhead too small for one look, not too large.
-    let Some(now) = Resident::now() else { return limit };
-    let resident =
-        now.own.saturating_sub(if limit == 0 { startup } else { startup.min(limit / STARTUP_SHARE) });
+    let Some(resident) = memory.look(limit) else { return limit };
     let sum = |field: fn(&crate::shared::Peer) -> &AtomicU64| -> u64 {
         shared.peers.iter().map(|peer| field(peer).load(Ordering::Relaxed)).sum()
     };
     let accounts = sum(|peer| &peer.account);
-    memory.resident.store(resident, Ordering::Relaxed);
     // What is being freed is neither data nor a reason to evict.
     let counted = accounts + sum(|peer| &peer.doomed);
     let budget = overhead.update(limit, resident, counted);
@@ -263,6 +280,10 @@ pub struct Account {
     /// What the others held at the last look, and when that was last seen to have become less.
     others: u64,
     others_shrank_ms: u64,
+    /// Bytes taken in since it looked itself at what is resident.
+    unseen: usize,
+    /// Writers do not halt until then.
+    halt_from: Instant,
     /// What commands of this turn have done for memory beyond their own need.
     toil: u32,
     /// Commands of scripts that were let through since the account was looked at.
@@ -287,6 +308,8 @@ impl Default for Account {
             hurries: false,
             others: 0,
             others_shrank_ms: 0,
+            unseen: 0,
+            halt_from: Instant::now(),
             toil: 0,
             unasked: 0,
             tidy_from: Instant::now(),
@@ -384,7 +407,9 @@ impl Core {
             self.memory.tidy_from = self.memory.tidy_from.max(Instant::now() + BRAKE_REST);
         }
         let apart = self.long_value.as_ref().map_or(0, Vec::len);
-        let need = (argv.iter().map(<[u8]>::len).sum::<usize>() + apart) as i64;
+        let len = argv.iter().map(<[u8]>::len).sum::<usize>() + apart;
+        self.take_in(len);
+        let need = len as i64;
         let over = self.account() as i64 + need - self.memory.allowance;
         if over <= 0 {
             return true;
@@ -569,9 +594,35 @@ impl Core {
         }
     }
 
+    /// Looks at what is resident once so much has come that the watcher's last look may be out of date, and halts where
+    /// that is far too much.
+    fn take_in(&mut self, bytes: usize) {
+        self.memory.unseen += bytes;
+        if self.memory.unseen < UNSEEN_MAX {
+            return;
+        }
+        self.memory.unseen = 0;
+        let limit = self.shared.settings.maxmemory();
+        let most = limit + limit / FAR_OVER_SHARE;
+        let is_far_over =
+            |core: &Core| core.shared.memory.look(limit).is_some_and(|resident| resident > most);
+        if limit == 0 || self.memory.hurries || !is_far_over(self) || Instant::now() < self.memory.halt_from {
+            return;
+        }
+        for _ in 0..HALT_ROUNDS {
+            self.tidy(true);
+            allocator::give_back();
+            if !is_far_over(self) {
+                break;
+            }
+        }
+        self.memory.halt_from = Instant::now() + HALT_REST;
+    }
+
     /// Evicts for so many bytes that are to come, and at most about `most`.
     #[cold]
     fn make_way_for(&mut self, coming: i64, most: i64) {
+        self.take_in(coming as usize);
         let over = self.account() as i64 + coming - self.memory.allowance;
         if over > 0 && self.memory.rule != Eviction::Never {
             // Who finds nobody goes on: buffers have a bound of their own.
