@@ -79,6 +79,10 @@ impl Waiter {
         Args::behind_name(&self.argv())
     }
 
+    fn client(&self) -> Reader {
+        Reader { core: self.core, id: self.connection }
+    }
+
     fn key(&self, at: usize) -> &[u8] {
         self.args().get(at).expect("keys are among the arguments")
     }
@@ -445,8 +449,8 @@ impl Core {
             }
         });
         let Some((at, task)) = task else { return then(self, served) };
-        let client = Reader { core: waiter.core, id: waiter.connection };
-        let of = TaskOf { found: waiter.found, db: waiter.db, proto: waiter.proto, client, at_once: false };
+        let Waiter { found, db, proto, .. } = *waiter;
+        let of = TaskOf { found, db, proto, client: waiter.client(), at_once: false };
         let then: OnServed = Box::new(then);
         self.begin_task(task, of.found.command.name, None, 0, move |core, task, nanos| {
             if let Some(answer) = served.answers_mut().nth(at) {
@@ -527,10 +531,7 @@ impl Core {
         let nanos = started.elapsed().as_nanos() as u64;
         self.stats.book_counted(waiter.found.index, nanos);
         if self.stats.is_notable(nanos) {
-            let id = waiter.connection;
-            let sender =
-                if waiter.core == self.id { Sender::Here(id) } else { Sender::There(waiter.core, id) };
-            self.note_slow(sender, waiter.found.command, nanos, &waiter.argv());
+            self.note_slow(Sender::of(waiter.client(), self.id), waiter.found.command, nanos, &waiter.argv());
         }
     }
 
@@ -574,8 +575,7 @@ impl Core {
     fn marks(&mut self, waiter: &Waiter) -> Result<Vec<Mark>, (usize, CommandError)> {
         let keys = waiter.keys_on(self.id);
         if waiter.remembers {
-            let client = Reader { core: waiter.core, id: waiter.connection };
-            keys.iter().for_each(|at| self.remember_key(client, waiter.key(*at)));
+            keys.iter().for_each(|at| self.remember_key(waiter.client(), waiter.key(*at)));
         }
         keys.into_iter()
             .map(|at| self.mark(waiter, at).map(|mark| (at, mark)).map_err(|error| (at, error)))

@@ -17,7 +17,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use damselfly_commands::sort::Sort;
-use damselfly_commands::{Command, CommandError, Cx, Flags, Found, Long, Merge, Rest, Spread};
+use damselfly_commands::{Command, CommandError, Cx, Flags, Found, Long, Merge, Rest, Spread, Task};
 use damselfly_keyspace::{Event, Keyspace, Options, Portable};
 use damselfly_protocol::{Argv, Proto, ReplyWriter, Requests};
 
@@ -465,26 +465,36 @@ impl Core {
         let owned = owned.clone();
         let reader = target.is_none().then_some(id);
         self.begin_task(task, command.name, reader, nanos, move |core, task, nanos| {
-            let Some((owner, ticket, _)) = target else {
+            let (to, ticket) = target.map_or((core.id, None), |(owner, ticket, _)| (owner, Some(ticket)));
+            core.end_task_there(to, ticket, task, of, id, nanos, owned);
+        });
+    }
+
+    /// Ends the task of a command on the core that it is for, gives its last lock back, and replies.
+    #[expect(clippy::too_many_arguments, reason = "one request, taken apart")]
+    fn end_task_there(
+        &mut self,
+        to: usize,
+        ticket: Option<Ticket>,
+        task: Box<dyn Task>,
+        of: TaskOf,
+        id: ConnectionId,
+        nanos: u64,
+        owned: Owned,
+    ) {
+        self.ask(
+            to,
+            move |core| {
                 let mut reply = Vec::new();
                 let long = core.end_task(task, of, &mut reply);
-                core.book_spread(id, command, index, nanos, None, &owned);
-                return core.answer_long(id, &reply, long);
-            };
-            core.ask(
-                owner,
-                move |core| {
-                    let mut reply = Vec::new();
-                    let long = core.end_task(task, of, &mut reply);
-                    core.unlock(ticket);
-                    (reply, long)
-                },
-                move |core, (reply, long)| {
-                    core.book_spread(id, command, index, nanos, None, &owned);
-                    core.answer_long(id, &reply, long);
-                },
-            );
-        });
+                core.unlock(ticket);
+                (reply, long)
+            },
+            move |core, (reply, long)| {
+                core.book_spread(id, of.found.command, of.found.index, nanos, None, &owned);
+                core.answer_long(id, &reply, long);
+            },
+        );
     }
 
     /// Counts a command over several shards once, with the time that all parts took.

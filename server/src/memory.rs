@@ -2,7 +2,8 @@
 //!
 //! What counts is what the kernel counts: resident memory of the process, less what was resident before there was any
 //! data (the program itself, as with Redis, whose limit is on data). It is read
-//! every few milliseconds by a thread that does nothing else ([`watch`]). But it moves late and for many reasons, so the
+//! every few milliseconds by a thread that does nothing else ([`watch`]), and by cores that take in much meanwhile
+//! ([`Core::take_in`]). But it moves late and for many reasons, so the
 //! cores do not act on it. They act on an exact account of what they hold: data without the holes in tables, connections
 //! and messages. What resident memory exceeds the sum of the accounts by is the *overhead* (stacks, holes, the
 //! allocator's pages); the watcher follows it, and publishes `maxmemory` less the overhead as the *budget* for all

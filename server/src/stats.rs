@@ -154,9 +154,13 @@ impl CoreStats {
     /// Books calls of a command and the time they took together.
     #[inline]
     pub fn book(&mut self, index: usize, nanos: u64, calls: u64) {
-        let stat = &mut self.commands[index];
-        stat.calls += calls;
-        stat.nanos += nanos;
+        self.commands[index].calls += calls;
+        self.book_time(index, nanos, calls);
+    }
+
+    #[inline]
+    fn book_time(&mut self, index: usize, nanos: u64, calls: u64) {
+        self.commands[index].nanos += nanos;
         if self.tracking {
             self.histograms[index].get_or_insert_default().count(nanos / calls.max(1), calls);
         }
@@ -169,10 +173,7 @@ impl CoreStats {
 
     /// Books the time of a command that was counted when it began.
     pub fn book_counted(&mut self, index: usize, nanos: u64) {
-        self.commands[index].nanos += nanos;
-        if self.tracking {
-            self.histograms[index].get_or_insert_default().count(nanos, 1);
-        }
+        self.book_time(index, nanos, 1);
     }
 
     /// Whether somebody wants to know of a single command that took this long.

@@ -371,10 +371,10 @@ pub struct Asker {
     pub no_touch: bool,
 }
 
-/// The side of the shard.
 /// Keys that a client has read between changes: how many events had been announced when it last read each.
 pub type Reads = BTreeMap<Box<[u8]>, usize>;
 
+/// The side of the shard.
 impl Core {
     /// A client of this core as it asks for a command.
     pub fn asker(&mut self, id: ConnectionId) -> Asker {

@@ -73,19 +73,7 @@ impl Core {
         let of = TaskOf { found: Found { command, index }, db: usize::from(db), proto, client, at_once };
         let reader = (target.is_none() && !at_once).then_some(id);
         self.begin_task(task, command.name, reader, nanos, move |core, task, nanos| {
-            core.ask(
-                end_at,
-                move |core| {
-                    let mut reply = Vec::new();
-                    let long = core.end_task(task, of, &mut reply);
-                    core.unlock(ticket);
-                    (reply, long)
-                },
-                move |core, (reply, long)| {
-                    core.book_spread(id, command, index, nanos, None, &owned);
-                    core.answer_long(id, &reply, long);
-                },
-            );
+            core.end_task_there(end_at, ticket, task, of, id, nanos, owned);
         });
     }
 }
