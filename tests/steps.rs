@@ -815,3 +815,86 @@ fn keys_that_are_waited_for() {
     assert_eq!(call(&mut client, "FLUSHALL"), simple("OK"));
     assert!(asked.elapsed() < Duration::from_secs(15), "{:?}", asked.elapsed());
 }
+
+/// A command with very many keys shows what all of them held when it began, on whatever shards they are; who writes to
+/// them meanwhile is answered, and who comes to the target waits. Within a transaction it is the same.
+#[test]
+fn very_many_keys_are_gathered() {
+    const KEYS: usize = 3000;
+    let named =
+        |head: &str, kind: &str| (0..KEYS).fold(head.to_owned(), |line, at| line + &format!(" {kind}:{at}"));
+    for threads in [1, 4] {
+        let (server, mut other) = start(threads);
+        let fill = |client: &mut Client, from: usize| {
+            for at in from..KEYS {
+                call(client, &format!("SADD set:{at} all m:{at}"));
+                call(client, &format!("ZADD zset:{at} 1 all 2 m:{at}"));
+                call(client, &format!("PFADD hll:{at} m:{}", at % 100));
+                call(client, &format!("SET text:{at} {}", if at == 7 { "long" } else { "a" }));
+            }
+        };
+        fill(&mut other, 0);
+        let count = format!(" {KEYS}");
+        // The command, the type of its target, and the number that it gives.
+        let commands = [
+            (named("SUNION", "set"), None, KEYS + 1),
+            (named("SUNIONSTORE to", "set"), Some("set"), KEYS + 1),
+            (named("SINTER", "set"), None, 1),
+            (named("SINTERSTORE to", "set"), Some("set"), 1),
+            (named(&format!("SINTERCARD{count}"), "set"), None, 1),
+            (named("SDIFF", "set"), None, 1),
+            (named("SDIFFSTORE to", "set"), Some("set"), 1),
+            (named(&format!("ZUNION{count}"), "zset"), None, KEYS + 1),
+            (named(&format!("ZUNIONSTORE to{count}"), "zset"), Some("zset"), KEYS + 1),
+            (named(&format!("ZINTER{count}"), "zset"), None, 1),
+            (named(&format!("ZINTERSTORE to{count}"), "zset"), Some("zset"), 1),
+            (named(&format!("ZINTERCARD{count}"), "zset"), None, 1),
+            (named(&format!("ZDIFF{count}"), "zset"), None, 1),
+            (named(&format!("ZDIFFSTORE to{count}"), "zset"), Some("zset"), 1),
+            (named("PFCOUNT", "hll"), None, 100),
+            (named("BITOP OR to", "text"), Some("string"), 4),
+        ];
+        for (line, kind, size) in commands {
+            let shown = line.split(' ').next().unwrap_or_default().to_owned();
+            let mut big = Client::open(server.address());
+            let mut met = false;
+            for _ in 0..200 {
+                call(&mut other, "DEL to");
+                met = begin(&mut big, &mut other, &[&line, "TYPE to"]);
+                // On several threads it is only about to begin. The last keys are looked at last.
+                if threads == 1 {
+                    for key in ["set", "zset", "hll", "text"] {
+                        call(&mut other, &format!("DEL {key}:{}", KEYS - 1));
+                        call(&mut other, &format!("RENAME {key}:{} {key}:gone", KEYS - 2));
+                        call(&mut other, &format!("LPUSH {key}:{} changed", KEYS - 1));
+                    }
+                }
+                assert_eq!(size_of(&big.reply()), size, "{shown}, {threads} threads");
+                assert_eq!(big.reply(), simple(kind.unwrap_or("none")), "{shown}, {threads} threads");
+                for key in ["set", "zset", "hll", "text"] {
+                    call(&mut other, &format!("DEL {key}:{}", KEYS - 1));
+                }
+                fill(&mut other, KEYS - 2);
+                if met {
+                    break;
+                }
+            }
+            assert!(met, "{shown} was never met under way");
+            call(&mut other, "DEL to");
+            assert_eq!(call(&mut other, "MULTI"), simple("OK"));
+            call(&mut other, &line);
+            let Reply::Array(replies) = call(&mut other, "EXEC") else { panic!("{shown}: one reply") };
+            assert_eq!(replies.iter().map(size_of).collect::<Vec<_>>(), [size], "{shown}, {threads} threads");
+        }
+        // A key of another type is found wherever it is, and one that is missing is none.
+        call(&mut other, "DEL set:2500 to");
+        call(&mut other, "RPUSH set:2500 x");
+        for head in ["SINTERSTORE to", "SUNION"] {
+            let refused = other.call(&words(&named(head, "set")));
+            assert!(matches!(&refused, Reply::Error(text) if text.starts_with(b"WRONGTYPE")), "{refused}");
+        }
+        call(&mut other, "DEL set:2500");
+        assert_eq!(size_of(&call(&mut other, &named("SINTER", "set"))), 0);
+        assert_eq!(call(&mut other, "EXISTS to"), Reply::Int(0));
+    }
+}

@@ -120,6 +120,12 @@ impl<'a> Args<'a> {
         self.rest.get(at)
     }
 
+    /// The next `count`, which stay.
+    #[inline]
+    pub(crate) fn first(&self, count: usize) -> Args<'a> {
+        Args { rest: self.rest.split_at(count).0 }
+    }
+
     /// Those that are left behind the next `count`.
     #[inline]
     pub(crate) fn behind(&self, count: usize) -> Args<'a> {

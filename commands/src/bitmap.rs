@@ -5,9 +5,11 @@
 
 use std::ops::Range;
 
-use damselfly_keyspace::{Class, Expiry, Keyspace, Loc, Value};
+use damselfly_keyspace::{Class, Expiry, Keyspace, Loc, Object, Value};
 use damselfly_protocol::number::{Decimal, parse_i64};
 
+use crate::past::{End, Gathered, Told, gather};
+use crate::task::Task;
 use crate::{Args, Arity, CmdResult, Command, CommandError, Cx, Flags, Group, Keys, Run, Spread};
 
 pub(crate) const COMMANDS: &[&Command] =
@@ -469,7 +471,7 @@ const BITOP: Command = Command {
     arity: Arity::AtLeast(4),
     keys: Keys::Range { first: 2, last: -1, step: 1 },
     flags: Flags::WRITE.with(Flags::GROWS),
-    spread: Spread::Together,
+    spread: Spread::Gathered,
     group: Group::Bitmap,
     since: "2.6.0",
     syntax: "<AND | OR | XOR | NOT> destkey key [key ...]",
@@ -485,6 +487,10 @@ fn bitop(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
     if matches!(operation, Operation::Not) && args.len() > 1 {
         return Err(ONE_SOURCE);
     }
+    let command = |_: &Cx<'_>| Gather { operation, target: target.into(), result: None };
+    if gather(cx, args, Some(target), true, command) {
+        return Ok(());
+    }
     let mut result: Option<Vec<u8>> = None;
     for key in args.rest() {
         let mut decimal = Decimal::new(0);
@@ -498,6 +504,12 @@ fn bitop(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
     if matches!(operation, Operation::Not) {
         result.iter_mut().for_each(|byte| *byte = !*byte);
     }
+    store(cx, target, result);
+    Ok(())
+}
+
+/// Puts a string under a key, which goes if that is empty, and replies with its length.
+fn store(cx: &mut Cx<'_>, target: &[u8], result: Vec<u8>) {
     let len = result.len();
     if len > 0 {
         // What is there goes first, as one that is due must be seen to expire.
@@ -508,7 +520,40 @@ fn bitop(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
         cx.changed(target, Class::Generic, "del");
     }
     cx.out.int(len as i64);
-    Ok(())
+}
+
+/// A BITOP of very many keys, which is none of one source.
+struct Gather {
+    operation: Operation,
+    target: Box<[u8]>,
+    /// None before the first.
+    result: Option<Vec<u8>>,
+}
+
+impl Gathered for Gather {
+    fn take(&mut self, told: Told) -> CmdResult {
+        let bytes = match told {
+            Told::Nothing => Vec::new(),
+            Told::Text(bytes) => bytes,
+            Told::Object(_) => return Err(CommandError::WrongType),
+        };
+        match &mut self.result {
+            Some(result) => self.operation.combine(result, &bytes),
+            None => self.result = Some(bytes),
+        }
+        Ok(())
+    }
+
+    fn begin(self: Box<Self>) -> Box<dyn Task> {
+        End::new(move |cx| {
+            store(cx, &self.target, self.result.unwrap_or_default());
+            Ok(())
+        })
+    }
+
+    fn into_held(self: Box<Self>) -> Vec<Object> {
+        Vec::new()
+    }
 }
 
 #[derive(Clone, Copy)]

@@ -1,11 +1,13 @@
 //! HyperLogLogs: sets that know about how many members they have and nothing else. They are strings, in the bytes of
 //! Redis; the arithmetic is in `sketches/src/hll.rs`.
 
-use damselfly_keyspace::{Class, Expiry};
+use damselfly_keyspace::{Class, Expiry, Object};
 use damselfly_protocol::number::Decimal;
 use damselfly_sketches::hll::{self, HllError, Union};
 
 use crate::error::printable;
+use crate::past::{End, Gathered, Told, gather};
+use crate::task::Task;
 use crate::{Args, Arity, CmdResult, Command, CommandError, Cx, Flags, Group, Keys, Run, Spread};
 
 pub(crate) const COMMANDS: &[&Command] = &[&PFADD, &PFCOUNT, &PFDEBUG, &PFMERGE, &PFSELFTEST];
@@ -57,7 +59,7 @@ const PFCOUNT: Command = Command {
     arity: Arity::AtLeast(2),
     keys: Keys::Range { first: 1, last: -1, step: 1 },
     flags: Flags::READ,
-    spread: Spread::Together,
+    spread: Spread::Gathered,
     group: Group::HyperLogLog,
     since: "2.8.9",
     syntax: "key [key ...]",
@@ -69,6 +71,9 @@ fn pfcount(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
     let count = if args.len() == 1 {
         count_one(cx, args.take()?)?
     } else {
+        if gather(cx, args, None, true, |_| Gather { union: Union::new(), target: None }) {
+            return Ok(());
+        }
         let mut union = Union::new();
         for key in args.rest() {
             if let Some(value) = cx.read_string(key)? {
@@ -197,7 +202,7 @@ const PFMERGE: Command = Command {
     arity: Arity::AtLeast(2),
     keys: Keys::Range { first: 1, last: -1, step: 1 },
     flags: Flags::WRITE.with(Flags::GROWS),
-    spread: Spread::Together,
+    spread: Spread::Gathered,
     group: Group::HyperLogLog,
     since: "2.8.9",
     syntax: "destkey [sourcekey [sourcekey ...]]",
@@ -206,13 +211,21 @@ const PFMERGE: Command = Command {
 };
 
 fn pfmerge(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
+    let to = args.peek();
+    if gather(cx, args, to, true, |_| Gather { union: Union::new(), target: to.map(Into::into) }) {
+        return Ok(());
+    }
     let mut union = Union::new();
     for key in args.rest() {
         if let Some(value) = cx.read_string(key)? {
             union.merge(value.bytes(&mut Decimal::new(0)))?;
         }
     }
-    let target = args.take()?;
+    store(cx, args.take()?, &union)
+}
+
+/// Puts a union under a key.
+fn store(cx: &mut Cx<'_>, target: &[u8], union: &Union) -> CmdResult {
     let sparse_max = cx.env.hll_sparse_max;
     match cx.find_string(target)? {
         Some(loc) => cx.ks.table_mut(cx.db).edit_string(loc, |value| union.store(value, sparse_max))?,
@@ -225,6 +238,37 @@ fn pfmerge(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
     cx.changed(target, Class::String, "pfadd");
     cx.out.ok();
     Ok(())
+}
+
+/// The union of what very many keys hold.
+struct Gather {
+    union: Union,
+    /// Where it goes; it is counted if that is None.
+    target: Option<Box<[u8]>>,
+}
+
+impl Gathered for Gather {
+    fn take(&mut self, told: Told) -> CmdResult {
+        match told {
+            Told::Nothing => Ok(()),
+            Told::Text(value) => Ok(self.union.merge(&value)?),
+            Told::Object(_) => Err(CommandError::WrongType),
+        }
+    }
+
+    fn begin(self: Box<Self>) -> Box<dyn Task> {
+        End::new(move |cx| match &self.target {
+            Some(target) => store(cx, target, &self.union),
+            None => {
+                cx.out.int(self.union.count().cast_signed());
+                Ok(())
+            }
+        })
+    }
+
+    fn into_held(self: Box<Self>) -> Vec<Object> {
+        Vec::new()
+    }
 }
 
 const PFSELFTEST: Command = Command {

@@ -16,13 +16,12 @@
 mod steps;
 
 use steps::Sorting;
-pub use steps::look_back;
 
-use damselfly_keyspace::values::hash::Hash;
-use damselfly_keyspace::{Class, Collection, Concerned, List, Object, PastId, Type, UnixMs, Value};
+use damselfly_keyspace::{Class, Concerned, List, PastId, Type};
 use damselfly_protocol::Argv;
-use damselfly_protocol::number::{Decimal, parse_f64};
+use damselfly_protocol::number::parse_f64;
 
+use crate::past::Wanted;
 use crate::task::{Rest, Task};
 use crate::{Args, Arity, CmdResult, Command, CommandError, Cx, Flags, Group, Keys, Run, Spread};
 
@@ -119,7 +118,7 @@ impl Pattern {
     }
 
     fn wanted(&self, element: &[u8]) -> Wanted {
-        Wanted { key: [&self.prefix, element, &self.suffix].concat(), field: self.field.clone() }
+        Wanted::text([&self.prefix, element, &self.suffix].concat(), self.field.clone())
     }
 }
 
@@ -139,34 +138,6 @@ impl Get {
         match self {
             Get::Key(pattern) => Some(pattern),
             Get::Element | Get::Null => None,
-        }
-    }
-}
-
-/// A string to be looked up: all of a key, or a field of a hash.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Wanted {
-    /// The key.
-    pub key: Vec<u8>,
-    field: Option<Vec<u8>>,
-}
-
-impl Wanted {
-    /// Looks it up now.
-    fn fetch(&self, cx: &mut Cx<'_>) -> Option<Vec<u8>> {
-        let loc = cx.read(&self.key)?;
-        self.in_value(cx.ks.value(cx.db, loc), cx.ks.now)
-    }
-
-    /// What it is in what the key holds. Another type is as good as nothing.
-    fn in_value(&self, value: Value<'_, Object>, now: UnixMs) -> Option<Vec<u8>> {
-        match (value, &self.field) {
-            (Value::Object(object), Some(field)) => {
-                Hash::of(object)?.get(field, now).map(|value| value.to_vec())
-            }
-            (Value::Int(number), None) => Some(Decimal::new(number).as_bytes().to_vec()),
-            (Value::Str(bytes), None) => Some(bytes.to_vec()),
-            _ => None,
         }
     }
 }
@@ -286,6 +257,11 @@ impl Sort {
         })
     }
 
+    /// How many keys GET looks up for an element.
+    fn gets_per_element(&self) -> usize {
+        self.gets.iter().filter_map(Get::pattern).count()
+    }
+
     /// Whether GET looks keys up.
     fn gets_keys(&self) -> bool {
         self.gets.iter().any(|get| get.pattern().is_some())
@@ -331,13 +307,10 @@ mod tests {
     /// The forms of patterns: where the element goes, and what is a field.
     #[test]
     fn patterns() {
-        let wanted = |text: &str| {
-            Pattern::parse(text.as_bytes()).map(|pattern| {
-                let Wanted { key, field } = pattern.wanted(b"E");
-                (String::from_utf8(key).unwrap(), field.map(|field| String::from_utf8(field).unwrap()))
-            })
+        let wanted = |text: &str| Pattern::parse(text.as_bytes()).map(|pattern| pattern.wanted(b"E"));
+        let key = |key: &str, field: Option<&str>| {
+            Some(Wanted::text(key.as_bytes().to_vec(), field.map(|field| field.as_bytes().to_vec())))
         };
-        let key = |key: &str, field: Option<&str>| Some((key.to_string(), field.map(str::to_string)));
         assert_eq!(wanted("nosort"), None);
         assert_eq!(wanted("w_*"), key("w_E", None));
         assert_eq!(wanted("*"), key("E", None));

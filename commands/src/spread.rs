@@ -21,6 +21,8 @@ pub enum Spread {
     /// The keys are brought together: copies of all of them run through the handler in a keyspace of their own, and
     /// what it changed is written back to the shards.
     Together,
+    /// The same; but the handler looks at very many keys as they were when it began, some at a time, on their shards.
+    Gathered,
     /// One element goes from the first key to the second; only it travels.
     Relay(&'static Relay),
     /// SORT: which keys are looked at depends on what one key holds, so all shards are locked and asked, in rounds.

@@ -13,11 +13,11 @@
 
 use damselfly_keyspace::{Collection, Edit, Loc, Object, PastId};
 
-use crate::sort::Wanted;
+use crate::past::{Told, Wanted};
 use crate::{CmdResult, CommandError, Cx, Long};
 
 /// Members that are looked at in one step, at most, and their bytes: some tens of microseconds' worth.
-const MEMBERS_PER_STEP: usize = 256;
+pub(crate) const MEMBERS_PER_STEP: usize = 256;
 pub(crate) const BYTES_PER_STEP: usize = 64 * 1024;
 
 /// See the module's head.
@@ -26,7 +26,7 @@ pub trait Task: Send {
     fn target(&self) -> Option<&[u8]>;
     /// Does a bounded step; true if only the end is left. Not called again then.
     fn step(&mut self) -> bool;
-    /// The past that it looks back into on all shards, which ends with it.
+    /// The past that it looks back into on all shards. It ends when this is None, or with the task.
     fn past(&self) -> Option<PastId> {
         None
     }
@@ -34,8 +34,8 @@ pub trait Task: Send {
     fn asks(&mut self) -> Vec<Wanted> {
         Vec::new()
     }
-    /// The answers, in the order of the questions.
-    fn told(&mut self, _found: Vec<Option<Vec<u8>>>) {}
+    /// The next answers, in the order of the questions; all come before the next step.
+    fn told(&mut self, _found: Vec<Told>) {}
     /// Writes the reply, and stores the result on the shard of its target. Called once, behind the last step. As with
     /// a handler, an error is the reply.
     fn finish(&mut self, cx: &mut Cx<'_>) -> CmdResult;

@@ -146,14 +146,18 @@ impl Keyspace {
         })
     }
 
-    /// Shows what each of some keys held, None if it was not there, and what time it was. They count as read.
+    /// Shows what each of some keys held, None if it was not there, and what time it was, until `show` answers false.
+    /// `is_read`: it is reading, so keys are counted and touched.
     pub fn look_back<'k>(
         &mut self,
         id: PastId,
+        is_read: bool,
         keys: impl Iterator<Item = &'k [u8]> + Clone,
-        mut show: impl FnMut(Option<Value<'_, Object>>, UnixMs),
+        mut show: impl FnMut(Option<Value<'_, Object>>, UnixMs) -> bool,
     ) {
-        let Some((db, at)) = self.find_past(id) else { return keys.for_each(|_| show(None, 0)) };
+        let Some((db, at)) = self.find_past(id) else {
+            return keys.map(|_| show(None, 0)).take_while(|goes_on| *goes_on).for_each(drop);
+        };
         let Db { table, pasts, .. } = db;
         let past = pasts.as_ref().map(|pasts| &pasts.0[at]).expect("just found");
         let (number, mut hits, mut read, mut missed) = (past.db, 0, Vec::new(), Vec::new());
@@ -164,17 +168,23 @@ impl Keyspace {
                 hashes.iter().for_each(|hash| table.prefetch(*hash));
                 hashes.iter().for_each(|hash| table.prefetch_entry(*hash));
             }
-            match past.look(table, key) {
+            let goes_on = match past.look(table, key) {
                 Some((value, loc)) => {
-                    show(Some(value), past.now);
                     hits += 1;
                     read.extend(loc);
+                    show(Some(value), past.now)
                 }
                 None => {
-                    show(None, past.now);
                     missed.push(key);
+                    show(None, past.now)
                 }
+            };
+            if !goes_on {
+                break;
             }
+        }
+        if !is_read {
+            return;
         }
         read.into_iter().for_each(|loc| db.touch(loc));
         let stats = &mut self.db_stats[number];
@@ -213,7 +223,10 @@ mod tests {
 
     fn look(ks: &mut Keyspace, keys: &[String]) -> Vec<Option<String>> {
         let mut found = Vec::new();
-        ks.look_back(PAST, keys.iter().map(String::as_bytes), |value, _| found.push(text(value)));
+        ks.look_back(PAST, true, keys.iter().map(String::as_bytes), |value, _| {
+            found.push(text(value));
+            true
+        });
         found
     }
 
@@ -268,7 +281,10 @@ mod tests {
                 ks.now += 20;
                 for (id, then) in [(PAST, &first), (PAST + 1, &second)] {
                     let mut found = Vec::new();
-                    ks.look_back(id, names.iter().map(String::as_bytes), |value, _| found.push(text(value)));
+                    ks.look_back(id, true, names.iter().map(String::as_bytes), |value, _| {
+                        found.push(text(value));
+                        true
+                    });
                     let wanted: Vec<_> = names.iter().map(|name| then.get(name).cloned()).collect();
                     assert_eq!(found, wanted, "round {round}, step {step}, {id}");
                 }

@@ -5,9 +5,10 @@
 //! each part gives its lock back as it ends. Between the first lock and the last part nobody else sees or changes
 //! these keys, so the operation is atomic; commands on other keys are not disturbed.
 //!
-//! Operations that need little of the keys bring only that: `coordinate/relay.rs` (one element from key to key) and
-//! `coordinate/sort.rs` (SORT that looks at keys which elements name).
+//! Operations that need little of the keys bring only that: `coordinate/relay.rs` (one element from key to key),
+//! `coordinate/sort.rs` (SORT that looks at keys which elements name) and `coordinate/gather.rs` (very many keys).
 
+mod gather;
 mod relay;
 mod sort;
 
@@ -17,7 +18,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use damselfly_commands::sort::Sort;
-use damselfly_commands::{Command, CommandError, Cx, Flags, Found, Long, Merge, Rest, Spread, Task};
+use damselfly_commands::{Command, CommandError, Cx, Flags, Found, Long, Merge, Rest, Spread, Task, gathers};
 use damselfly_keyspace::{Event, Keyspace, Options, Portable};
 use damselfly_protocol::{Argv, Proto, ReplyWriter, Requests};
 
@@ -181,7 +182,11 @@ impl Core {
                     &parts,
                 );
             }
-            Spread::Single | Spread::Split { .. } | Spread::Together => {}
+            Spread::Gathered if gathers(&self.env, positions.len()) => {
+                let request = Request { id, command, index, db, proto, owned, counted: false };
+                return self.gather(request, asker, parts);
+            }
+            Spread::Single | Spread::Split { .. } | Spread::Together | Spread::Gathered => {}
         }
         let dbs = databases_of(command, usize::from(db), self.ks.databases());
         let scopes = parts
@@ -211,7 +216,7 @@ impl Core {
                 };
                 core.run_split(split, held);
             }
-            Spread::Together | Spread::Single | Spread::Relay(_) | Spread::Sort => {
+            Spread::Together | Spread::Gathered | Spread::Single | Spread::Relay(_) | Spread::Sort => {
                 core.run_together(id, asker, command, index, db, proto, owned, parts, held);
             }
         });
@@ -321,6 +326,7 @@ impl Core {
         let held = Rc::new(held);
         for (to, _) in held.iter() {
             let keys: Vec<Vec<u8>> = parts[to].iter().map(|&at| argv[at].to_vec()).collect();
+            let dbs = databases_of(command, usize::from(db), self.ks.databases());
             let (missing, gathered, held, owned) =
                 (missing.clone(), gathered.clone(), held.clone(), owned.clone());
             self.ask(
@@ -328,7 +334,7 @@ impl Core {
                 move |core| {
                     let mut copies = Vec::new();
                     for key in &keys {
-                        for db in 0..core.ks.databases() {
+                        for db in dbs.clone() {
                             if let Some(portable) = core.ks.export(db, key) {
                                 copies.push((db, key.clone(), portable));
                             }

@@ -1252,8 +1252,7 @@ pub(crate) fn place_of(
 
 /// The databases, of so many, in which a command of a client of database `db` may touch the keys that it names.
 pub(crate) fn databases_of(command: &Command, db: usize, databases: usize) -> Range<usize> {
-    // Commands that bring keys together may name another database in an option.
-    let all = matches!(command.spread, Spread::Together) || command.name == "MOVE";
+    let all = matches!(command.name, "COPY" | "MOVE");
     if all { 0..databases } else { db..db + 1 }
 }
 

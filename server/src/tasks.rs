@@ -15,8 +15,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use damselfly_commands::sort::{Wanted, look_back};
-use damselfly_commands::{Cx, Found, Long, Rest, Task};
+use damselfly_commands::{Cx, Found, Long, Rest, Task, Told, Wanted, look_back};
 use damselfly_keyspace::PastId;
 use damselfly_protocol::{Argv, Proto, ReplyWriter};
 
@@ -38,6 +37,10 @@ type OnSteps = Box<dyn FnOnce(&mut Core, Box<dyn Task>, u64)>;
 
 struct Running {
     task: Box<dyn Task>,
+    /// What it asked and was not told, with the answers that have come; the first has none.
+    asked: VecDeque<(Wanted, Option<Told>)>,
+    /// What it looks back into.
+    past: Option<PastId>,
     name: &'static str,
     /// The connection of this core that alone wants the outcome.
     reader: Option<ConnectionId>,
@@ -78,9 +81,20 @@ pub(crate) struct TaskOf {
     pub at_once: bool,
 }
 
-/// Where a task that asks looks keys up.
-fn past_of(task: &dyn Task) -> PastId {
-    task.past().expect("who asks looks back into a past")
+impl Running {
+    /// Where a task that asks looks keys up.
+    fn past(&self) -> PastId {
+        self.past.expect("who asks looks back into a past")
+    }
+
+    /// Tells what is known of what comes next.
+    fn tell(&mut self) {
+        let known = self.asked.iter().take_while(|(_, told)| told.is_some()).count();
+        let known: Vec<Told> = self.asked.drain(..known).filter_map(|(_, told)| told).collect();
+        if !known.is_empty() {
+            self.task.told(known);
+        }
+    }
 }
 
 impl Core {
@@ -115,7 +129,17 @@ impl Core {
         nanos: u64,
         then: impl FnOnce(&mut Core, Box<dyn Task>, u64) + 'static,
     ) {
-        self.tasks.running.push_back(Running { task, name, reader, nanos, then: Box::new(then) });
+        let past = task.past();
+        let then = Box::new(then);
+        self.tasks.running.push_back(Running {
+            task,
+            asked: VecDeque::new(),
+            past,
+            name,
+            reader,
+            nanos,
+            then,
+        });
     }
 
     /// The end of a task, on the shard of its target: what is to be replied. The lock is the caller's to give back.
@@ -224,51 +248,49 @@ impl Core {
         }
     }
 
-    /// Looks up what a task wants to know, each key on its shard; the task goes on when it has been told.
-    fn ask_for(&mut self, running: Running, wanted: Vec<Wanted>) {
-        let (past, storing) = (past_of(&*running.task), usize::from(running.task.target().is_some()));
-        let count = wanted.len();
+    /// Looks up what a task wants to know, each key on its shard. The task goes on when all have told something; what they
+    /// have not come to is asked again.
+    fn ask_for(&mut self, running: Running) {
+        let (past, storing) = (running.past(), usize::from(running.task.target().is_some()));
         let mut parts: Vec<(Vec<usize>, Vec<Wanted>)> = vec![Default::default(); self.shared.peers.len()];
-        for (at, wanted) in wanted.into_iter().enumerate() {
-            let part = &mut parts[self.shared.owner(self.ks.hash(&wanted.key))];
-            part.0.push(at);
-            part.1.push(wanted);
+        for (at, (wanted, told)) in running.asked.iter().enumerate() {
+            if told.is_none() {
+                let part = &mut parts[self.shared.owner(self.ks.hash(&wanted.key))];
+                part.0.push(at);
+                part.1.push(wanted.clone());
+            }
         }
         let parts = parts.into_iter().enumerate().filter(|(_, (places, _))| !places.is_empty());
         let parts: Vec<_> = parts.collect();
         self.tasks.asking += storing;
-        let (missing, told) = (Rc::new(Cell::new(parts.len())), Rc::new(RefCell::new(vec![None; count])));
-        let running = Rc::new(Cell::new(Some(running)));
+        let missing = Cell::new(parts.len());
+        let waiting = Rc::new((missing, RefCell::new(Some(running))));
         for (to, (places, wanted)) in parts {
-            let (missing, told, running) = (missing.clone(), told.clone(), running.clone());
+            let waiting = waiting.clone();
             self.ask(
                 to,
                 move |core| {
-                    let found = look_back(&mut core.ks, past, &wanted);
+                    let found = look_back(&mut core.ks, past, wanted.iter());
                     core.after_command();
                     found
                 },
                 move |core, found| {
+                    let (missing, running) = &*waiting;
                     for (at, found) in places.into_iter().zip(found) {
-                        told.borrow_mut()[at] = found;
+                        if let Some(running) = &mut *running.borrow_mut() {
+                            running.asked[at].1 = Some(found);
+                        }
                     }
                     missing.set(missing.get() - 1);
                     if missing.get() == 0
                         && let Some(mut running) = running.take()
                     {
                         core.tasks.asking -= storing;
-                        running.task.told(told.take());
+                        running.tell();
                         core.tasks.running.push_back(running);
                     }
                 },
             );
-        }
-    }
-
-    /// Nobody looks back into a task's past any more.
-    fn end_past_of(&mut self, task: &dyn Task) {
-        if let Some(past) = task.past() {
-            self.end_past(past);
         }
     }
 
@@ -282,25 +304,37 @@ impl Core {
         let slice = Instant::now();
         'tasks: while let Some(mut running) = self.tasks.running.pop_front() {
             if running.reader.is_some_and(|id| self.connection(id).is_none()) {
-                self.end_past_of(&*running.task);
+                running.past.into_iter().for_each(|past| self.end_past(past));
                 running.task.into_held().into_iter().for_each(|held| self.ks.discard(held));
                 continue;
             }
             set_running(running.name, self.id);
             let started = Instant::now();
             let is_over = loop {
-                if running.task.step() {
-                    break true;
+                if running.asked.is_empty() {
+                    if running.task.step() {
+                        break true;
+                    }
+                    if let Some(past) = running.past
+                        && running.task.past().is_none()
+                    {
+                        running.past = None;
+                        self.end_past(past);
+                    }
+                    running.asked.extend(running.task.asks().into_iter().map(|wanted| (wanted, None)));
                 }
-                let wanted = running.task.asks();
-                if !wanted.is_empty() {
+                if !running.asked.is_empty() {
                     if self.shared.peers.len() > 1 {
                         running.nanos += started.elapsed().as_nanos() as u64;
-                        self.ask_for(running, wanted);
+                        self.ask_for(running);
                         continue 'tasks;
                     }
-                    let found = look_back(&mut self.ks, past_of(&*running.task), &wanted);
-                    running.task.told(found);
+                    let wanted = running.asked.iter().map(|(wanted, _)| wanted);
+                    let found = look_back(&mut self.ks, running.past(), wanted);
+                    for ((_, told), found) in running.asked.iter_mut().zip(found) {
+                        *told = Some(found);
+                    }
+                    running.tell();
                 }
                 if slice.elapsed() > SLICE {
                     break false;
@@ -311,8 +345,8 @@ impl Core {
                 self.tasks.running.push_back(running);
                 return true;
             }
-            let Running { task, nanos, then, .. } = running;
-            self.end_past_of(&*task);
+            let Running { task, past, nanos, then, .. } = running;
+            past.into_iter().for_each(|past| self.end_past(past));
             then(self, task, nanos);
             if !self.tasks.behind.is_empty() && !self.tasks.is_storing() {
                 for work in std::mem::take(&mut self.tasks.behind) {

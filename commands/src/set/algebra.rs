@@ -4,6 +4,7 @@
 //! time is what the others add or take away, and not the set. What takes long all the same is done in steps.
 
 use std::borrow::Borrow;
+use std::collections::VecDeque;
 
 use damselfly_keyspace::values::set::{Set, SetLimits};
 use damselfly_keyspace::{Class, Item, Loc, Object};
@@ -11,8 +12,12 @@ use damselfly_protocol::number::parse_i64;
 
 use super::reply_item;
 use crate::long::{Walk, put_aside};
-use crate::task::{Rest, Task, members_per_step};
+use crate::past::{Gathered, Told, gather};
+use crate::task::{MEMBERS_PER_STEP, Rest, Task, members_per_step};
 use crate::{Args, Arity, CmdResult, Command, CommandError, Cx, Flags, Group, Keys, Run, Spread};
+
+/// To come to a set takes as long as so many of its members.
+const SET: usize = 4;
 
 /// What is done with the members of several sets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +25,17 @@ enum Operation {
     Union,
     Intersection,
     Difference,
+}
+
+impl Operation {
+    /// Whether the result must be empty, by which sets are there.
+    fn is_empty(self, mut there: impl Iterator<Item = bool>) -> bool {
+        match self {
+            Operation::Union => false,
+            Operation::Intersection => !there.all(|is_there| is_there),
+            Operation::Difference => !there.next().unwrap_or(false),
+        }
+    }
 }
 
 /// What becomes of the result.
@@ -57,47 +73,51 @@ struct Plan<S> {
     rule: Rule,
 }
 
-impl<'a> Plan<&'a Set> {
+impl<S: Borrow<Set>> Plan<S> {
     /// `sets` in the order of their keys, missing ones left out; `stores`: the result is to become a set.
-    fn new(operation: Operation, mut sets: Vec<&'a Set>, stores: bool, limits: SetLimits) -> Plan<&'a Set> {
+    fn new(operation: Operation, mut sets: Vec<S>, stores: bool, limits: SetLimits) -> Plan<S> {
+        let len = |set: &S| set.borrow().len();
         let (mut base, mut others) = (None, Vec::new());
         let rule = match operation {
             Operation::Union => {
-                let largest = (0..sets.len()).max_by_key(|&at| sets[at].len());
-                if let Some(at) = largest.filter(|&at| is_worth_cloning(sets[at], sets[at].len(), limits)) {
+                let largest = (0..sets.len()).max_by_key(|&at| len(&sets[at]));
+                let is_worth_it = |at: &usize| is_worth_cloning(sets[*at].borrow(), len(&sets[*at]), limits);
+                if let Some(at) = largest.filter(is_worth_it) {
                     base = Some(sets.swap_remove(at));
                 }
                 Rule::Every
             }
             Operation::Intersection => {
-                sets.sort_by_key(|set| set.len());
-                if let [smallest, rest @ ..] = &*sets {
+                sets.sort_by_cached_key(len);
+                others = sets.split_off(sets.len().min(1));
+                if let [smallest] = &*sets {
                     // One that is the very same has all members.
-                    others = rest.iter().filter(|set| !std::ptr::eq(**set, *smallest)).copied().collect();
-                    sets.truncate(1);
+                    others.retain(|set| !std::ptr::eq::<Set>(set.borrow(), smallest.borrow()));
                 }
                 Rule::InAll
             }
             Operation::Difference => {
                 others = sets.split_off(sets.len().min(1));
-                let taken: usize = others.iter().map(|set| set.len()).sum();
-                let first = sets.first().filter(|first| {
-                    stores && is_worth_cloning(first, first.len().saturating_sub(taken), limits)
-                });
-                if let Some(first) = first {
-                    base = Some(*first);
+                let taken: usize = others.iter().map(len).sum();
+                let is_worth_it = |first: &mut S| {
+                    stores && is_worth_cloning((*first).borrow(), len(first).saturating_sub(taken), limits)
+                };
+                if let Some(first) = sets.pop_if(is_worth_it) {
+                    base = Some(first);
                     sets = std::mem::take(&mut others);
                     Rule::Gone
                 } else {
                     // The one that most likely has a member first.
-                    others.sort_by_key(|set| std::cmp::Reverse(set.len()));
+                    others.sort_by_cached_key(|set| std::cmp::Reverse(len(set)));
                     Rule::InNone
                 }
             }
         };
         Plan { base, walked: sets, others, rule }
     }
+}
 
+impl Plan<&Set> {
     /// How often a member is looked at or for, at most. What the result begins as costs nothing if it is stored.
     fn look_ups(&self, stores: bool) -> usize {
         let base = self.base.filter(|_| !stores);
@@ -142,7 +162,13 @@ impl<S: Borrow<Set>> Plan<S> {
     /// Whether a member that is visited is one of the result, if it is not taken from it.
     #[inline]
     fn keeps(&self, member: Item<'_>) -> bool {
-        let mut others = self.others.iter().map(S::borrow);
+        self.keeps_among(member, &self.others)
+    }
+
+    /// The same as far as these others say.
+    #[inline]
+    fn keeps_among(&self, member: Item<'_>, others: &[S]) -> bool {
+        let mut others = others.iter().map(S::borrow);
         match self.rule {
             Rule::Every => true,
             Rule::InAll => others.all(|set| set.contains_item(member)),
@@ -202,20 +228,19 @@ fn store(cx: &mut Cx<'_>, key: &[u8], result: Set, event: &'static str) {
 }
 
 /// All of these commands.
-fn combine<'a>(
-    cx: &mut Cx<'_>,
-    operation: Operation,
-    keys: impl Iterator<Item = &'a [u8]> + Clone,
-    end: End<&[u8]>,
-) -> CmdResult {
-    let stores = matches!(end, End::Store { .. });
-    let (seed, limits) = (cx.ks.hash_seed(), cx.env.set_limits);
-    let locs = find_sets(cx, keys, stores)?;
-    let is_empty = match operation {
-        Operation::Union => false,
-        Operation::Intersection => locs.contains(&None),
-        Operation::Difference => locs.first().is_none_or(Option::is_none),
+fn combine(cx: &mut Cx<'_>, operation: Operation, keys: Args<'_>, end: End<&[u8]>) -> CmdResult {
+    let (stores, target) = match &end {
+        End::Store { key, .. } => (true, Some(*key)),
+        End::Reply | End::Count(_) => (false, None),
     };
+    let (seed, limits) = (cx.ks.hash_seed(), cx.env.set_limits);
+    let command = |_: &Cx<'_>| Gather { operation, end: end.owned(), sets: Vec::new(), seed, limits };
+    if gather(cx, keys, target, !stores, command) {
+        return Ok(());
+    }
+    let keys = keys.rest();
+    let locs = find_sets(cx, keys, stores)?;
+    let is_empty = operation.is_empty(locs.iter().map(Option::is_some));
     let Cx { ks, db, out, env, later } = cx;
     let ks = &**ks;
     let there = locs.iter().flatten().filter(|_| !is_empty);
@@ -224,7 +249,7 @@ fn combine<'a>(
     if plan.look_ups(stores) > env.at_once_max
         && let Some(place) = later
     {
-        **place = Some(Rest::Task(Box::new(Combining::new(&plan, end, seed, limits))));
+        **place = Some(Rest::Task(Box::new(Combining::new(plan.cloned(), end.owned(), seed, limits))));
         return Ok(());
     }
     match end {
@@ -254,13 +279,58 @@ fn combine<'a>(
     Ok(())
 }
 
-/// One of these commands over big sets.
+impl End<&[u8]> {
+    fn owned(self) -> End<Box<[u8]>> {
+        match self {
+            End::Reply => End::Reply,
+            End::Count(limit) => End::Count(limit),
+            End::Store { key, event } => End::Store { key: key.into(), event },
+        }
+    }
+}
+
+/// One of these commands over the sets of very many keys.
+struct Gather {
+    operation: Operation,
+    end: End<Box<[u8]>>,
+    /// In the order of the keys.
+    sets: Vec<Option<Set>>,
+    seed: u64,
+    limits: SetLimits,
+}
+
+impl Gathered for Gather {
+    fn take(&mut self, told: Told) -> CmdResult {
+        self.sets.push(match told {
+            Told::Nothing => None,
+            Told::Object(Object::Set(set)) => Some(set),
+            Told::Object(_) | Told::Text(_) => return Err(CommandError::WrongType),
+        });
+        Ok(())
+    }
+
+    fn begin(self: Box<Self>) -> Box<dyn Task> {
+        let Gather { operation, end, sets, seed, limits } = *self;
+        let is_empty = operation.is_empty(sets.iter().map(Option::is_some));
+        let sets = sets.into_iter().flatten().filter(|_| !is_empty).collect();
+        let stores = matches!(end, End::Store { .. });
+        Box::new(Combining::new(Plan::new(operation, sets, stores, limits), end, seed, limits))
+    }
+
+    fn into_held(self: Box<Self>) -> Vec<Object> {
+        self.sets.into_iter().flatten().map(Object::Set).collect()
+    }
+}
+
+/// One of these commands over big sets, or very many.
 struct Combining {
     plan: Plan<Set>,
     end: End<Box<[u8]>>,
     /// Number of the set that is walked over, and how far the walk has come in it.
     at: usize,
     cursor: u64,
+    /// Members of it that are looked up in more others than a step has time for, with how many were asked.
+    asking: VecDeque<(Vec<u8>, usize)>,
     result: Set,
     count: usize,
     seed: u64,
@@ -268,15 +338,68 @@ struct Combining {
 }
 
 impl Combining {
-    fn new(plan: &Plan<&Set>, end: End<&[u8]>, seed: u64, limits: SetLimits) -> Combining {
-        let mut plan = plan.cloned();
+    fn new(mut plan: Plan<Set>, end: End<Box<[u8]>>, seed: u64, limits: SetLimits) -> Combining {
         let result = plan.base.take().unwrap_or_default();
-        let end = match end {
-            End::Reply => End::Reply,
-            End::Count(limit) => End::Count(limit),
-            End::Store { key, event } => End::Store { key: key.into(), event },
+        Combining { plan, end, at: 0, cursor: 0, asking: VecDeque::new(), result, count: 0, seed, limits }
+    }
+
+    /// Looks at some members of the set that is walked over, each in all others; how much of a step that was, of
+    /// [`MEMBERS_PER_STEP`].
+    fn walk_some(&mut self) -> usize {
+        let Combining { plan, end, result, count, seed, limits, .. } = self;
+        let set = &plan.walked[self.at];
+        let members = members_per_step(set.len(), set.heap_bytes(), plan.others.len());
+        let (limit, mut seen) = (end.limit(), 0);
+        self.cursor = set.scan(self.cursor, members, |member| {
+            seen += 1;
+            match limit {
+                Some(limit) => *count += usize::from(*count < limit && plan.keeps(member)),
+                None => plan.apply(result, member, *seed, *limits),
+            }
+        });
+        self.at += usize::from(self.cursor == 0);
+        (seen * MEMBERS_PER_STEP / members).max(SET)
+    }
+
+    /// Whether all were looked at, or enough were counted.
+    fn is_over(&self) -> bool {
+        let is_enough = self.end.limit().is_some_and(|limit| self.count >= limit);
+        self.at == self.plan.walked.len() && self.asking.is_empty() || is_enough
+    }
+
+    /// Asks some others for one member of the set that is walked over.
+    fn ask_some(&mut self) {
+        let Combining { plan, end, at, cursor, asking, result, count, seed, limits } = self;
+        let Some((member, asked)) = asking.front_mut() else {
+            *cursor = plan.walked[*at].scan(*cursor, 1, |member| asking.push_back((member.to_vec(), 0)));
+            *at += usize::from(*cursor == 0);
+            return;
         };
-        Combining { plan, end, at: 0, cursor: 0, result, count: 0, seed, limits }
+        let item = Item::of(member);
+        let others = &plan.others[*asked..];
+        let others = &others[..others.len().min(MEMBERS_PER_STEP)];
+        *asked += others.len();
+        let is_kept = plan.keeps_among(item, others);
+        if is_kept && *asked < plan.others.len() {
+            return;
+        }
+        if is_kept {
+            match end.limit() {
+                Some(_) => *count += 1,
+                None => drop(result.insert_item(*seed, item, *limits)),
+            }
+        }
+        asking.pop_front();
+    }
+}
+
+impl<K> End<K> {
+    /// How many are counted at most, where they are.
+    fn limit(&self) -> Option<usize> {
+        match self {
+            End::Count(limit) => Some(*limit),
+            End::Reply | End::Store { .. } => None,
+        }
     }
 }
 
@@ -289,16 +412,17 @@ impl Task for Combining {
     }
 
     fn step(&mut self) -> bool {
-        let Combining { plan, end, result, count, seed, limits, .. } = self;
-        let Some(set) = plan.walked.get(self.at) else { return true };
-        let members = members_per_step(set.len(), set.heap_bytes(), plan.others.len());
-        let limit = if let End::Count(limit) = end { Some(*limit) } else { None };
-        self.cursor = set.scan(self.cursor, members, |member| match limit {
-            Some(limit) => *count += usize::from(*count < limit && plan.keeps(member)),
-            None => plan.apply(result, member, *seed, *limits),
-        });
-        self.at += usize::from(self.cursor == 0);
-        self.at == plan.walked.len() || limit.is_some_and(|limit| *count >= limit)
+        if self.plan.others.len() > MEMBERS_PER_STEP {
+            if !self.is_over() {
+                self.ask_some();
+            }
+            return self.is_over();
+        }
+        let mut left = MEMBERS_PER_STEP;
+        while left > 0 && !self.is_over() {
+            left = left.saturating_sub(self.walk_some());
+        }
+        self.is_over()
     }
 
     fn finish(&mut self, cx: &mut Cx<'_>) -> CmdResult {
@@ -344,7 +468,7 @@ pub(super) const SDIFF: Command = Command {
     arity: Arity::AtLeast(2),
     keys: Keys::Range { first: 1, last: -1, step: 1 },
     flags: Flags::READ,
-    spread: Spread::Together,
+    spread: Spread::Gathered,
     group: Group::Set,
     since: "1.0.0",
     syntax: "key [key ...]",
@@ -353,7 +477,7 @@ pub(super) const SDIFF: Command = Command {
 };
 
 fn sdiff(cx: &mut Cx<'_>, args: Args<'_>) -> CmdResult {
-    combine(cx, Operation::Difference, args.rest(), End::Reply)
+    combine(cx, Operation::Difference, args, End::Reply)
 }
 
 pub(super) const SDIFFSTORE: Command = Command {
@@ -361,7 +485,7 @@ pub(super) const SDIFFSTORE: Command = Command {
     arity: Arity::AtLeast(3),
     keys: Keys::Range { first: 1, last: -1, step: 1 },
     flags: Flags::WRITE.with(Flags::GROWS),
-    spread: Spread::Together,
+    spread: Spread::Gathered,
     group: Group::Set,
     since: "1.0.0",
     syntax: "destination key [key ...]",
@@ -371,7 +495,7 @@ pub(super) const SDIFFSTORE: Command = Command {
 
 fn sdiffstore(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
     let key = args.take()?;
-    combine(cx, Operation::Difference, args.rest(), End::Store { key, event: "sdiffstore" })
+    combine(cx, Operation::Difference, args, End::Store { key, event: "sdiffstore" })
 }
 
 pub(super) const SINTER: Command = Command {
@@ -379,7 +503,7 @@ pub(super) const SINTER: Command = Command {
     arity: Arity::AtLeast(2),
     keys: Keys::Range { first: 1, last: -1, step: 1 },
     flags: Flags::READ,
-    spread: Spread::Together,
+    spread: Spread::Gathered,
     group: Group::Set,
     since: "1.0.0",
     syntax: "key [key ...]",
@@ -388,7 +512,7 @@ pub(super) const SINTER: Command = Command {
 };
 
 fn sinter(cx: &mut Cx<'_>, args: Args<'_>) -> CmdResult {
-    combine(cx, Operation::Intersection, args.rest(), End::Reply)
+    combine(cx, Operation::Intersection, args, End::Reply)
 }
 
 pub(super) const SINTERCARD: Command = Command {
@@ -396,7 +520,7 @@ pub(super) const SINTERCARD: Command = Command {
     arity: Arity::AtLeast(3),
     keys: Keys::Counted { count: 1, also: 0 },
     flags: Flags::READ.with(Flags::MOVABLE_KEYS),
-    spread: Spread::Together,
+    spread: Spread::Gathered,
     group: Group::Set,
     since: "7.0.0",
     syntax: "numkeys key [key ...] [LIMIT limit]",
@@ -416,7 +540,7 @@ fn sintercard(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
     if keys > args.len() {
         return Err(TOO_MANY);
     }
-    let names = args.rest().take(keys);
+    let names = args.first(keys);
     for _ in 0..keys {
         args.take()?;
     }
@@ -439,7 +563,7 @@ pub(super) const SINTERSTORE: Command = Command {
     arity: Arity::AtLeast(3),
     keys: Keys::Range { first: 1, last: -1, step: 1 },
     flags: Flags::WRITE.with(Flags::GROWS),
-    spread: Spread::Together,
+    spread: Spread::Gathered,
     group: Group::Set,
     since: "1.0.0",
     syntax: "destination key [key ...]",
@@ -449,7 +573,7 @@ pub(super) const SINTERSTORE: Command = Command {
 
 fn sinterstore(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
     let key = args.take()?;
-    combine(cx, Operation::Intersection, args.rest(), End::Store { key, event: "sinterstore" })
+    combine(cx, Operation::Intersection, args, End::Store { key, event: "sinterstore" })
 }
 
 pub(super) const SUNION: Command = Command {
@@ -457,7 +581,7 @@ pub(super) const SUNION: Command = Command {
     arity: Arity::AtLeast(2),
     keys: Keys::Range { first: 1, last: -1, step: 1 },
     flags: Flags::READ,
-    spread: Spread::Together,
+    spread: Spread::Gathered,
     group: Group::Set,
     since: "1.0.0",
     syntax: "key [key ...]",
@@ -466,7 +590,7 @@ pub(super) const SUNION: Command = Command {
 };
 
 fn sunion(cx: &mut Cx<'_>, args: Args<'_>) -> CmdResult {
-    combine(cx, Operation::Union, args.rest(), End::Reply)
+    combine(cx, Operation::Union, args, End::Reply)
 }
 
 pub(super) const SUNIONSTORE: Command = Command {
@@ -474,7 +598,7 @@ pub(super) const SUNIONSTORE: Command = Command {
     arity: Arity::AtLeast(3),
     keys: Keys::Range { first: 1, last: -1, step: 1 },
     flags: Flags::WRITE.with(Flags::GROWS),
-    spread: Spread::Together,
+    spread: Spread::Gathered,
     group: Group::Set,
     since: "1.0.0",
     syntax: "destination key [key ...]",
@@ -484,5 +608,5 @@ pub(super) const SUNIONSTORE: Command = Command {
 
 fn sunionstore(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
     let key = args.take()?;
-    combine(cx, Operation::Union, args.rest(), End::Store { key, event: "sunionstore" })
+    combine(cx, Operation::Union, args, End::Store { key, event: "sunionstore" })
 }

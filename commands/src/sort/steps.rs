@@ -1,13 +1,15 @@
 //! A SORT under way.
 
 use std::cmp::Ordering;
+use std::collections::VecDeque;
 use std::ops::Range;
 
 use damselfly_keyspace::values::set::Set;
-use damselfly_keyspace::{Collection, Item, Keyspace, List, Object, PastId, Type, Value};
+use damselfly_keyspace::{Collection, Item, List, Object, PastId, Type, Value};
 
-use super::{By, Get, Sort, Wanted, score};
+use super::{By, Get, Sort, score};
 use crate::long::Written;
+use crate::past::{Told, Wanted};
 use crate::sorter::{Element, Sorter};
 use crate::task::{Task, members_per_step};
 use crate::{CmdResult, CommandError, Cx};
@@ -51,8 +53,10 @@ pub(super) struct Sorting {
     phase: Phase,
     sorter: Sorter,
     /// Elements that wait for what their keys hold, and these keys until they are asked for.
-    waiting: Vec<Vec<u8>>,
+    waiting: VecDeque<Vec<u8>>,
     wanted: Vec<Wanted>,
+    /// What was found for the first of them.
+    found: VecDeque<Told>,
     shown: Shown,
     failed: Option<CommandError>,
 }
@@ -84,8 +88,9 @@ impl Sorting {
             sorter: Sorter::new(limited.end),
             span: if by == By::Nothing { limited } else { 0..len },
             phase: Phase::Reading { cursor: 0 },
-            waiting: Vec::new(),
+            waiting: VecDeque::new(),
             wanted: Vec::new(),
+            found: VecDeque::new(),
             shown,
             failed: None,
         })
@@ -176,7 +181,7 @@ impl Sorting {
             },
             By::Weight => {
                 self.wanted.extend(self.sort.by.as_ref().map(|pattern| pattern.wanted(element)));
-                self.waiting.push(element.to_vec());
+                self.waiting.push_back(element.to_vec());
             }
         }
     }
@@ -188,7 +193,7 @@ impl Sorting {
 
     fn wait_for_results(&mut self, element: Vec<u8>) {
         self.wanted.extend(self.sort.results_wanted(&element));
-        self.waiting.push(element);
+        self.waiting.push_back(element);
     }
 
     /// Adds an element with what its key holds.
@@ -216,7 +221,7 @@ impl Sorting {
             let element = order.element(self.sorter.get(at));
             if self.sort.gets_keys() {
                 self.wanted.extend(self.sort.results_wanted(element));
-                self.waiting.push(element.to_vec());
+                self.waiting.push_back(element.to_vec());
             } else {
                 show(&mut self.shown, &self.sort.gets, element, &mut std::iter::empty());
             }
@@ -235,7 +240,7 @@ fn len_of(source: &Object) -> usize {
 }
 
 /// Takes what GET makes of an element into the result.
-fn show(shown: &mut Shown, gets: &[Get], element: &[u8], found: &mut impl Iterator<Item = Option<Vec<u8>>>) {
+fn show(shown: &mut Shown, gets: &[Get], element: &[u8], found: &mut impl Iterator<Item = Told>) {
     let mut put = |bytes: Option<&[u8]>| match shown {
         Shown::List(list) => list.push_back(bytes.unwrap_or_default()),
         Shown::Reply(count, written) => {
@@ -252,7 +257,7 @@ fn show(shown: &mut Shown, gets: &[Get], element: &[u8], found: &mut impl Iterat
     for get in gets {
         match get {
             Get::Element => put(Some(element)),
-            Get::Key(_) => put(found.next().flatten().as_deref()),
+            Get::Key(_) => put(found.next().and_then(Told::text).as_deref()),
             Get::Null => put(None),
         }
     }
@@ -332,14 +337,18 @@ impl Task for Sorting {
         std::mem::take(&mut self.wanted)
     }
 
-    fn told(&mut self, found: Vec<Option<Vec<u8>>>) {
+    fn told(&mut self, found: Vec<Told>) {
+        self.found.extend(found);
         let weighs = self.by == By::Weight && matches!(self.phase, Phase::Reading { .. } | Phase::Ordering);
-        let mut found = found.into_iter();
-        for element in std::mem::take(&mut self.waiting) {
+        let per_element = if weighs { 1 } else { self.sort.gets_per_element() };
+        while self.found.len() >= per_element
+            && let Some(element) = self.waiting.pop_front()
+        {
             if weighs {
-                self.weigh(&element, found.next().flatten().as_deref());
+                let weight = self.found.pop_front().and_then(Told::text);
+                self.weigh(&element, weight.as_deref());
             } else {
-                show(&mut self.shown, &self.sort.gets, &element, &mut found);
+                show(&mut self.shown, &self.sort.gets, &element, &mut self.found.drain(..per_element));
             }
         }
     }
@@ -365,14 +374,4 @@ impl Task for Sorting {
         };
         vec![self.source, shown]
     }
-}
-
-/// What keys held in a past.
-pub fn look_back(ks: &mut Keyspace, past: PastId, wanted: &[Wanted]) -> Vec<Option<Vec<u8>>> {
-    let mut found = Vec::with_capacity(wanted.len());
-    ks.look_back(past, wanted.iter().map(|wanted| &*wanted.key), |value, now| {
-        let wanted = &wanted[found.len()];
-        found.push(value.and_then(|value| wanted.in_value(value, now)));
-    });
-    found
 }

@@ -3,7 +3,7 @@
 //! Scores are combined in the order in which Redis combines them (the smallest set first, but the first one first in
 //! a difference), because sums of doubles depend on it. What takes long is done in steps.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, Hasher};
 
 use damselfly_keyspace::values::PackLimits;
@@ -14,8 +14,12 @@ use damselfly_protocol::number::{parse_f64, parse_i64};
 
 use super::{Pairs, settled, store};
 use crate::long::{Walk, put_aside};
-use crate::task::{Rest, Task, members_per_step};
+use crate::past::{Gathered, Told, gather};
+use crate::task::{MEMBERS_PER_STEP, Rest, Task, members_per_step};
 use crate::{Args, Arity, CmdResult, Command, CommandError, Cx, Flags, Group, Keys, Run, Spread};
+
+/// To come to a source takes as long as so many of its members.
+const SOURCE: usize = 4;
 
 /// What is done with the members of several sets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,6 +144,14 @@ impl Owned {
             Owned::Plain(set) => Source::Plain(set),
         }
     }
+
+    fn wrap(self) -> Option<Object> {
+        match self {
+            Owned::Missing => None,
+            Owned::Sorted(set) => Some(Object::ZSet(set)),
+            Owned::Plain(set) => Some(Object::Set(set)),
+        }
+    }
 }
 
 /// What stands behind the keys.
@@ -201,23 +213,27 @@ impl Options {
     }
 }
 
-/// Takes the number of keys and the keys; their values stay where they are until all have been found, because an
-/// expired one goes when it is looked for.
-fn take_sources(
-    cx: &mut Cx<'_>,
-    args: &mut Args<'_>,
-    name: &str,
-    purpose: Purpose<&[u8]>,
-) -> Result<Vec<Option<Loc>>, CommandError> {
+/// Takes the number of keys and the keys.
+fn take_keys<'a>(args: &mut Args<'a>, name: &str) -> Result<Args<'a>, CommandError> {
     let count = args.take_int()?;
     if count < 1 {
         return Err(CommandError::owned(format!("ERR at least 1 input key is needed for '{name}' command")));
     }
     let count =
         usize::try_from(count).ok().filter(|&count| count <= args.len()).ok_or(CommandError::Syntax)?;
-    let keys = args.rest().take(count);
-    for key in keys.clone() {
-        args.take()?;
+    let keys = args.first(count);
+    *args = args.behind(count);
+    Ok(keys)
+}
+
+/// Where the sources are. Their values stay there until all have been found, because an expired one goes when it is
+/// looked for.
+fn find_sources(
+    cx: &mut Cx<'_>,
+    keys: Args<'_>,
+    purpose: Purpose<&[u8]>,
+) -> Result<Vec<Option<Loc>>, CommandError> {
+    for key in keys.rest() {
         let found = if matches!(purpose, Purpose::Store(_)) { cx.find(key) } else { cx.read(key) };
         if let Some(loc) = found {
             match cx.ks.table(cx.db).type_at(loc) {
@@ -228,7 +244,7 @@ fn take_sources(
             }
         }
     }
-    Ok(keys.map(|key| cx.find(key)).collect())
+    Ok(keys.rest().map(|key| cx.find(key)).collect())
 }
 
 /// The inputs with their weights, in the order in which they are combined.
@@ -274,26 +290,33 @@ fn union(sources: &[(Source<'_>, f64)], aggregate: Aggregate, seed: u64) -> Memb
     members.into_iter().collect()
 }
 
-/// The score that a member of the walked source has in the result; None if it is not in it.
+/// The score with which a member of the walked source begins.
 #[inline]
-fn combined(
+fn own_score(operation: Operation, score: f64, weight: f64) -> f64 {
+    match operation {
+        Operation::Union | Operation::Intersection => number_or_zero(weight * score),
+        Operation::Difference => score,
+    }
+}
+
+/// The score that a member of the walked source has in the result when it comes to these others with `total`; None if
+/// it is not in it.
+#[inline]
+fn combined<'a>(
     operation: Operation,
     aggregate: Aggregate,
-    (member, score, weight): (&[u8], f64, f64),
-    others: &[(Source<'_>, f64)],
+    (member, mut total): (&[u8], f64),
+    mut others: impl Iterator<Item = (Source<'a>, f64)>,
 ) -> Option<f64> {
     match operation {
-        Operation::Union => Some(number_or_zero(weight * score)),
+        Operation::Union => Some(total),
         Operation::Intersection => {
-            let mut total = number_or_zero(weight * score);
             for (other, weight) in others {
                 total = aggregate.combine(total, other.score(member)? * weight);
             }
             Some(total)
         }
-        Operation::Difference => {
-            others.iter().all(|(other, _)| other.score(member).is_none()).then_some(score)
-        }
+        Operation::Difference => others.all(|(other, _)| other.score(member).is_none()).then_some(total),
     }
 }
 
@@ -306,7 +329,8 @@ fn visit_first(
 ) {
     let Some((&(first, weight), others)) = sources.split_first() else { return };
     first.visit_while(|member, score| {
-        match combined(operation, aggregate, (member, score, weight), others) {
+        let own = own_score(operation, score, weight);
+        match combined(operation, aggregate, (member, own), others.iter().copied()) {
             Some(total) => visit(member, total),
             None => true,
         }
@@ -332,28 +356,33 @@ fn combine(
     purpose: Purpose<&[u8]>,
     name: &'static str,
 ) -> CmdResult {
-    let locs = take_sources(cx, &mut args, name, purpose)?;
+    let keys = take_keys(&mut args, name)?;
+    let (seed, limits) = (cx.ks.hash_seed(), cx.env.zset_pack);
+    // A mistake behind the keys counts less than a key of another type.
+    if let Ok(options) = Options::parse(args, keys.len(), operation, purpose) {
+        let (target, is_read) = match purpose {
+            Purpose::Store(key) => (Some(key), false),
+            Purpose::Reply | Purpose::Count => (None, true),
+        };
+        let command = |_: &Cx<'_>| {
+            let outcome = Outcome::new(operation, options, purpose, name, seed, limits);
+            Gather { sources: Vec::new(), outcome }
+        };
+        if gather(cx, keys, target, is_read, command) {
+            return Ok(());
+        }
+    }
+    let locs = find_sources(cx, keys, purpose)?;
     let options = Options::parse(args, locs.len(), operation, purpose)?;
-    let (seed, limits, aggregate) = (cx.ks.hash_seed(), cx.env.zset_pack, options.aggregate);
+    let aggregate = options.aggregate;
     let Cx { ks, db, out, env, later } = cx;
     let sources = sources((ks, *db), &locs, &options.weights, operation)?;
     if look_ups(operation, &sources) > env.at_once_max
         && let Some(place) = later
     {
-        let combining = Combining {
-            operation,
-            options,
-            purpose: purpose.owned(),
-            name,
-            sources: sources.iter().map(|(source, weight)| (source.cloned(), *weight)).collect(),
-            at: 0,
-            place: 0,
-            result: SortedSet::new_big(seed),
-            count: 0,
-            seed,
-            limits,
-        };
-        **place = Some(Rest::Task(Box::new(combining)));
+        let sources = sources.iter().map(|(source, weight)| (source.cloned(), *weight)).collect();
+        let outcome = Outcome::new(operation, options, purpose, name, seed, limits);
+        **place = Some(Rest::Task(Box::new(Combining::new(sources, outcome))));
         return Ok(());
     }
     if purpose == Purpose::Count {
@@ -400,17 +429,25 @@ impl Purpose<&[u8]> {
     }
 }
 
-/// One of these commands over big sources.
+/// One of these commands over big sources, or very many.
 struct Combining {
-    operation: Operation,
-    options: Options,
-    purpose: Purpose<Box<[u8]>>,
-    name: &'static str,
     /// In the order in which they are combined.
     sources: Vec<(Owned, f64)>,
     /// Number of the source that is walked over, and how far the walk has come in it.
     at: usize,
     place: u64,
+    /// Members of it that are looked up in more others than a step has time for, with what they have come to and how
+    /// many others were asked.
+    asking: VecDeque<(Box<[u8]>, f64, usize)>,
+    outcome: Outcome,
+}
+
+/// What becomes of the members.
+struct Outcome {
+    operation: Operation,
+    options: Options,
+    purpose: Purpose<Box<[u8]>>,
+    name: &'static str,
     /// Big from the first member on, as [`SortedSet::collect`] makes it.
     result: SortedSet,
     count: usize,
@@ -418,63 +455,169 @@ struct Combining {
     limits: PackLimits,
 }
 
+impl Outcome {
+    fn new(
+        operation: Operation,
+        options: Options,
+        purpose: Purpose<&[u8]>,
+        name: &'static str,
+        seed: u64,
+        limits: PackLimits,
+    ) -> Outcome {
+        let result = SortedSet::new_big(seed);
+        Outcome { operation, options, purpose: purpose.owned(), name, result, count: 0, seed, limits }
+    }
+
+    /// A member has come to this score.
+    #[inline]
+    fn take(&mut self, member: &[u8], score: f64) {
+        let Outcome { result, count, seed, limits, .. } = self;
+        match self.purpose {
+            Purpose::Count => *count += usize::from(*count < self.options.limit),
+            _ if self.operation == Operation::Union => {
+                add(result, member, score, self.options.aggregate, *seed, *limits);
+            }
+            _ => drop(result.insert(*seed, member, score, *limits)),
+        }
+    }
+
+    fn is_enough(&self) -> bool {
+        self.count >= self.options.limit
+    }
+}
+
+/// One of these commands over what very many keys hold.
+struct Gather {
+    /// In the order of the keys.
+    sources: Vec<Owned>,
+    outcome: Outcome,
+}
+
+impl Gathered for Gather {
+    fn take(&mut self, told: Told) -> CmdResult {
+        self.sources.push(match told {
+            Told::Nothing => Owned::Missing,
+            Told::Object(Object::ZSet(set)) => Owned::Sorted(set),
+            Told::Object(Object::Set(set)) => Owned::Plain(set),
+            Told::Object(_) | Told::Text(_) => return Err(CommandError::WrongType),
+        });
+        Ok(())
+    }
+
+    fn begin(self: Box<Self>) -> Box<dyn Task> {
+        let Gather { sources, outcome } = *self;
+        let mut sources: Vec<_> = sources.into_iter().zip(outcome.options.weights.iter().copied()).collect();
+        if outcome.operation != Operation::Difference {
+            sources.sort_by_cached_key(|(source, _)| source.borrow().len());
+        }
+        Box::new(Combining::new(sources, outcome))
+    }
+
+    fn into_held(self: Box<Self>) -> Vec<Object> {
+        self.sources.into_iter().filter_map(Owned::wrap).collect()
+    }
+}
+
+impl Combining {
+    /// `sources` in the order in which they are combined.
+    fn new(sources: Vec<(Owned, f64)>, outcome: Outcome) -> Combining {
+        Combining { sources, at: 0, place: 0, asking: VecDeque::new(), outcome }
+    }
+
+    /// Looks at some members of the source that is walked over, each in all `others`; how much of a step that was, of
+    /// [`MEMBERS_PER_STEP`].
+    fn walk_some(&mut self, others: usize) -> usize {
+        let Combining { sources, at, place, outcome, .. } = self;
+        let (operation, aggregate) = (outcome.operation, outcome.options.aggregate);
+        let others = &sources[sources.len() - others..];
+        let (walked, weight) = (sources[*at].0.borrow(), sources[*at].1);
+        let (members, mut seen) = (members_per_step(walked.len(), walked.heap_bytes(), others.len()), 0);
+        *place = walked.visit_some(*place, members, |member, score| {
+            seen += 1;
+            let own = own_score(operation, score, weight);
+            let others = others.iter().map(|(other, weight)| (other.borrow(), *weight));
+            if let Some(score) = combined(operation, aggregate, (member, own), others) {
+                outcome.take(member, score);
+            }
+        });
+        *at += usize::from(*place == 0);
+        (seen * MEMBERS_PER_STEP / members).max(SOURCE)
+    }
+
+    /// Asks some others for one member of the source that is walked over; true with the last.
+    fn ask_some(&mut self) -> bool {
+        let Combining { sources, at, place, asking, outcome } = self;
+        let (operation, aggregate) = (outcome.operation, outcome.options.aggregate);
+        let (walked, weight) = (sources[0].0.borrow(), sources[0].1);
+        let Some((member, total, asked)) = asking.front_mut() else {
+            *place = walked.visit_some(*place, 1, |member, score| {
+                asking.push_back((member.into(), own_score(operation, score, weight), 1));
+            });
+            *at += usize::from(*place == 0);
+            return *at > 0 && asking.is_empty();
+        };
+        let some = sources[*asked..].iter().take(MEMBERS_PER_STEP);
+        *asked += some.len();
+        let others = some.map(|(other, weight)| (other.borrow(), *weight));
+        match combined(operation, aggregate, (member, *total), others) {
+            Some(score) if *asked < sources.len() => *total = score,
+            over => {
+                if let Some(score) = over {
+                    outcome.take(member, score);
+                }
+                asking.pop_front();
+            }
+        }
+        *at > 0 && asking.is_empty()
+    }
+}
+
 impl Task for Combining {
     fn target(&self) -> Option<&[u8]> {
-        match &self.purpose {
+        match &self.outcome.purpose {
             Purpose::Store(key) => Some(key),
             Purpose::Reply | Purpose::Count => None,
         }
     }
 
     fn step(&mut self) -> bool {
-        let Combining { operation, options, purpose, sources, result, count, seed, limits, .. } = self;
-        let (operation, aggregate) = (*operation, options.aggregate);
-        let sources: Vec<(Source<'_>, f64)> =
-            sources.iter().map(|(source, weight)| (source.borrow(), *weight)).collect();
-        let is_union = operation == Operation::Union;
-        let walked_over = if is_union { sources.len() } else { 1 };
-        let others = if is_union { &[] } else { &sources[1..] };
-        let (walked, weight) = sources[self.at];
-        let members = members_per_step(walked.len(), walked.heap_bytes(), others.len());
-        self.place = walked.visit_some(self.place, members, |member, score| {
-            let Some(score) = combined(operation, aggregate, (member, score, weight), others) else { return };
-            match purpose {
-                Purpose::Count => *count += usize::from(*count < options.limit),
-                _ if is_union => add(result, member, score, aggregate, *seed, *limits),
-                _ => drop(result.insert(*seed, member, score, *limits)),
-            }
-        });
-        self.at += usize::from(self.place == 0);
-        self.at == walked_over || *count >= options.limit
+        let (walked_over, others) = match self.outcome.operation {
+            Operation::Union => (self.sources.len(), 0),
+            Operation::Intersection | Operation::Difference => (1, self.sources.len() - 1),
+        };
+        if others > MEMBERS_PER_STEP {
+            return self.ask_some() || self.outcome.is_enough();
+        }
+        let mut left = MEMBERS_PER_STEP;
+        while left > 0 && self.at < walked_over && !self.outcome.is_enough() {
+            left = left.saturating_sub(self.walk_some(others));
+        }
+        self.at == walked_over || self.outcome.is_enough()
     }
 
     fn finish(&mut self, cx: &mut Cx<'_>) -> CmdResult {
-        let set = &self.result;
-        match &self.purpose {
-            Purpose::Count => cx.out.int(self.count as i64),
+        let Outcome { options, purpose, name, result: set, count, seed, limits, .. } = &mut self.outcome;
+        match purpose {
+            Purpose::Count => cx.out.int(*count as i64),
             Purpose::Reply => {
-                let pairs = Pairs::begin(&mut cx.out, set.len(), self.options.scores);
+                let pairs = Pairs::begin(&mut cx.out, set.len(), options.scores);
                 let size = (set.len(), set.len(), set.heap_bytes());
                 let walk = || Walk::Ranks { ranks: 0..set.len(), reverse: false, pairs };
-                if !put_aside(&mut cx.later, cx.out.proto(), set, size, walk) {
+                if !put_aside(&mut cx.later, cx.out.proto(), &*set, size, walk) {
                     set.for_each(|member, score| pairs.write(&mut cx.out, member, score));
                 }
             }
             Purpose::Store(key) => {
-                let result = settled(&mut self.result, self.seed, self.limits);
-                store(cx, key, result, self.name);
+                let result = settled(set, *seed, *limits);
+                store(cx, key, result, name);
             }
         }
         Ok(())
     }
 
     fn into_held(self: Box<Self>) -> Vec<Object> {
-        let sources = self.sources.into_iter().filter_map(|(source, _)| match source {
-            Owned::Missing => None,
-            Owned::Sorted(set) => Some(Object::ZSet(set)),
-            Owned::Plain(set) => Some(Object::Set(set)),
-        });
-        sources.chain([Object::ZSet(self.result)]).collect()
+        let sources = self.sources.into_iter().filter_map(|(source, _)| source.wrap());
+        sources.chain([Object::ZSet(self.outcome.result)]).collect()
     }
 }
 
@@ -506,7 +649,7 @@ pub(super) const ZDIFF: Command = Command {
     arity: Arity::AtLeast(3),
     keys: Keys::Counted { count: 1, also: 0 },
     flags: Flags::READ.with(Flags::MOVABLE_KEYS),
-    spread: Spread::Together,
+    spread: Spread::Gathered,
     group: Group::SortedSet,
     since: "6.2.0",
     syntax: "numkeys key [key ...] [WITHSCORES]",
@@ -523,7 +666,7 @@ pub(super) const ZDIFFSTORE: Command = Command {
     arity: Arity::AtLeast(4),
     keys: Keys::Counted { count: 2, also: 1 },
     flags: Flags::WRITE.with(Flags::GROWS).with(Flags::MOVABLE_KEYS),
-    spread: Spread::Together,
+    spread: Spread::Gathered,
     group: Group::SortedSet,
     since: "6.2.0",
     syntax: "destination numkeys key [key ...]",
@@ -541,7 +684,7 @@ pub(super) const ZINTER: Command = Command {
     arity: Arity::AtLeast(3),
     keys: Keys::Counted { count: 1, also: 0 },
     flags: Flags::READ.with(Flags::MOVABLE_KEYS),
-    spread: Spread::Together,
+    spread: Spread::Gathered,
     group: Group::SortedSet,
     since: "6.2.0",
     syntax: "numkeys key [key ...] [WEIGHTS weight [weight ...]] [AGGREGATE <SUM | MIN | MAX>] [WITHSCORES]",
@@ -558,7 +701,7 @@ pub(super) const ZINTERCARD: Command = Command {
     arity: Arity::AtLeast(3),
     keys: Keys::Counted { count: 1, also: 0 },
     flags: Flags::READ.with(Flags::MOVABLE_KEYS),
-    spread: Spread::Together,
+    spread: Spread::Gathered,
     group: Group::SortedSet,
     since: "7.0.0",
     syntax: "numkeys key [key ...] [LIMIT limit]",
@@ -575,7 +718,7 @@ pub(super) const ZINTERSTORE: Command = Command {
     arity: Arity::AtLeast(4),
     keys: Keys::Counted { count: 2, also: 1 },
     flags: Flags::WRITE.with(Flags::GROWS).with(Flags::MOVABLE_KEYS),
-    spread: Spread::Together,
+    spread: Spread::Gathered,
     group: Group::SortedSet,
     since: "2.0.0",
     syntax: "destination numkeys key [key ...] [WEIGHTS weight [weight ...]] [AGGREGATE <SUM | MIN | MAX>]",
@@ -593,7 +736,7 @@ pub(super) const ZUNION: Command = Command {
     arity: Arity::AtLeast(3),
     keys: Keys::Counted { count: 1, also: 0 },
     flags: Flags::READ.with(Flags::MOVABLE_KEYS),
-    spread: Spread::Together,
+    spread: Spread::Gathered,
     group: Group::SortedSet,
     since: "6.2.0",
     syntax: "numkeys key [key ...] [WEIGHTS weight [weight ...]] [AGGREGATE <SUM | MIN | MAX>] [WITHSCORES]",
@@ -610,7 +753,7 @@ pub(super) const ZUNIONSTORE: Command = Command {
     arity: Arity::AtLeast(4),
     keys: Keys::Counted { count: 2, also: 1 },
     flags: Flags::WRITE.with(Flags::GROWS).with(Flags::MOVABLE_KEYS),
-    spread: Spread::Together,
+    spread: Spread::Gathered,
     group: Group::SortedSet,
     since: "2.0.0",
     syntax: "destination numkeys key [key ...] [WEIGHTS weight [weight ...]] [AGGREGATE <SUM | MIN | MAX>]",

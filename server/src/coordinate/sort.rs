@@ -36,7 +36,7 @@ impl Core {
                 is_here.then(|| core.step(step, &Args::default(), |cx, _| sort.begin(cx, past)))
             },
             move |core, begun| match begun.into_iter().flatten().next() {
-                Some((Ok(task), _, nanos)) => core.go_on_sorting(request, task, target, held, nanos),
+                Some((Ok(task), _, nanos)) => core.go_on_later(request, task, target, held, nanos),
                 Some((Err(error), _, nanos)) => {
                     core.end_past(past);
                     core.unlock_all(held);
@@ -48,7 +48,7 @@ impl Core {
     }
 
     /// Gives all locks back but that of the target, and leaves the rest to the task.
-    fn go_on_sorting(
+    pub(super) fn go_on_later(
         &mut self,
         request: Request,
         task: Box<dyn Task>,
