@@ -502,6 +502,12 @@ impl Keyspace {
         if self.epochs.barren > self.dbs.len() { Evicted::Nobody } else { evicted }
     }
 
+    /// Whether there are keys that may go, as far as is known.
+    pub fn has_evictable(&self, rule: Eviction) -> bool {
+        let searched = if self.epochs.barren > self.dbs.len() { self.epochs.searched } else { 0 };
+        rule != Eviction::Never && self.candidates(rule) > searched
+    }
+
     /// Keys that might go if they are not exempt.
     fn candidates(&self, rule: Eviction) -> usize {
         let dbs = self.dbs.iter().flatten();
@@ -583,10 +589,13 @@ mod tests {
                 stay += usize::from(!goes);
             }
             assert_eq!(evict_bytes(&mut keyspace, Eviction::Never, usize::MAX), 0);
+            assert_eq!([Eviction::Never, rule].map(|rule| keyspace.has_evictable(rule)), [false, true]);
             let gone = evict_bytes(&mut keyspace, rule, usize::MAX);
             assert_eq!((keyspace.len(0) + keyspace.len(2), gone as usize), (stay, 30_000 - stay), "{rule:?}");
             keyspace.check();
+            assert!(!keyspace.has_evictable(rule), "{rule:?}");
             keyspace.set_string(1, b"another", b"value", Expiry::At(2_000_000));
+            assert!(keyspace.has_evictable(rule), "{rule:?}");
             assert_eq!(evict_bytes(&mut keyspace, rule, usize::MAX), 1);
         }
     }

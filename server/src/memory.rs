@@ -25,8 +25,8 @@
 //! Requests that are not complete yet are bounded in sum, too: see `input_limit`.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use damselfly_commands::{Command, Flags};
@@ -90,15 +90,11 @@ const BRAKE_REST: Duration = Duration::from_millis(1);
 /// resident: the watcher is a thread like others, and may have to wait for a processor while they go on.
 const UNSEEN_MAX: usize = 1 << 20;
 /// From this part of the limit beyond it on, writers do all that can be done before they go on: tidy, and give pages back;
-/// so many rounds of it, and a rest behind them.
-const FAR_OVER_SHARE: u64 = 25;
+/// so many rounds of it.
+const FAR_OVER_SHARE: u64 = 32;
 const HALT_ROUNDS: u32 = 4;
-const HALT_REST: Duration = Duration::from_millis(10);
-/// A shard that has nothing left to give refuses a write only when more than this part of the budget is missing, or four
-/// times that while no more is resident than should be: the others are giving up theirs.
-const PATIENCE_SHARE: u64 = 32;
-/// Others who held less a moment ago than before are giving up what they have too much of.
-const SHRINKING_MS: u64 = 100;
+/// Who then has nothing to give leaves the processor to those who have.
+const HALT: Duration = Duration::from_millis(1);
 /// Rest behind a round of tidying that moved little, doubled each time unless too much is resident, and the longest.
 const TIDY_REST: Duration = Duration::from_millis(250);
 const TIDY_REST_MAX: Duration = Duration::from_secs(8);
@@ -130,8 +126,8 @@ pub struct Memory {
     /// Resident bytes when the first core began, and those of them that are not the program's file.
     startup: AtomicU64,
     own_startup: AtomicU64,
-    /// Of the last look.
-    overhead: AtomicU64,
+    /// What resident memory exceeds the accounts by.
+    overhead: Mutex<Overhead>,
     /// There is more overhead than there should be.
     is_sparse: AtomicBool,
     /// The limit was changed, and at each look since then more was resident.
@@ -145,7 +141,7 @@ impl Default for Memory {
             resident: AtomicU64::new(0),
             startup: AtomicU64::new(0),
             own_startup: AtomicU64::new(0),
-            overhead: AtomicU64::new(0),
+            overhead: Mutex::default(),
             is_sparse: AtomicBool::new(false),
             is_lowered: AtomicBool::new(false),
         }
@@ -156,6 +152,10 @@ impl Memory {
     /// Resident bytes before there was any data.
     pub fn startup(&self) -> u64 {
         self.startup.load(Ordering::Relaxed)
+    }
+
+    fn overhead(&self) -> MutexGuard<'_, Overhead> {
+        self.overhead.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Sees what is resident now, without what was before there was any data.
@@ -170,11 +170,11 @@ impl Memory {
     /// The limit was changed: the budget follows at once, so that the next command meets it. The next look knows better.
     pub(crate) fn set_limit(&self, limit: u64) {
         self.is_lowered.store(limit > 0, Ordering::Relaxed);
-        self.budget.store(Overhead(self.overhead.load(Ordering::Relaxed)).budget(limit), Ordering::Relaxed);
+        self.budget.store(self.overhead().budget(limit), Ordering::Relaxed);
     }
 }
 
-/// The watcher's state of mind, apart from the thread so that it can be tested.
+/// See the module's head; apart from the threads so that it can be tested.
 #[derive(Debug, Default)]
 struct Overhead(u64);
 
@@ -185,7 +185,7 @@ impl Overhead {
         // Slowly: what comes and goes within milliseconds evens out. If each peak counted, the budget would sink to the
         // lowest of them. And not at all while a little more is resident than should be: evicting for that leaves holes,
         // which are resident still, so that it would not end before much had gone for little.
-        let tolerable = limit + limit / FAR_SHARE;
+        let tolerable = tolerable(limit);
         if seen <= self.0 {
             self.0 -= (self.0 - seen) / 16;
         } else if limit == 0 || resident <= limit {
@@ -208,19 +208,23 @@ impl Overhead {
     }
 }
 
+/// So much may be resident for a while.
+fn tolerable(limit: u64) -> u64 {
+    limit + limit / FAR_SHARE
+}
+
 /// Begins to look at resident memory, until the process stops.
 pub fn watch(shared: &Arc<Shared>) -> std::io::Result<()> {
     let memory = &shared.memory;
     let first = Resident::now().unwrap_or_default();
     memory.startup.store(first.all, Ordering::Relaxed);
     memory.own_startup.store(first.own, Ordering::Relaxed);
-    let mut overhead = Overhead(0);
-    memory.budget.store(overhead.update(shared.settings.maxmemory(), 0, 0), Ordering::Relaxed);
+    memory.budget.store(memory.overhead().budget(shared.settings.maxmemory()), Ordering::Relaxed);
     let shared = shared.clone();
     std::thread::Builder::new().name("memory".to_string()).spawn(move || {
         let mut given_back = Instant::now();
         while !shared.stopping.load(Ordering::Relaxed) {
-            let left = look(&shared, &mut overhead);
+            let left = look(&shared);
             let limit = shared.settings.maxmemory();
             if left < limit / GIVE_BACK_SHARE || given_back.elapsed() >= GIVE_BACK_EVERY {
                 allocator::give_back();
@@ -233,7 +237,7 @@ pub fn watch(shared: &Arc<Shared>) -> std::io::Result<()> {
 }
 
 /// Looks once; how much of the limit is left.
-fn look(shared: &Shared, overhead: &mut Overhead) -> u64 {
+fn look(shared: &Shared) -> u64 {
     let (memory, limit) = (&shared.memory, shared.settings.maxmemory());
     // Before the accounts: what grows meanwhile makes the overhead too small for one look, not too large.
     let Some(resident) = memory.look(limit) else { return limit };
@@ -243,8 +247,7 @@ fn look(shared: &Shared, overhead: &mut Overhead) -> u64 {
     let accounts = sum(|peer| &peer.account);
     // What is being freed is neither data nor a reason to evict.
     let counted = accounts + sum(|peer| &peer.doomed);
-    let budget = overhead.update(limit, resident, counted);
-    memory.overhead.store(overhead.0, Ordering::Relaxed);
+    let budget = memory.overhead().update(limit, resident, counted);
     // Not over the limit that CONFIG SET has given meanwhile.
     if limit == shared.settings.maxmemory() {
         memory.budget.store(budget, Ordering::Relaxed);
@@ -278,13 +281,8 @@ pub struct Account {
     told: u64,
     /// The limit was lowered and there is still much too much: each turn evicts a lot.
     hurries: bool,
-    /// What the others held at the last look, and when that was last seen to have become less.
-    others: u64,
-    others_shrank_ms: u64,
     /// Bytes taken in since it looked itself at what is resident.
     unseen: usize,
-    /// Writers do not halt until then.
-    halt_from: Instant,
     /// What commands of this turn have done for memory beyond their own need.
     toil: u32,
     /// Commands of scripts that were let through since the account was looked at.
@@ -307,10 +305,7 @@ impl Default for Account {
             next_cut_ms: 0,
             told: 0,
             hurries: false,
-            others: 0,
-            others_shrank_ms: 0,
             unseen: 0,
-            halt_from: Instant::now(),
             toil: 0,
             unasked: 0,
             tidy_from: Instant::now(),
@@ -365,6 +360,7 @@ impl Core {
             mine.input.store(self.memory.input as u64, Ordering::Relaxed);
             mine.doomed.store(self.ks.doomed_bytes() as u64, Ordering::Relaxed);
         }
+        mine.can_give.store(self.ks.has_evictable(self.memory.rule), Ordering::Relaxed);
         let budget = shared.memory.budget.load(Ordering::Relaxed);
         if budget == u64::MAX {
             self.memory.is_tight = false;
@@ -372,20 +368,21 @@ impl Core {
             self.memory.allowance = i64::MAX;
             return;
         }
-        let all: u64 = shared.peers.iter().map(|peer| peer.account.load(Ordering::Relaxed)).sum();
-        let others = all - self.memory.told.min(all);
+        let others = self.others();
         self.memory.allowance = budget as i64 - others as i64;
         let used = others + account;
         self.memory.is_tight = used > budget / 10 * 8;
         let is_lowered = shared.memory.is_lowered.load(Ordering::Relaxed);
         self.memory.hurries = is_lowered && used > budget + budget / HURRY_SHARE;
-        if others + TELL_FROM <= self.memory.others {
-            self.memory.others_shrank_ms = self.ks.now;
-        }
-        self.memory.others = others;
         if used > budget / SELECTIVE_FROM.1 * SELECTIVE_FROM.0 && self.memory.rule != Eviction::Never {
             self.ks.be_selective();
         }
+    }
+
+    /// What the other cores hold, as they last told.
+    fn others(&self) -> u64 {
+        let all: u64 = self.shared.peers.iter().map(|peer| peer.account.load(Ordering::Relaxed)).sum();
+        all - self.memory.told.min(all)
     }
 
     /// Whether a command may run: it does not grow memory, or there is room for it, which is made if need be. To be
@@ -417,9 +414,16 @@ impl Core {
         }
         let limit = self.shared.settings.maxmemory();
         let is_possible = limit == 0 || need as u64 <= limit;
+        let wanted = if hurries {
+            2 * need
+        } else if self.has_most() {
+            2 * need + EXTRA
+        } else {
+            need
+        };
         let is_admitted = is_possible
-            && (self.make_room(over.min(need), over.min(2 * need + if hurries { 0 } else { EXTRA }))
-                || self.others_give_way(over)
+            && (self.make_room(over.min(need), over.min(wanted))
+                || self.others_can_give()
                 || self.has_given_all());
         if !is_admitted {
             self.stats.oom += 1;
@@ -445,21 +449,22 @@ impl Core {
         is_tolerable && is_modest(argv) || self.admit(command, argv)
     }
 
-    /// Whether what is too much is so little that it will be gone soon, or others are just giving up a lot.
-    fn others_give_way(&self, over: i64) -> bool {
-        let is_shrinking = self.ks.now.saturating_sub(self.memory.others_shrank_ms) < SHRINKING_MS;
-        if self.memory.hurries && is_shrinking && self.memory.rule != Eviction::Never {
-            return true;
-        }
-        let budget = self.shared.memory.budget.load(Ordering::Relaxed);
-        let patience = budget / PATIENCE_SHARE * if self.is_over_limit() { 1 } else { 4 };
-        self.memory.rule != Eviction::Never
-            && over < patience as i64
-            && self.memory.allowance < (budget - budget / PATIENCE_SHARE) as i64
+    /// Whether this shard has its share or more. Who has more gives up more than it takes, so that those who have less grow:
+    /// if each made room for just its own, a shard that happened to have become small would stay so.
+    fn has_most(&self) -> bool {
+        let (mine, peers) = (self.account(), self.shared.peers.len() as u64);
+        mine * peers >= mine + self.others()
     }
 
-    /// Whether this shard is empty, and what is too much is with others, who evict at their own pace. Then it may have one
-    /// value at a time: each goes for the next.
+    /// Whether another shard has keys that may go. What is too much is with them, then, and they give up their part at their
+    /// own pace; this one, which has nothing left, may have its own meanwhile.
+    fn others_can_give(&self) -> bool {
+        let mut others = self.shared.peers.iter().enumerate().filter(|&(id, _)| id != self.id);
+        others.any(|(_, peer)| peer.can_give.load(Ordering::Relaxed))
+    }
+
+    /// Whether this shard is empty, and what is too much are buffers, here or elsewhere. Then it may have one value at a
+    /// time: each goes for the next.
     fn has_given_all(&self) -> bool {
         self.memory.rule == Eviction::All && self.ks.is_empty_everywhere()
     }
@@ -595,8 +600,8 @@ impl Core {
         }
     }
 
-    /// Looks at what is resident once so much has come that the watcher's last look may be out of date, and halts where
-    /// that is far too much.
+    /// Looks at what is resident once so much has come that the watcher's last look may be out of date. Where that is too
+    /// much, the budget follows as if the watcher had looked, and where it is far too much, writers halt.
     fn take_in(&mut self, bytes: usize) {
         self.memory.unseen += bytes;
         if self.memory.unseen < UNSEEN_MAX {
@@ -604,20 +609,34 @@ impl Core {
         }
         self.memory.unseen = 0;
         let limit = self.shared.settings.maxmemory();
-        let most = limit + limit / FAR_OVER_SHARE;
-        let is_far_over =
-            |core: &Core| core.shared.memory.look(limit).is_some_and(|resident| resident > most);
-        if limit == 0 || self.memory.hurries || !is_far_over(self) || Instant::now() < self.memory.halt_from {
+        if limit == 0 || self.memory.hurries {
             return;
         }
+        if self.shared.memory.look(limit).is_none_or(|resident| resident <= tolerable(limit)) {
+            return;
+        }
+        self.look_around();
         for _ in 0..HALT_ROUNDS {
+            let resident = self.shared.memory.resident.load(Ordering::Relaxed);
+            if resident <= limit + limit / FAR_OVER_SHARE {
+                return;
+            }
+            let too_much = (resident - tolerable(limit)) as i64;
+            let too_much = too_much.max(self.account() as i64 - self.memory.allowance);
+            if self.memory.rule != Eviction::Never && !self.make_room(too_much, too_much) {
+                std::thread::sleep(HALT);
+            }
             self.tidy(true);
             allocator::give_back();
-            if !is_far_over(self) {
-                break;
-            }
+            self.look_around();
         }
-        self.memory.halt_from = Instant::now() + HALT_REST;
+    }
+
+    /// Looks at what is resident as the watcher does, and learns how much this core may hold now.
+    fn look_around(&mut self) {
+        look(&self.shared);
+        let budget = self.shared.memory.budget.load(Ordering::Relaxed);
+        self.memory.allowance = budget as i64 - self.others() as i64;
     }
 
     /// Evicts for so many bytes that are to come, and at most about `most`.

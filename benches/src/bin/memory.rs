@@ -12,6 +12,7 @@
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -190,6 +191,8 @@ fn hits(options: &Options) -> Result<(), Failure> {
 struct Flood {
     sets: AtomicU64,
     errors: AtomicU64,
+    /// The first of them.
+    first_error: OnceLock<String>,
     /// Longest wait of a thread until all its clients had their replies, in microseconds.
     longest: AtomicU64,
 }
@@ -229,8 +232,9 @@ fn flood(
             }
             for (connection, count) in connections.iter_mut().zip(&counts) {
                 for _ in 0..*count {
-                    if matches!(connection.receive()?, OwnedFrame::Error(_)) {
+                    if let OwnedFrame::Error(error) = connection.receive()? {
                         flood.errors.fetch_add(1, Ordering::Relaxed);
+                        flood.first_error.get_or_init(|| error);
                     }
                 }
                 flood.sets.fetch_add(*count as u64, Ordering::Relaxed);
@@ -649,12 +653,13 @@ fn cgroup(options: &Options) -> Result<(), Failure> {
     ended.map_err(|error| server.explain(error))?;
     let mut connection = server.connect()?;
     println!(
-        "maxmemory {} bytes, {}; {} SETs in {} s, {} errors, most resident {} MB; alive",
+        "maxmemory {} bytes, {}; {} SETs in {} s, {} errors{}, most resident {} MB; alive",
         connection.info("memory", "maxmemory")?,
         options.cgroup.as_deref().map_or_else(|| "as told".to_owned(), |path| format!("found in {path}")),
         seen.sets.into_inner(),
         began.elapsed().as_secs(),
         seen.errors.into_inner(),
+        seen.first_error.into_inner().map(|error| format!(" ({error})")).unwrap_or_default(),
         most / MB,
     );
     Ok(())
