@@ -4,12 +4,13 @@
 //! What only reads looks at the bytes where they are stored, word by word; what writes changes them in place.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use damselfly_keyspace::{Class, Expiry, Keyspace, Loc, Object, Value};
 use damselfly_protocol::number::{Decimal, parse_i64};
 
 use crate::past::{End, Gathered, Told, gather};
-use crate::task::Task;
+use crate::task::{Rest, Task};
 use crate::{Args, Arity, CmdResult, Command, CommandError, Cx, Flags, Group, Keys, Run, Spread};
 
 pub(crate) const COMMANDS: &[&Command] =
@@ -30,16 +31,91 @@ const BITCOUNT: Command = Command {
 
 fn bitcount(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
     let mut decimal = Decimal::new(0);
+    let (key, may_wait) = (args.take()?, cx.later.is_some());
     // A missing key has no bits, whatever the other arguments are.
-    let count = match cx.read_string(args.take()?)? {
+    let count = match cx.read_string(key)? {
         Some(value) => {
             let bytes = value.bytes(&mut decimal);
-            counted_part(&mut args, bytes.len())?.map_or(0, |part| count_ones(bytes, part))
+            match counted_part(&mut args, bytes.len())? {
+                Some(part) if may_wait && is_long(&part) => {
+                    return look_in_steps(cx, key, part, Look::Count(0));
+                }
+                Some(part) => count_ones(bytes, part),
+                None => 0,
+            }
         }
         None => 0,
     };
     cx.out.int(count as i64);
     Ok(())
+}
+
+/// Whether so many bits are looked at in steps.
+fn is_long(part: &Range<usize>) -> bool {
+    part.len() / 8 >= LONG
+}
+
+/// What is done with the bits of a long string.
+enum Look {
+    /// So many are set.
+    Count(usize),
+    /// The first such bit is looked for; what is found if there is none.
+    Find { bit: bool, found: Option<usize> },
+}
+
+/// Leaves a look at bits of the long string under a key.
+#[cold]
+fn look_in_steps(cx: &mut Cx<'_>, key: &[u8], part: Range<usize>, look: Look) -> CmdResult {
+    let loc = cx.find(key).expect("there a moment ago");
+    let string = cx.ks.lend_string(cx.db, loc).expect("a long string can be lent");
+    if let Some(place) = &mut cx.later {
+        **place = Some(Rest::Task(Box::new(Looking { key: key.into(), string, part, look })));
+    }
+    Ok(())
+}
+
+/// A BITCOUNT or BITPOS of a long string. It locks the key: who wrote to it meanwhile would have to copy it all, which
+/// takes longer than to wait.
+struct Looking {
+    key: Box<[u8]>,
+    string: Arc<Vec<u8>>,
+    /// Bits that are still to be looked at.
+    part: Range<usize>,
+    look: Look,
+}
+
+impl Task for Looking {
+    fn target(&self) -> Option<&[u8]> {
+        Some(&self.key)
+    }
+
+    fn step(&mut self) -> bool {
+        let end = self.part.end.min((self.part.start / 8 + BYTES_PER_LOOK) * 8);
+        let piece = self.part.start..end;
+        self.part.start = end;
+        match &mut self.look {
+            Look::Count(count) => *count += count_ones(&self.string, piece),
+            Look::Find { bit, found } => {
+                if let Some(at) = position(&self.string, *bit, piece) {
+                    *found = Some(at);
+                    return true;
+                }
+            }
+        }
+        self.part.is_empty()
+    }
+
+    fn finish(&mut self, cx: &mut Cx<'_>) -> CmdResult {
+        cx.out.int(match self.look {
+            Look::Count(count) => count as i64,
+            Look::Find { found, .. } => found.map_or(-1, |at| at as i64),
+        });
+        Ok(())
+    }
+
+    fn into_held(self: Box<Self>) -> Vec<Object> {
+        Vec::new()
+    }
 }
 
 /// The bits that the arguments behind BITCOUNT's key select, None if there are none.
@@ -492,9 +568,13 @@ fn bitop(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
         return Ok(());
     }
     let mut result: Option<Vec<u8>> = None;
-    for key in args.rest() {
+    let may_wait = cx.later.is_some();
+    for (at, key) in args.rest().enumerate() {
         let mut decimal = Decimal::new(0);
         let bytes = cx.read_string(key)?.map_or(&b""[..], |value| value.bytes(&mut decimal));
+        if may_wait && bytes.len() >= LONG {
+            return combine_in_steps(cx, operation, target, args, at);
+        }
         match &mut result {
             Some(result) => operation.combine(result, bytes),
             None => result = Some(bytes.to_vec()),
@@ -520,6 +600,78 @@ fn store(cx: &mut Cx<'_>, target: &[u8], result: Vec<u8>) {
         cx.changed(target, Class::Generic, "del");
     }
     cx.out.int(len as i64);
+}
+
+/// Bytes of a string from which it is looked at in steps, and as many are looked at in one.
+const LONG: usize = 1 << 20;
+const BYTES_PER_LOOK: usize = 1 << 18;
+
+/// BITOP of sources of which number `first_long` is the first long one, and was read as were those before it.
+#[cold]
+fn combine_in_steps(
+    cx: &mut Cx<'_>,
+    operation: Operation,
+    target: &[u8],
+    keys: Args<'_>,
+    first_long: usize,
+) -> CmdResult {
+    let mut sources = Vec::with_capacity(keys.len());
+    for (at, key) in keys.rest().enumerate() {
+        let loc = if at > first_long { cx.read(key) } else { cx.find(key) };
+        sources.push(match loc {
+            None => Arc::default(),
+            Some(loc) => match cx.string_at(loc)? {
+                value if value.len() < LONG => Arc::new(value.bytes(&mut Decimal::new(0)).to_vec()),
+                _ => cx.ks.lend_string(cx.db, loc).expect("a long string can be lent"),
+            },
+        });
+    }
+    let len = sources.iter().map(|source| source.len()).max().unwrap_or(0);
+    let (target, result) = (target.into(), Vec::with_capacity(len));
+    if let Some(place) = &mut cx.later {
+        **place = Some(Rest::Task(Box::new(Combining { operation, target, sources, len, result })));
+    }
+    Ok(())
+}
+
+/// A BITOP of long strings. Who writes to one of them meanwhile writes to a copy.
+struct Combining {
+    operation: Operation,
+    target: Box<[u8]>,
+    sources: Vec<Arc<Vec<u8>>>,
+    /// Bytes of the result.
+    len: usize,
+    result: Vec<u8>,
+}
+
+impl Task for Combining {
+    fn target(&self) -> Option<&[u8]> {
+        Some(&self.target)
+    }
+
+    fn step(&mut self) -> bool {
+        let start = self.result.len();
+        let end = self.len.min(start + BYTES_PER_LOOK / self.sources.len().min(64));
+        let mut parts =
+            self.sources.iter().map(|source| &source[start.min(source.len())..end.min(source.len())]);
+        let mut piece = parts.next().unwrap_or_default().to_vec();
+        parts.for_each(|part| self.operation.combine(&mut piece, part));
+        piece.resize(end - start, 0);
+        if matches!(self.operation, Operation::Not) {
+            piece.iter_mut().for_each(|byte| *byte = !*byte);
+        }
+        self.result.extend_from_slice(&piece);
+        end == self.len
+    }
+
+    fn finish(&mut self, cx: &mut Cx<'_>) -> CmdResult {
+        store(cx, &self.target, std::mem::take(&mut self.result));
+        Ok(())
+    }
+
+    fn into_held(self: Box<Self>) -> Vec<Object> {
+        Vec::new()
+    }
 }
 
 /// A BITOP of very many keys, which is none of one source.
@@ -619,13 +771,16 @@ fn bitpos(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
         1 => true,
         _ => return Err(NO_BIT),
     };
-    let mut decimal = Decimal::new(0);
+    let (mut decimal, may_wait) = (Decimal::new(0), cx.later.is_some());
     let found = match cx.read_string(key)? {
         Some(value) => {
             let bytes = value.bytes(&mut decimal);
             let (part, has_end) = searched_part(args, bytes.len())?;
             // Zeros go on behind a string, unless the search has an end.
             let behind = (!bit && !has_end).then_some(bytes.len() * 8);
+            if let Some(part) = part.clone().filter(|part| may_wait && is_long(part)) {
+                return look_in_steps(cx, key, part, Look::Find { bit, found: behind });
+            }
             part.and_then(|part| position(bytes, bit, part).or(behind))
         }
         None => (!bit).then_some(0),

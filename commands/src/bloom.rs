@@ -8,6 +8,7 @@ use damselfly_protocol::ReplyWriter;
 use damselfly_protocol::number::{parse_f64, parse_i64, parse_u64};
 use damselfly_sketches::bloom::{Bloom, BloomError, ERROR_RATE_DEFAULT, EXPANSION_DEFAULT};
 
+use crate::many::{self, Many};
 use crate::{Args, Arity, CmdResult, Command, CommandError, Cx, Flags, Group, Keys, Run, Spread};
 
 pub(crate) const COMMANDS: &[&Command] =
@@ -227,27 +228,40 @@ fn insert(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
     add_all(cx, key, args, "bf.insert")
 }
 
-/// Adds items, each of which has its own answer: whether it was new, or why it could not be added.
 fn add_all(cx: &mut Cx<'_>, key: &[u8], args: Args<'_>, event: &'static str) -> CmdResult {
-    let out = &mut cx.out;
-    let edit = cx.ks.edit_or_new(cx.db, key, |bloom: &mut Bloom| {
-        let mut any = false;
-        out.array(args.len());
+    many::change(cx, key, args, Adding { event, any: false })
+}
+
+/// Items to be added, each of which has its own answer: whether it was new, or why it could not be added.
+struct Adding {
+    event: &'static str,
+    /// One was new.
+    any: bool,
+}
+
+impl Many for Adding {
+    type To = Bloom;
+    const MAKES: bool = true;
+    const ANSWERS: bool = true;
+
+    fn change(&mut self, bloom: &mut Bloom, args: Args<'_>, out: &mut ReplyWriter<'_>) {
         for item in args.rest() {
             match bloom.add(item) {
                 Ok(added) => {
-                    any |= added;
+                    self.any |= added;
                     out.int(i64::from(added));
                 }
                 Err(error) => out.error(format!("ERR {error}")),
             }
         }
-        any
-    })?;
-    if edit.value {
-        cx.changed(key, Class::Module, event);
     }
-    Ok(())
+
+    fn end(&mut self, cx: &mut Cx<'_>, key: &[u8], gone: Option<bool>) -> CmdResult {
+        if self.any && gone.is_some() {
+            cx.changed(key, Class::Module, self.event);
+        }
+        Ok(())
+    }
 }
 
 const LOADCHUNK: Command = Command {
@@ -311,13 +325,14 @@ const MEXISTS: Command = Command {
 };
 
 fn mexists(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
-    let bloom = cx.ks.view::<Bloom>(cx.db, args.take()?)?;
-    cx.out.array(args.len());
-    for item in args.rest() {
-        let exists = bloom.map(|bloom| bloom.exists(item)).transpose()?.unwrap_or(false);
-        cx.out.int(i64::from(exists));
-    }
-    Ok(())
+    let key = args.take()?;
+    // A filter that is still being loaded answers nothing.
+    let item = args.peek().unwrap_or_default();
+    cx.ks.peek::<Bloom>(cx.db, key)?.map(|bloom| bloom.exists(item)).transpose()?;
+    let exists = |bloom: Option<&Bloom>, item: &[u8], out: &mut ReplyWriter<'_>| {
+        out.int(i64::from(bloom.is_some_and(|bloom| bloom.exists(item) == Ok(true))));
+    };
+    many::answer(cx, key, args, |bloom| bloom.filters().len(), exists)
 }
 
 const RESERVE: Command = Command {

@@ -1,10 +1,12 @@
 //! Cuckoo filters: as Bloom filters, but items can be counted and deleted. The filters are in `sketches/src/cuckoo.rs`.
 
 use damselfly_keyspace::{Class, Collection, Expiry};
+use damselfly_protocol::ReplyWriter;
 use damselfly_protocol::number::parse_u64;
 use damselfly_sketches::cuckoo::{CAPACITY_MAX, Cuckoo, CuckooError, Options};
 
 use crate::bloom::reserve_key;
+use crate::many::{self, Many};
 use crate::{Args, Arity, CmdResult, Command, CommandError, Cx, Flags, Group, Keys, Run, Spread};
 
 pub(crate) const COMMANDS: &[&Command] =
@@ -235,7 +237,7 @@ fn insert_all(
     cx: &mut Cx<'_>,
     mut args: Args<'_>,
     event: &'static str,
-    add: impl Fn(&mut Cuckoo, &[u8]) -> Result<bool, CuckooError>,
+    add: impl Fn(&mut Cuckoo, &[u8]) -> Result<bool, CuckooError> + Send + 'static,
 ) -> CmdResult {
     const NO_WORD: CommandError = CommandError::text("ERR CF.INSERT requires ITEMS keyword");
     const NO_ITEM: CommandError = CommandError::text("ERR CF.INSERT requires at least one item");
@@ -266,22 +268,40 @@ fn insert_all(
         }
         cx.set_object(key, Cuckoo::new(options)?.wrap(), Expiry::Never);
     }
-    let out = &mut cx.out;
-    let edit = cx.ks.edit(cx.db, key, |cuckoo: &mut Cuckoo| {
-        check_len(cuckoo)?;
-        let mut any = false;
-        out.array(args.len());
+    cx.ks.peek::<Cuckoo>(cx.db, key)?.map(check_len).transpose()?;
+    many::change(cx, key, args, Adding { add, event, any: false })
+}
+
+/// Items to be added, each of which is answered: whether it was, or -1 where there is no room.
+struct Adding<F> {
+    add: F,
+    event: &'static str,
+    /// One was added.
+    any: bool,
+}
+
+impl<F> Many for Adding<F>
+where
+    F: Fn(&mut Cuckoo, &[u8]) -> Result<bool, CuckooError> + Send + 'static,
+{
+    type To = Cuckoo;
+    const MAKES: bool = false;
+    const ANSWERS: bool = true;
+
+    fn change(&mut self, cuckoo: &mut Cuckoo, args: Args<'_>, out: &mut ReplyWriter<'_>) {
         for item in args.rest() {
-            let added = add(cuckoo, item);
-            any |= added == Ok(true);
+            let added = (self.add)(cuckoo, item);
+            self.any |= added == Ok(true);
             out.int(added.map_or(-1, i64::from));
         }
-        Ok::<_, CommandError>(any)
-    })?;
-    if edit.expect("there, or just made").value? {
-        cx.changed(key, Class::Module, event);
     }
-    Ok(())
+
+    fn end(&mut self, cx: &mut Cx<'_>, key: &[u8], gone: Option<bool>) -> CmdResult {
+        if self.any && gone.is_some() {
+            cx.changed(key, Class::Module, self.event);
+        }
+        Ok(())
+    }
 }
 
 const MEXISTS: Command = Command {
@@ -298,12 +318,11 @@ const MEXISTS: Command = Command {
 };
 
 fn mexists(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
-    let cuckoo = cx.ks.view::<Cuckoo>(cx.db, args.take()?)?;
-    cx.out.array(args.len());
-    for item in args.rest() {
-        cx.out.int(i64::from(cuckoo.is_some_and(|cuckoo| cuckoo.exists(item))));
-    }
-    Ok(())
+    let key = args.take()?;
+    let exists = |cuckoo: Option<&Cuckoo>, item: &[u8], out: &mut ReplyWriter<'_>| {
+        out.int(i64::from(cuckoo.is_some_and(|cuckoo| cuckoo.exists(item))));
+    };
+    many::answer(cx, key, args, |cuckoo| cuckoo.filters().len(), exists)
 }
 
 const RESERVE: Command = Command {

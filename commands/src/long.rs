@@ -31,7 +31,7 @@ const PIECE_LEN: usize = 16 * 1024;
 
 /// Length from which a string is lent, and from which one behind so many bytes of replies is: a pipeline of them would
 /// be copied before anything of it is sent.
-const LENT_FROM: usize = 64 * 1024;
+pub(crate) const LENT_FROM: usize = 64 * 1024;
 pub(crate) const LENT_LATER_FROM: usize = 4 * 1024;
 pub(crate) const LATER: usize = 256 * 1024;
 
@@ -55,8 +55,8 @@ type Making = Box<dyn FnMut(&Object, &mut ReplyWriter<'_>) -> bool + Send>;
 
 enum Held {
     Object(Object),
-    /// Sent as it is.
-    String(Arc<Vec<u8>>),
+    /// A part of it, sent as it is.
+    String(Arc<Vec<u8>>, Range<usize>),
 }
 
 /// What is still to be shown.
@@ -106,11 +106,17 @@ pub(crate) fn put_aside<C: Collection + Clone>(
 /// Begins the reply with the string of `len` bytes at a location, and puts the string aside, if it is long and may wait;
 /// false if the handler must write it. Nothing may follow in this reply.
 pub(crate) fn put_string_aside(cx: &mut Cx<'_>, loc: Loc, len: usize) -> bool {
+    put_part_aside(cx, loc, 0..len)
+}
+
+/// The same with a part of the string.
+pub(crate) fn put_part_aside(cx: &mut Cx<'_>, loc: Loc, part: Range<usize>) -> bool {
+    let len = part.len();
     let from = if cx.out.len() > LATER { LENT_LATER_FROM } else { LENT_FROM };
     let Some(place) = cx.later.as_mut().filter(|_| len >= from) else { return false };
     let Some(string) = cx.ks.lend_string(cx.db, loc) else { return false };
     cx.out.bulk_head(len);
-    let (held, proto) = (Held::String(string), cx.out.proto());
+    let (held, proto) = (Held::String(string, part), cx.out.proto());
     **place = Some(Rest::Reply(Box::new(Long { held, walk: Walk::Whole, proto, look: 1 })));
     true
 }
@@ -246,11 +252,11 @@ impl Long {
         }
     }
 
-    /// The string that is its bytes, behind which there is only a line's end; None if it is to be written.
-    pub fn string(&self) -> Option<&Arc<Vec<u8>>> {
+    /// The string of which a part is its bytes, behind which there is only a line's end; None if it is to be written.
+    pub fn string(&self) -> Option<(&Arc<Vec<u8>>, Range<usize>)> {
         match &self.held {
             Held::Object(_) => None,
-            Held::String(string) => Some(string),
+            Held::String(string, part) => Some((string, part.clone())),
         }
     }
 
@@ -258,7 +264,7 @@ impl Long {
     pub fn into_held(self) -> Option<Object> {
         match self.held {
             Held::Object(object) => Some(object),
-            Held::String(_) => None,
+            Held::String(..) => None,
         }
     }
 }

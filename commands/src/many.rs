@@ -16,7 +16,7 @@ use damselfly_protocol::{Proto, ReplyWriter};
 use crate::args::Kept;
 use crate::long::{Written, reply_made};
 use crate::task::{BYTES_PER_STEP, Rest, Work, lent};
-use crate::{Args, CmdResult, Cx};
+use crate::{Args, CmdResult, CommandError, Cx};
 
 /// An argument takes as long as so many members that are only looked at.
 const LOOKS_PER_ARGUMENT: usize = 8;
@@ -53,6 +53,24 @@ pub(crate) fn answer<C: Collection + Clone>(
 ) -> CmdResult {
     let is_many = is_many(cx, args);
     let held = cx.ks.view::<C>(cx.db, key)?;
+    answer_from(held, &mut cx.out, cx.later.as_deref_mut().filter(|_| is_many), args, len, answer);
+    Ok(())
+}
+
+/// As [`answer`], where a missing key is an error.
+pub(crate) fn answer_there<C: Collection + Clone>(
+    cx: &mut Cx<'_>,
+    key: &[u8],
+    args: Args<'_>,
+    missing: CommandError,
+    len: impl FnOnce(&C) -> usize,
+    answer: impl Fn(&C, &[u8], &mut ReplyWriter<'_>) + Send + 'static,
+) -> CmdResult {
+    let is_many = is_many(cx, args);
+    let held = Some(cx.ks.view::<C>(cx.db, key)?.ok_or(missing)?);
+    let answer = move |held: Option<&C>, arg: &[u8], out: &mut ReplyWriter<'_>| {
+        held.into_iter().for_each(|held| answer(held, arg, out));
+    };
     answer_from(held, &mut cx.out, cx.later.as_deref_mut().filter(|_| is_many), args, len, answer);
     Ok(())
 }

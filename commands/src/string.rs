@@ -2,6 +2,7 @@
 //! `counter.rs`.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use damselfly_keyspace::{Class, Expiry, Loc, UnixMs, Value};
 use damselfly_protocol::number::Decimal;
@@ -9,6 +10,7 @@ use damselfly_protocol::number::Decimal;
 use crate::cx::Str;
 use crate::lcs::{self, table_bytes};
 use crate::lifetime::{Clock, Lifetime};
+use crate::long::{LENT_FROM, put_part_aside};
 use crate::{Args, Arity, CmdResult, Command, CommandError, Cx, Flags, Group, Keys, Merge, Run, Spread};
 
 pub(crate) const COMMANDS: &[&Command] = &[
@@ -274,6 +276,16 @@ const GETRANGE: Command = Command {
 fn getrange(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
     let (key, start, end) = (args.take()?, args.take_int()?, args.take_int()?);
     let loc = cx.read(key);
+    if let Some(loc) = loc
+        && let Value::Str(bytes) = cx.ks.value(cx.db, loc)
+        && bytes.len() >= LENT_FROM
+    {
+        // A write that comes before the reply was sent copies the string, which a small part is not worth.
+        let (len, part) = (bytes.len(), slice(bytes.len(), start, end));
+        if part.len() >= (len / 8).min(LENT_ALWAYS_FROM) && put_part_aside(cx, loc, part) {
+            return Ok(());
+        }
+    }
     let decimal;
     let bytes = match loc {
         Some(loc) => match cx.ks.value(cx.db, loc) {
@@ -286,22 +298,25 @@ fn getrange(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
         },
         None => b"",
     };
-    cx.out.bulk(slice(bytes, start, end));
+    cx.out.bulk(&bytes[slice(bytes.len(), start, end)]);
     Ok(())
 }
 
+/// A part of a string that is lent however long the string is: to copy it is to hold the shard for a millisecond.
+const LENT_ALWAYS_FROM: usize = 4 * 1024 * 1024;
+
 /// From `start` to `end`, both included and both counted from the end if negative.
-fn slice(bytes: &[u8], start: i64, end: i64) -> &[u8] {
-    let len = bytes.len() as i64;
+fn slice(len: usize, start: i64, end: i64) -> Range<usize> {
+    let len = len as i64;
     // Before the first byte counts as the first byte, but not for a range that was backwards as it was written.
     if start < 0 && end < 0 && start > end {
-        return b"";
+        return 0..0;
     }
     let [start, end] = [start, end].map(|at| if at < 0 { (len + at).max(0) } else { at });
     if start > end || start >= len {
-        return b"";
+        return 0..0;
     }
-    &bytes[start as usize..=end.min(len - 1) as usize]
+    start as usize..end.min(len - 1) as usize + 1
 }
 
 const GETSET: Command = Command {

@@ -1,10 +1,12 @@
 //! Top-k sketches: the most frequent items of a stream. The sketches are in `sketches/src/topk.rs`.
 
 use damselfly_keyspace::Class;
+use damselfly_protocol::ReplyWriter;
 use damselfly_protocol::number::{parse_f64, parse_u64};
 use damselfly_sketches::topk::{DECAY_DEFAULT, DEPTH_DEFAULT, INCREMENT_MAX, TopK, TopKError, WIDTH_DEFAULT};
 
 use crate::bloom::reserve_key;
+use crate::many::{self, Many};
 use crate::{Args, Arity, CmdResult, Command, CommandError, Cx, Flags, Group, Keys, Run, Spread};
 
 pub(crate) const COMMANDS: &[&Command] = &[&ADD, &COUNT, &INCRBY, &INFO, &LIST, &QUERY, &RESERVE];
@@ -15,30 +17,57 @@ impl From<TopKError> for CommandError {
     }
 }
 
-/// Counts items and replies, for each, with the item that lost its place to it.
-fn count_items(cx: &mut Cx<'_>, key: &[u8], items: &[(&[u8], u32)], event: &'static str) -> CmdResult {
-    // The sketch draws one number per row at least; they come from a sequence that the keyspace's starts.
-    let mut state = cx.ks.random();
-    let mut random = || {
-        // SplitMix64 (G. Steele, D. Lea, C. Flood, 2014).
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    };
-    let out = &mut cx.out;
-    let edit = cx.ks.edit(cx.db, key, |sketch: &mut TopK| {
-        out.array(items.len());
-        for (item, by) in items {
-            match sketch.increment(item, *by, &mut random) {
+/// Items of a sketch as far as cloning it goes.
+fn len(sketch: &TopK) -> usize {
+    sketch.entries().len()
+}
+
+/// Items to be counted; each is answered with the item that lost its place to it.
+struct Counting {
+    /// Each has its increment behind it, a number that was looked at; else it is one.
+    has_increments: bool,
+    /// State of the random numbers, of which the sketch draws one per row at least.
+    random: u64,
+    event: &'static str,
+}
+
+impl Many for Counting {
+    type To = TopK;
+    const MAKES: bool = false;
+    const ANSWERS: bool = true;
+
+    fn unit(&self) -> usize {
+        1 + usize::from(self.has_increments)
+    }
+
+    fn change(&mut self, sketch: &mut TopK, mut args: Args<'_>, out: &mut ReplyWriter<'_>) {
+        let state = &mut self.random;
+        let mut random = || {
+            // SplitMix64 (G. Steele, D. Lea, C. Flood, 2014).
+            *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mixed = (*state ^ (*state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            mixed ^ (mixed >> 31)
+        };
+        while let Ok(item) = args.take() {
+            let by = if self.has_increments { args.take().ok().and_then(increment) } else { Some(1) };
+            match sketch.increment(item, by.unwrap_or(1), &mut random) {
                 Some(evicted) => out.bulk(&evicted),
                 None => out.null(),
             }
         }
-    })?;
-    edit.ok_or(CommandError::NoSuchKey)?;
-    cx.changed(key, Class::Module, event);
-    Ok(())
+    }
+
+    fn end(&mut self, cx: &mut Cx<'_>, key: &[u8], gone: Option<bool>) -> CmdResult {
+        gone.ok_or(CommandError::NoSuchKey)?;
+        cx.changed(key, Class::Module, self.event);
+        Ok(())
+    }
+}
+
+/// An increment, if it is one.
+fn increment(text: &[u8]) -> Option<u32> {
+    parse_u64(text).and_then(|number| u32::try_from(number).ok())
 }
 
 const ADD: Command = Command {
@@ -56,8 +85,8 @@ const ADD: Command = Command {
 
 fn add(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
     let key = args.take()?;
-    let items: Vec<_> = args.rest().map(|item| (item, 1)).collect();
-    count_items(cx, key, &items, "topk.add")
+    let random = cx.ks.random();
+    many::change(cx, key, args, Counting { has_increments: false, random, event: "topk.add" })
 }
 
 const COUNT: Command = Command {
@@ -74,10 +103,10 @@ const COUNT: Command = Command {
 };
 
 fn count(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
-    let sketch = cx.ks.view::<TopK>(cx.db, args.take()?)?.ok_or(CommandError::NoSuchKey)?;
-    cx.out.array(args.len());
-    args.rest().for_each(|item| cx.out.int(sketch.count(item).into()));
-    Ok(())
+    let key = args.take()?;
+    many::answer_there(cx, key, args, CommandError::NoSuchKey, len, |sketch: &TopK, item, out| {
+        out.int(sketch.count(item).into());
+    })
 }
 
 const INCRBY: Command = Command {
@@ -97,16 +126,17 @@ fn incrby(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
     const RANGE: CommandError = CommandError::text("ERR increment must be between 1 and 100000");
     const _: () = assert!(INCREMENT_MAX == 100_000, "the text says so");
     let key = args.take()?;
-    let mut items = Vec::with_capacity(args.len() / 2);
+    let items = args;
     while !args.is_empty() {
-        let (item, increment) = (args.take()?, args.take()?);
-        match parse_u64(increment).and_then(|number| u32::try_from(number).ok()) {
-            Some(increment @ 1..=INCREMENT_MAX) => items.push((item, increment)),
+        let (_, by) = (args.take()?, args.take()?);
+        match increment(by) {
+            Some(1..=INCREMENT_MAX) => {}
             Some(_) => return Err(RANGE),
             None => return Err(CommandError::NotInteger),
         }
     }
-    count_items(cx, key, &items, "topk.incrby")
+    let random = cx.ks.random();
+    many::change(cx, key, items, Counting { has_increments: true, random, event: "topk.incrby" })
 }
 
 const INFO: Command = Command {
@@ -177,10 +207,10 @@ const QUERY: Command = Command {
 };
 
 fn query(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
-    let sketch = cx.ks.view::<TopK>(cx.db, args.take()?)?.ok_or(CommandError::NoSuchKey)?;
-    cx.out.array(args.len());
-    args.rest().for_each(|item| cx.out.int(i64::from(sketch.query(item))));
-    Ok(())
+    let key = args.take()?;
+    many::answer_there(cx, key, args, CommandError::NoSuchKey, len, |sketch: &TopK, item, out| {
+        out.int(i64::from(sketch.query(item)));
+    })
 }
 
 const RESERVE: Command = Command {

@@ -196,13 +196,46 @@ fn create_consumer(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
 
 fn delete_consumer(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
     let (key, group, name) = (args.take()?, args.take()?, args.take()?);
-    let edit = cx.ks.edit(cx.db, key, |stream: &mut Stream| stream.delete_consumer(group, name))?;
-    let pending = edit.ok_or(NO_STREAM)?.value.map_err(|_| no_group(key, group))?;
-    if pending.is_some() {
-        cx.changed(key, Class::Group, "xgroup-delconsumer");
+    let loc = cx.ks.find_collection::<Stream>(cx.db, key)?.ok_or(NO_STREAM)?;
+    let stream = cx.ks.collection::<Stream>(cx.db, loc)?;
+    let consumer = stream.group(group).ok_or_else(|| no_group(key, group))?.consumer(name);
+    let pending = consumer.map(Consumer::pending_len);
+    let in_steps = pending.is_some_and(|pending| are_many(cx, pending));
+    let deleting =
+        DeletingConsumer { group: group.into(), name: name.into(), pending, rest: pending.unwrap_or(0) };
+    work(cx, key, loc, deleting, in_steps)
+}
+
+/// XGROUP DELCONSUMER.
+struct DeletingConsumer {
+    group: Box<[u8]>,
+    name: Box<[u8]>,
+    /// What it has pending; None if there is no such consumer.
+    pending: Option<usize>,
+    /// What is left of that.
+    rest: usize,
+}
+
+impl Work for DeletingConsumer {
+    type To = Stream;
+
+    fn step(&mut self, stream: &mut Stream) -> bool {
+        if self.rest > ARGUMENTS_PER_STEP {
+            stream.release_some(&self.group, &self.name, ARGUMENTS_PER_STEP).expect("the group is there");
+            self.rest -= ARGUMENTS_PER_STEP;
+            return false;
+        }
+        stream.delete_consumer(&self.group, &self.name).expect("the group is there");
+        true
     }
-    cx.out.int(pending.unwrap_or(0) as i64);
-    Ok(())
+
+    fn end(&mut self, cx: &mut Cx<'_>, key: &[u8], gone: Option<bool>) -> CmdResult {
+        if self.pending.is_some() && gone.is_some() {
+            cx.changed(key, Class::Group, "xgroup-delconsumer");
+        }
+        cx.out.int(self.pending.unwrap_or(0) as i64);
+        Ok(())
+    }
 }
 
 pub(super) const XACK: Command = Command {

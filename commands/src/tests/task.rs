@@ -127,6 +127,8 @@ const COMMANDS: &[&str] = &[
     "LINSERT numbers BEFORE 7 new",
     "LINSERT numbers AFTER 7 new",
     "LINSERT numbers AFTER nosuch new",
+    "XGROUP DELCONSUMER x g one",
+    "XGROUP DELCONSUMER x g nobody",
     "XPENDING x g - + 1000000",
     "XPENDING x g IDLE 1 - + 1000000 one",
     "XPENDING x g IDLE 100000 - + 1000000",
@@ -189,6 +191,16 @@ fn with_many_arguments(random: &mut Random, count: usize) -> Vec<String> {
         line("PFMERGE to:hll", sketch),
         line("BITOP XOR bits", sketch),
         line("BITOP AND bits", sketch),
+        line("BF.MADD bf", member),
+        line("BF.MADD new", member),
+        line("BF.MEXISTS bf", member),
+        line("CF.INSERT cf ITEMS", member),
+        line("CF.INSERTNX cf ITEMS", member),
+        line("CF.MEXISTS cf", member),
+        line("TOPK.ADD tk", member),
+        line("TOPK.INCRBY tk", |random, count| format!("{} {}", random.below(count), 1 + random.below(9))),
+        line("TOPK.QUERY tk", member),
+        line("TOPK.COUNT tk", member),
         line("SADD s1", member),
         line("SADD new", member),
         line("SADD ints", number),
@@ -300,6 +312,12 @@ fn fill(session: &mut Session, random: &mut Random, count: usize) {
     }
     for at in 0..60 {
         session.run(&format!("PFADD hll:{} {}", at % 6, random.below(count)));
+    }
+    session.run("TOPK.RESERVE tk 5 50 4 0.9");
+    for _ in 0..60 {
+        session.run(&format!("BF.ADD bf {}", member(random)));
+        session.run(&format!("CF.ADD cf {}", member(random)));
+        session.run(&format!("TOPK.ADD tk {}", random.below(9)));
     }
     session.run("COPY s2 volatile");
     for line in ["SADDEX volatile 1000 going", "SADD s1 going", "PEXPIRE to 5000"] {
@@ -440,7 +458,7 @@ fn steps_are_the_whole() {
         let mut random = Random::new(seed);
         let mut original = Session::unchecked();
         fill(&mut original, &mut random, count);
-        let keys: Vec<String> = "s1 s2 s3 tiny to ints volatile z1 z2 z3 zeros numbers places h he x hll:0 hll:1 hll:2 hll:3 hll:4 hll:5"
+        let keys: Vec<String> = "s1 s2 s3 tiny to ints volatile z1 z2 z3 zeros numbers places h he x bf cf tk hll:0 hll:1 hll:2 hll:3 hll:4 hll:5"
             .split(' ')
             .map(str::to_owned)
             .collect();
@@ -713,6 +731,69 @@ fn payloads_in_steps() {
     let whole = bad(b"\x02\x01\x09aaaaaaaaa");
     assert_eq!(in_steps(&mut session, &[b"RESTORE", b"r", b"1", &whole, b"REPLACE", b"ABSTTL"]), b"+OK\r\n");
     assert_eq!(session.run("EXISTS r"), ":0");
+}
+
+/// Long strings are looked at and combined in steps, and it is the same, wherever a part begins and ends. Who writes
+/// to a source of BITOP meanwhile changes nothing.
+#[test]
+fn long_strings_in_steps() {
+    const LEN: usize = 1 << 20;
+    let mut session = Session::unchecked();
+    let mut random = Random::new(5);
+    let mut text = |len: usize| (0..len).map(|_| random.below(256) as u8).collect::<Vec<u8>>();
+    for (key, value) in [("a", text(LEN + 300_001)), ("b", text(2 * LEN)), ("short", text(9))] {
+        session.send(&[b"SET", key.as_bytes(), &value]);
+    }
+    let mut sparse = vec![0; 3 * LEN];
+    (sparse[9], sparse[2 * LEN + 77]) = (0x10, 4);
+    session.send(&[b"SET", b"sparse", &sparse]);
+    session.send(&[b"SET", b"full", &[0xff; LEN + 1000]]);
+    for line in [
+        "BITCOUNT a",
+        "BITCOUNT b 3 -1",
+        "BITCOUNT b 11 -14 BIT",
+        "BITPOS sparse 1",
+        "BITPOS sparse 1 10",
+        "BITPOS sparse 1 100 20000000 BIT",
+        "BITPOS sparse 1 2000000",
+        "BITPOS full 0",
+        "BITPOS full 0 0 -1",
+        "BITPOS full 0 4 -1 BIT",
+        "BITOP AND to a b",
+        "BITOP OR to short a missing b",
+        "BITOP XOR a a b a sparse",
+        "BITOP NOT to b",
+        "BITOP AND to b short",
+    ] {
+        let kept = session.run("COPY a kept REPLACE");
+        assert_eq!(kept, ":1");
+        let whole = session.send_in(Proto::Resp2, &words(line), None);
+        let target = line.starts_with("BITOP").then(|| words(line)[2]);
+        let left = target.map(|key| session.send_in(Proto::Resp2, &[b"GET", key], None));
+        session.run("COPY kept a REPLACE");
+        let (begun, task) = begin(&mut session, Proto::Resp2, line);
+        let mut task = task.unwrap_or_else(|| panic!("{line} is long: {}", begun.escape_ascii()));
+        let mut steps = 1;
+        while !step(&mut session, &mut *task) {
+            steps += 1;
+            if target.is_some() {
+                session.run("SETRANGE b 1500000 changed");
+            }
+        }
+        assert!(steps > 4 || line.starts_with("BITPOS"), "{line}: {steps}");
+        let b = session.send(&[b"GET", b"b"]);
+        let reply = end(&mut session, Proto::Resp2, task);
+        assert_eq!(reply, whole, "{line}");
+        assert!(target.map(|key| session.send_in(Proto::Resp2, &[b"GET", key], None)) == left, "{line}");
+        assert!(session.send(&[b"GET", b"b"]) == b);
+        session.run("COPY kept a REPLACE");
+        session.ks.check();
+    }
+    session.run("SADD set x");
+    for line in ["BITOP OR to b set", "BITOP OR to set b"] {
+        let (reply, task) = begin(&mut session, Proto::Resp2, line);
+        assert!(reply.starts_with(b"-WRONGTYPE") && task.is_none(), "{line}");
+    }
 }
 
 /// What drops many elements at once leaves them to be freed in steps, and what stays is the same.

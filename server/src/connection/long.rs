@@ -8,6 +8,7 @@
 //! A long string goes to the socket from where the shard has it.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 
 use damselfly_commands::Long;
@@ -27,8 +28,8 @@ pub(super) struct Ahead {
 
 enum Part {
     Bytes(Vec<u8>),
-    /// Lent by a shard. A line's end follows.
-    String(Arc<Vec<u8>>),
+    /// A part of what is lent by a shard. A line's end follows.
+    String(Arc<Vec<u8>>, Range<usize>),
     Rest(Box<Long>),
 }
 
@@ -41,7 +42,12 @@ impl Ahead {
     /// Bytes held, by nobody else.
     pub fn heap_bytes(&self) -> usize {
         self.parts.iter().map(Part::heap_bytes).sum::<usize>()
-            + self.in_holes.iter().filter_map(|(_, long)| long.string()).map(own_bytes).sum::<usize>()
+            + self
+                .in_holes
+                .iter()
+                .filter_map(|(_, long)| long.string())
+                .map(|(string, _)| own_bytes(string))
+                .sum::<usize>()
     }
 
     /// The output is put together up to a hole's end; takes it if the hole has the head of a long reply.
@@ -55,8 +61,8 @@ impl Ahead {
     fn push(&mut self, before: Vec<u8>, long: Box<Long>) {
         self.parts.push_back(Part::Bytes(before));
         match long.string() {
-            Some(string) => {
-                self.parts.push_back(Part::String(string.clone()));
+            Some((string, part)) => {
+                self.parts.push_back(Part::String(string.clone(), part));
                 self.parts.push_back(Part::Bytes(b"\r\n".to_vec()));
             }
             None => self.parts.push_back(Part::Rest(long)),
@@ -69,7 +75,7 @@ impl Part {
     fn bytes(&self) -> Option<&[u8]> {
         match self {
             Part::Bytes(bytes) => Some(bytes),
-            Part::String(string) => Some(string),
+            Part::String(string, part) => Some(&string[part.clone()]),
             Part::Rest(_) => None,
         }
     }
@@ -77,7 +83,7 @@ impl Part {
     fn heap_bytes(&self) -> usize {
         match self {
             Part::Bytes(bytes) => bytes.capacity(),
-            Part::String(string) => own_bytes(string),
+            Part::String(string, _) => own_bytes(string),
             Part::Rest(_) => 0,
         }
     }
@@ -172,7 +178,7 @@ impl Connection {
         let ahead = self.ahead.take().map(|ahead| *ahead).unwrap_or_default();
         let parts = ahead.parts.into_iter().filter_map(|part| match part {
             Part::Rest(long) => Some(long),
-            Part::Bytes(_) | Part::String(_) => None,
+            Part::Bytes(_) | Part::String(..) => None,
         });
         parts.chain(ahead.in_holes.into_iter().map(|(_, long)| long)).filter_map(|long| long.into_held())
     }

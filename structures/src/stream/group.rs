@@ -176,6 +176,20 @@ impl Group {
         result
     }
 
+    /// Takes the first pending entries from a consumer, to nobody, up to `count`.
+    pub(super) fn release_some(&mut self, name: &[u8], count: usize) {
+        let Some(number) = self.number(name) else { return };
+        let ids: Vec<StreamId> = self.by_number(number).pending_from(StreamId::MIN).take(count).collect();
+        for id in &ids {
+            self.pending.remove(*id);
+        }
+        self.change_consumer(number, |consumer| {
+            for id in &ids {
+                consumer.pending.remove(*id);
+            }
+        });
+    }
+
     pub(super) fn delete_consumer(&mut self, name: &[u8]) -> Option<usize> {
         let at = self.place(name).ok()?;
         let number = self.by_name.remove(at) as usize;

@@ -479,6 +479,12 @@ impl Stream {
         self.change_group(group, |group| group.delete_consumer(name))
     }
 
+    /// Takes the first pending entries from a consumer, as [`Stream::delete_consumer`] does with all, up to
+    /// `count`.
+    pub fn release_some(&mut self, group: &[u8], name: &[u8], count: usize) -> Result<(), NoGroup> {
+        self.change_group(group, |group| group.release_some(name, count))
+    }
+
     /// Makes an entry pending as a file says it is, whether or not it is in the stream.
     pub fn set_pending(
         &mut self,
