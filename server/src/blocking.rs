@@ -9,14 +9,16 @@
 //! Finding nothing and registering is one step, on several shards under the locks of all keys: a wake-up cannot be
 //! lost in between.
 //!
-//! A waiter whose target is on another shard (BLMOVE) cannot be served where its source is. It is sent for: its core
-//! carries the whole command out again under locks of both keys, and meanwhile the source is *reserved*: commands
-//! that hold no locks stand back.
+//! A waiter whose target is on another shard (BLMOVE) cannot be served where its source is. Who brings something to
+//! such a source has locked the target, too, and has the move done before it is answered (`moves.rs`). Whatever was
+//! under way before the waiter came has not; then the waiter is sent for: its core carries the whole command out again
+//! under locks of both keys, and meanwhile the source is *reserved*: commands that hold no locks stand back.
 //!
 //! What a waiter gets may be long (XREAD of a million entries). Then its reply is one in pieces, and what must change
 //! before is done in steps (`tasks.rs`), its key locked meanwhile; one that is served from its queue reserves the key
 //! until it has that lock.
 
+mod moves;
 mod order;
 
 use std::cell::{Cell, RefCell};
@@ -28,6 +30,9 @@ use std::time::Instant;
 
 use damselfly_commands::{Args, Blocking, CommandError, Cx, Flags, Found, Long, Rest, Run, Wait};
 use damselfly_protocol::{Argv, Proto, ReplyWriter, Requests};
+use moves::Path;
+pub(crate) use moves::{Brought, brings};
+pub use moves::{Moves, Reach};
 use order::ReadyKey;
 pub use order::{Moment, Waiting};
 
@@ -55,8 +60,8 @@ pub struct Waiter {
     blocking: &'static Blocking,
     /// Place in the arguments behind the name, and shard, of each key that is waited for.
     keys: Vec<(usize, usize)>,
-    /// Its target is on another shard than its source.
-    roams: bool,
+    /// That of a move, where there are several shards.
+    path: Option<Path>,
     /// It waits for keys of several shards.
     spans: bool,
     /// Its client caches what it reads, as XREAD does.
@@ -104,6 +109,11 @@ impl Waiter {
     /// Whether it has found nothing and waits for somebody to bring it something.
     pub fn is_open(&self) -> bool {
         !self.taken.load(Ordering::Acquire)
+    }
+
+    /// Its target is on another shard than its source.
+    fn roams(&self) -> bool {
+        self.path.as_ref().is_some_and(Path::roams)
     }
 
     fn is_abandoned(&self) -> bool {
@@ -328,9 +338,18 @@ impl Core {
             positions.iter().map(|&at| self.shared.owner(self.ks.hash(&argv[at]))).collect();
         let waited = if blocking.first_only { 1 } else { positions.len() };
         let keys = positions.iter().map(|&at| at - 1).zip(owners.iter().copied()).take(waited).collect();
-        let alone = owners.first().copied().filter(|first| owners.iter().all(|owner| owner == first));
         let Some(connection) = self.connection(id) else { return Flow::Pause };
         let (db, proto) = (usize::from(connection.db), connection.proto);
+        let mut alone = owners.first().copied().filter(|first| owners.iter().all(|owner| owner == first));
+        let spans = !blocking.first_only && alone.is_none();
+        let mut path = None;
+        if blocking.first_only && self.shared.peers.len() > 1 {
+            let spot = |at: usize| (owners[at], lock_number(db, self.ks.hash(&argv[positions[at]])));
+            path = Some(Path::new(spot(0), spot(1)));
+            if self.reach_of(found.command, db, argv).roams() {
+                alone = None;
+            }
+        }
         let (mut bytes, mut requests) = (Vec::new(), Requests::new());
         assert!(requests.push_copy(&mut bytes, argv.iter()), "one request fits a buffer");
         let remembers = found.command.flags.has(Flags::READ) && self.asker(id).remembers;
@@ -350,8 +369,8 @@ impl Core {
             found,
             blocking,
             keys,
-            roams: blocking.first_only && alone.is_none(),
-            spans: !blocking.first_only && alone.is_none(),
+            path,
+            spans,
             remembers,
             taken: AtomicBool::new(true),
             abandoned: AtomicBool::new(false),
@@ -474,21 +493,28 @@ impl Core {
             keys.into_iter().find_map(|at| self.try_key(waiter, at, None)).map(Served::Whole)
         };
         if served.is_none() && may_wait {
-            waiter.open();
             self.register(waiter);
         }
         served
     }
 
-    /// Registers a waiter with its keys on this shard.
+    /// Registers a waiter with its keys on this shard. If these are all, others may claim it from here on; else they may
+    /// already.
     fn register(&mut self, waiter: &Arc<Waiter>) {
-        if waiter.is_abandoned() {
+        let keys = waiter.keys_on(self.id);
+        if waiter.is_abandoned() || keys.is_empty() {
             return;
         }
-        for at in waiter.keys_on(self.id) {
+        for at in keys {
             // There was no error a moment ago, when the key was tried.
             let mark = self.mark(waiter, at).unwrap_or_default();
             self.blocked.add(waiter.db, waiter.key(at), Place { waiter: waiter.clone(), at, mark });
+        }
+        if let Some(path) = &waiter.path {
+            self.shared.moves.add(path);
+        }
+        if !waiter.spans {
+            waiter.open();
         }
         self.observe();
     }
@@ -644,6 +670,7 @@ impl Core {
     /// The waiting is over, however it ended: takes the waiter out of all queues.
     fn end_wait(&mut self, waiter: &Arc<Waiter>) {
         self.shared.waiting.note(waiter.spans, -1);
+        self.forget_path(waiter);
         if let Some(deadline) = waiter.deadline {
             self.blocked.deadlines.remove(&deadline);
         }
@@ -653,6 +680,13 @@ impl Core {
                 core.blocked.remove(&waiter, core.id);
                 core.observe();
             });
+        }
+    }
+
+    /// Nobody has to care for a waiter's move any more.
+    fn forget_path(&self, waiter: &Waiter) {
+        if let Some(path) = &waiter.path {
+            self.shared.moves.remove(path);
         }
     }
 
@@ -712,11 +746,14 @@ impl Core {
             let hash = self.ks.hash(&waiter.argv()[at]);
             numbers.entry(self.shared.owner(hash)).or_default().push(lock_number(waiter.db, hash));
         }
-        let scopes = numbers.into_iter().map(|(core, numbers)| (core, Scope::Keys(numbers))).collect();
-        self.lock_all(scopes, move |core, held| {
+        let reach = match waiter.path {
+            Some(_) => self.reach_of(waiter.found.command, waiter.db, &waiter.argv()),
+            None => Reach::Nothing,
+        };
+        self.lock_all(self.scopes_with(numbers, reach), move |core, held| {
             if waiter.is_abandoned() {
                 core.unlock_all(held);
-            } else if waiter.roams {
+            } else if waiter.roams() {
                 core.try_move(waiter, held, may_wait);
             } else if waiter.blocking.gather {
                 core.gather_spread(waiter, held, may_wait);
@@ -850,8 +887,16 @@ impl Core {
 
     /// Registers on all shards if there was nothing, and gives the locks back.
     fn leave_spread(&mut self, waiter: &Arc<Waiter>, held: Held, served: Option<Served>, may_wait: bool) {
+        if waiter.path.is_some()
+            && let Some(served) = served
+        {
+            let waiter = waiter.clone();
+            return self.unlock_all_then(held, move |core| {
+                core.wake(&waiter, served.into_pieces(waiter.proto));
+            });
+        }
         let register = served.is_none() && may_wait;
-        if register {
+        if register && waiter.spans {
             waiter.open();
         }
         for (to, ticket) in held {
@@ -890,18 +935,30 @@ impl Core {
         );
     }
 
-    /// Carries out a move between shards under the locks of both; `done` runs behind it.
+    /// Carries out a move between shards under the locks of both, which are given back; `done` runs behind it. The
+    /// waiter's connection is there, and stays until the end.
     fn carry_out_move(&mut self, waiter: &Arc<Waiter>, held: Held, done: impl FnOnce(&mut Core) + 'static) {
         let id = waiter.connection;
         self.end_wait(waiter);
-        if let Some(connection) = self.connection(id) {
-            connection.blocked = None;
-            connection.then = Some(Box::new(move |core| {
+        let Some(connection) = self.connection(id) else { unreachable!("it waits") };
+        connection.blocked = None;
+        connection.executing = true;
+        connection.then = Some(Box::new(move |core| {
+            core.unlock_all_then(held, move |core| {
                 done(core);
-                core.resume(id);
-            }));
+                core.end_executing(id);
+            });
+        }));
+        self.move_held(id, waiter.found, &waiter.argv());
+    }
+
+    /// Carries out the move of a claimed waiter of this core if its client is still there. The caller holds the locks.
+    fn carry_out_move_under(&mut self, waiter: &Arc<Waiter>, done: impl FnOnce(&mut Core) + 'static) {
+        if self.is_blocked_by(waiter) {
+            self.carry_out_move(waiter, Held::new(), done);
+        } else {
+            done(self);
         }
-        self.move_held(id, waiter.found, &waiter.argv(), held);
     }
 
     /// Serves those who wait for keys that something happened to, as far as nobody holds a lock on the key; `releasing`
@@ -914,17 +971,23 @@ impl Core {
             if self.locks.is_locked_for_others(number, releasing) {
                 self.blocked.ready.push_back(ready);
             } else {
-                any |= self.serve_key(ready.db, &ready.key);
+                let (served, roaming) = self.serve_key(ready.db, &ready.key, releasing);
+                any |= served;
+                if let Some(waiter) = roaming {
+                    self.send_for(waiter, ready.db, &ready.key, |_| ());
+                }
             }
         }
         any
     }
 
-    /// Serves those who wait for one key, in the order of arrival.
-    fn serve_key(&mut self, db: usize, key: &[u8]) -> bool {
-        let Some(queues) = self.blocked.queues.get_mut(db) else { return false };
-        let Some(Queue { places: mut queue, .. }) = queues.remove(key) else { return false };
+    /// Serves those who wait for one key, in the order of arrival, and tells whether there were any. `holding` is a lock
+    /// on the key. Whoever also needs one on another ends this; it is claimed, and keeps its place.
+    fn serve_key(&mut self, db: usize, key: &[u8], holding: Option<Ticket>) -> (bool, Option<Arc<Waiter>>) {
+        let Some(queues) = self.blocked.queues.get_mut(db) else { return (false, None) };
+        let Some(Queue { places: mut queue, .. }) = queues.remove(key) else { return (false, None) };
         let mut any = false;
+        let mut roaming = None;
         let mut later = VecDeque::new();
         let mut served: Vec<Arc<Waiter>> = Vec::new();
         // Kinds of waiters for whom there is nothing left, by the address of what they have in common.
@@ -963,8 +1026,8 @@ impl Core {
                     served.push(waiter.clone());
                     self.deliver_from_queue(place, Served::error(reply));
                 }
-                Ok(_) if waiter.roams => {
-                    self.send_for(waiter.clone(), db, key);
+                Ok(_) if self.needs_a_lock(waiter, holding) => {
+                    roaming = Some(waiter.clone());
                     later.push_back(place);
                     break;
                 }
@@ -988,11 +1051,20 @@ impl Core {
             later.append(places);
             *places = later;
         }
-        any
+        (any, roaming)
+    }
+
+    /// Whether a waiter's target is on another shard, or locked by others.
+    fn needs_a_lock(&self, waiter: &Waiter, holding: Option<Ticket>) -> bool {
+        waiter.path.as_ref().is_some_and(|path| {
+            path.roams() || !self.locks.is_idle() && self.locks.is_locked_for_others(path.target.1, holding)
+        })
     }
 
     fn deliver_from_queue(&mut self, place: Place, served: Served) {
         self.blocked.places -= 1;
+        // Now, and not when its core is told: who brings the next element counts on those who are still there.
+        self.forget_path(&place.waiter);
         self.send_reply(&place.waiter, served.into_pieces(place.waiter.proto));
     }
 
@@ -1030,14 +1102,22 @@ impl Core {
         });
     }
 
-    /// Reserves the key of a claimed waiter whose target is on another shard, and sends for its core.
-    fn send_for(&mut self, waiter: Arc<Waiter>, db: usize, key: &[u8]) {
+    /// Reserves the key of a claimed waiter whose target has to be locked first, and sends for its core; `done` runs
+    /// there when the move is over.
+    fn send_for(
+        &mut self,
+        waiter: Arc<Waiter>,
+        db: usize,
+        key: &[u8],
+        done: impl FnOnce(&mut Core) + Send + 'static,
+    ) {
         let (source, number) = (self.id, lock_number(db, self.ks.hash(key)));
         let key: Box<[u8]> = key.into();
         self.locks.reserve(number);
         let to = waiter.core;
         let try_again = move |core: &mut Core| {
             let free = move |core: &mut Core| {
+                done(core);
                 core.run_on(source, move |core| {
                     core.blocked.touch(db, &key);
                     core.unreserve(number);

@@ -22,6 +22,7 @@ use damselfly_commands::{Command, CommandError, Cx, Flags, Found, Long, Merge, R
 use damselfly_keyspace::{Event, Keyspace, Options, Portable};
 use damselfly_protocol::{Argv, Proto, ReplyWriter, Requests};
 
+use crate::blocking::Reach;
 use crate::connection::ConnectionId;
 use crate::core::Core;
 use crate::execute::{Sender, databases_of, run_handler, run_handler_for, set_running, sort_of};
@@ -222,16 +223,32 @@ impl Core {
         });
     }
 
-    /// Carries out a move from a key of one shard to a key of another, under locks that are already held.
-    pub(crate) fn move_held(&mut self, id: ConnectionId, found: Found, argv: &Argv<'_>, held: Held) {
+    /// Carries out a move from a key of one shard to a key of another, under locks that are the caller's.
+    pub(crate) fn move_held(&mut self, id: ConnectionId, found: Found, argv: &Argv<'_>) {
         let Spread::Relay(relay) = found.command.spread else { unreachable!("a move") };
-        let Some(connection) = self.connection(id) else { return self.unlock_all(held) };
+        let Some(connection) = self.connection(id) else { return };
         let (db, proto) = (connection.db, connection.proto);
         let owned = Owned::new(argv.iter());
         let request =
             Request { id, command: found.command, index: found.index, db, proto, owned, counted: true };
         let [source, target] = [1, 2].map(|at| self.shared.owner(self.ks.hash(&argv[at])));
-        self.relay_held(relay, request, source, target, &held);
+        self.relay_held(relay, request, source, target, &vec![(source, None), (target, None)]);
+    }
+
+    /// These keys by shard, and those of a reach, as what is to be locked.
+    pub(crate) fn scopes_with(
+        &self,
+        mut numbers: BTreeMap<usize, Vec<u64>>,
+        reach: Reach,
+    ) -> BTreeMap<usize, Scope> {
+        match reach {
+            Reach::Nothing => {}
+            Reach::Keys { spots, .. } => {
+                spots.into_iter().for_each(|(core, number)| numbers.entry(core).or_default().push(number));
+            }
+            Reach::All => return (0..self.shared.peers.len()).map(|core| (core, Scope::Shard)).collect(),
+        }
+        numbers.into_iter().map(|(core, numbers)| (core, Scope::Keys(numbers))).collect()
     }
 
     /// Gives locks on several cores back.

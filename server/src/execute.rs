@@ -19,6 +19,7 @@ use damselfly_protocol::number::parse_f64;
 use damselfly_protocol::{Argv, Proto, ProtocolError, ReplyWriter, Requests};
 
 use crate::batch::{Batch, Entry};
+use crate::blocking::{Reach, brings};
 use crate::connection::{ConnectionId, Listener, Queued, ReplyMode};
 use crate::core::{Core, OUTPUT_RUN_MAX};
 use crate::locks::{Scope, Ticket, lock_number};
@@ -343,6 +344,7 @@ impl Core {
         let found = lookup(name).or_else(|| gates.alias(name));
         let is_simple = found.is_some_and(|Found { command, index }| {
             matches!(command.run, Run::Shard(_))
+                && !(self.shared.moves.is_any() && brings(command, 0).is_some())
                 && !gates.restricts(index)
                 && server_commands::subcommands::of(command).is_empty()
         });
@@ -525,9 +527,14 @@ impl Core {
         }
         let Some(connection) = self.connection(id) else { return Flow::Pause };
         let queued = connection.multi.is_some() && is_queued(command.run);
-        if connection.has_holes() && !queued && comes_behind_replies(command.run, ready.route) {
+        if connection.has_holes()
+            && !queued
+            && (comes_behind_replies(command.run, ready.route)
+                || self.serves_moves(id, command, argv, ready.route))
+        {
             return Flow::Hold;
         }
+        let Some(connection) = self.connection(id) else { return Flow::Pause };
         connection.commands += 1;
         connection.last_command = Some(command);
         connection.last_subcommand = subcommand;
@@ -665,6 +672,15 @@ impl Core {
                 watch.stop(&mut self.stats);
                 self.script(id, argv, Found { command, index }, ready.route, watch)
             }
+            Run::Shard(_) if self.serves_moves(id, command, argv, ready.route) => {
+                if !self.admit(command, argv) {
+                    self.stats.commands[index].rejected += 1;
+                    self.answer_error(id, OUT_OF_MEMORY);
+                    return Flow::Next;
+                }
+                self.exec_alone(id, argv, Found { command, index });
+                Flow::Pause
+            }
             Run::Shard(handler) => match ready.route {
                 Route::Here => {
                     if !self.locks.is_idle() && self.is_locked(id, command, argv) {
@@ -688,6 +704,20 @@ impl Core {
                     Flow::Pause
                 }
             },
+        }
+    }
+
+    /// Whether a command over shards may bring something to moves, and has to lock their targets for that: they are on
+    /// other shards, or it locks its own keys.
+    #[inline]
+    fn serves_moves(&mut self, id: ConnectionId, command: &Command, argv: &Argv<'_>, route: Route) -> bool {
+        if !self.shared.moves.is_any() {
+            return false;
+        }
+        let db = self.connection(id).map_or(0, |connection| usize::from(connection.db));
+        match self.reach_of(command, db, argv) {
+            Reach::Nothing => false,
+            reach => reach.roams() || route == Route::Spread,
         }
     }
 
@@ -1136,7 +1166,7 @@ impl Core {
         self.recycle(batch);
     }
 
-    /// Lock numbers of a request's keys.
+    /// Lock numbers of a request's keys, and of what it may reach on this shard.
     pub(crate) fn lock_numbers(
         &mut self,
         command: &damselfly_commands::Command,
@@ -1152,6 +1182,8 @@ impl Core {
             numbers.extend(dbs.clone().map(|db| lock_number(db, hash)));
         }
         self.positions = positions;
+        let reach = self.reach_of(command, db, argv);
+        numbers.extend(reach.on(self.id));
         numbers
     }
 

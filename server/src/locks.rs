@@ -78,11 +78,14 @@ impl Locks {
         if self.reserved.contains_key(&number) {
             return true;
         }
-        let ours = ticket.is_some_and(|ticket| {
-            self.whole.front() == Some(&ticket)
-                || self.queues.get(&number).is_some_and(|queue| queue.front() == Some(&ticket))
-        });
+        let ours = ticket.is_some_and(|ticket| self.is_held(number, ticket));
         !ours && (!self.whole.is_empty() || self.queues.contains_key(&number))
+    }
+
+    /// Whether the holder of this ticket has the key.
+    pub fn is_held(&self, number: u64, ticket: Ticket) -> bool {
+        self.whole.front() == Some(&ticket)
+            || self.queues.get(&number).is_some_and(|queue| queue.front() == Some(&ticket))
     }
 
     /// Reserves a key: commands without locks of their own wait, operations over several shards do not.
@@ -147,6 +150,28 @@ impl Locks {
     fn grant(&mut self, ticket: Ticket) -> Option<(Ticket, OnGrant)> {
         let on_grant = self.tickets.get_mut(&ticket)?.on_grant.take()?;
         Some((ticket, on_grant))
+    }
+
+    /// Locks one more key under a granted ticket, or under a new one, unless others have it or wait for it: who holds
+    /// locks never waits for others.
+    pub fn try_widen(&mut self, ticket: Option<Ticket>, number: u64) -> Option<Ticket> {
+        let Some(ticket) = ticket else {
+            let free = !self.is_locked(number);
+            return free
+                .then(|| self.acquire(Scope::Keys(vec![number]), Box::new(|_, _| ())))?
+                .map(|granted| granted.0);
+        };
+        if !self.is_held(number, ticket) {
+            if self.queues.contains_key(&number) || self.reserved.contains_key(&number) {
+                return None;
+            }
+            let Some(Waiting { scope: Scope::Keys(keys), .. }) = self.tickets.get_mut(&ticket) else {
+                unreachable!("who has the whole shard has the key")
+            };
+            keys.push(number);
+            self.queues.insert(number, VecDeque::from([ticket]));
+        }
+        Some(ticket)
     }
 
     /// Gives what a granted ticket has locked back but for these keys, of which it has at least one; returns those that
@@ -262,6 +287,30 @@ mod tests {
         let granted = locks.release(granted[0].0);
         assert_eq!(granted.len(), 1, "the shard");
         assert!(locks.release(granted[0].0).is_empty());
+        assert!(locks.is_idle() && locks.queues.is_empty());
+    }
+
+    /// Who has locks may lock what nobody else wants, also before somebody who waits for the whole shard.
+    #[test]
+    fn widened() {
+        let mut locks = Locks::default();
+        let (a, _) = locks.acquire(keys(&[1]), nothing()).expect("free");
+        let (b, _) = locks.acquire(keys(&[2]), nothing()).expect("free");
+        assert_eq!(locks.try_widen(Some(a), 1), Some(a), "it has it");
+        assert_eq!(locks.try_widen(Some(a), 2), None);
+        assert!(locks.acquire(Scope::Shard, nothing()).is_none());
+        assert_eq!(locks.try_widen(Some(a), 3), Some(a));
+        assert_eq!(locks.try_widen(None, 4), None, "behind the whole shard");
+        assert!(locks.acquire(keys(&[3]), nothing()).is_none());
+        assert!(locks.release(b).is_empty());
+        let granted = locks.release(a);
+        assert_eq!(granted.len(), 1, "the shard");
+        assert_eq!(locks.try_widen(Some(granted[0].0), 9), Some(granted[0].0));
+        let granted = locks.release(granted[0].0);
+        assert_eq!(granted.len(), 1, "3");
+        assert!(locks.release(granted[0].0).is_empty());
+        let c = locks.try_widen(None, 4).expect("free");
+        assert!(locks.release(c).is_empty());
         assert!(locks.is_idle() && locks.queues.is_empty());
     }
 

@@ -58,7 +58,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt;
 
-use crate::blocking::Waiting;
+use crate::blocking::{Moves, Waiting};
 use crate::connection::Listener;
 use crate::core::Core;
 use crate::gates::Gates;
@@ -287,6 +287,7 @@ fn serve(config: Config, set_log_level: Box<dyn Fn(LogLevel) + Send + Sync>) -> 
         used_peak: AtomicU64::new(0),
         monitors: AtomicU32::new(0),
         waiting: Waiting::default(),
+        moves: Moves::default(),
         stopping: AtomicBool::new(false),
         stop,
         hash_seed: random_u64(),

@@ -9,7 +9,7 @@ use damselfly_config::{Config, LogLevel, Settings};
 use dashmap::DashMap;
 
 use crate::admin_http::HttpDoor;
-use crate::blocking::Waiting;
+use crate::blocking::{Moves, Waiting};
 use crate::connection::ConnectionId;
 use crate::gates::Gates;
 use crate::mailbox::Mailbox;
@@ -74,6 +74,8 @@ pub struct Shared {
     pub monitors: AtomicU32,
     /// How many clients wait for data.
     pub waiting: Waiting,
+    /// Moves that wait.
+    pub moves: Moves,
     /// The process is on its way out.
     pub stopping: AtomicBool,
     /// Asks the main thread to stop the process.

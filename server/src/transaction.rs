@@ -25,7 +25,7 @@ use damselfly_commands::{Args, CommandError, Found, Run, ServerCommand, Spread};
 use damselfly_protocol::number::parse_i64;
 use damselfly_protocol::{Argv, Proto, ReplyWriter, Requests};
 
-use crate::blocking::Moment;
+use crate::blocking::{Brought, Moment, Reach};
 use crate::connection::ConnectionId;
 use crate::coordinate::Held;
 use crate::core::Core;
@@ -293,7 +293,7 @@ pub fn exec(core: &mut Core, id: ConnectionId) -> Outcome {
     let plan = core.plan(id, &transaction);
     let Some(shard) = plan.shard else {
         let watching = client_of(core, id)?.watching.take();
-        return core.exec_spread(id, transaction, watching, plan);
+        return core.exec_spread(id, transaction, watching, plan, false);
     };
     let parcel = core.parcel(id, transaction)?;
     if shard == core.id { core.exec_here(id, parcel) } else { core.exec_there(id, shard, parcel) }
@@ -305,6 +305,8 @@ struct Plan {
     shard: Option<usize>,
     /// Each one's place and database.
     steps: Vec<(Place, usize)>,
+    /// What they may reach.
+    reach: Reach,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -382,6 +384,7 @@ impl Core {
         let mut steps = Vec::with_capacity(transaction.len());
         let mut shard = None;
         let mut alone = true;
+        let (brings, mut brought) = (self.shared.moves.is_any(), Brought::default());
         for (i, found) in transaction.commands.iter().enumerate() {
             let argv = transaction.argv(i);
             let place = match found.command.run {
@@ -416,6 +419,9 @@ impl Core {
                 }
                 Place::Spread | Place::Server => alone = false,
             }
+            if brings {
+                self.note_brought(&mut brought, found.command, db, &argv);
+            }
             steps.push((place, db));
         }
         if let Some(watching) = self.connection(id).and_then(|connection| connection.watching.as_ref()) {
@@ -424,7 +430,9 @@ impl Core {
                 shard = Some(*owner);
             }
         }
-        Plan { shard: alone.then(|| shard.unwrap_or(self.id)), steps }
+        let reach = self.reach(&brought);
+        alone &= !reach.roams();
+        Plan { shard: alone.then(|| shard.unwrap_or(self.id)), steps, reach }
     }
 
     /// Lock numbers of all keys that a transaction on one shard names or watches.
@@ -434,10 +442,13 @@ impl Core {
         db: usize,
         watching: Option<&Watching>,
     ) -> Vec<u64> {
-        let mut numbers = Vec::new();
+        let (mut numbers, mut brought) = (Vec::new(), Brought::default());
         for (i, found) in transaction.commands.iter().enumerate() {
-            numbers.extend(self.lock_numbers(found.command, db, &transaction.argv(i)));
+            let argv = transaction.argv(i);
+            numbers.extend(self.lock_numbers(found.command, db, &argv));
+            self.note_brought(&mut brought, found.command, db, &argv);
         }
+        numbers.extend(self.reach(&brought).on(self.id));
         if let Some(watching) = watching {
             numbers.extend(watching.keys.iter().map(|(_, db, key)| lock_number(*db, self.ks.hash(key))));
         }
@@ -482,7 +493,7 @@ impl Core {
         }
         // Before, not behind: the locks may be free, and then the answer ends the waiting at once.
         let waits = wait(self, id);
-        let claim = self.exec_waits_for_locks(id, false);
+        let claim = self.exec_waits_for_locks(id, false, false);
         let own = claim.clone();
         self.run_parcel_locked(parcel, claim, move |core, (watching, replies)| {
             core.forget_all(watching);
@@ -495,7 +506,7 @@ impl Core {
 
     /// A transaction for one other shard.
     fn exec_there(&mut self, id: ConnectionId, shard: usize, parcel: Parcel) -> Outcome {
-        let claim = self.exec_waits_for_locks(id, false);
+        let claim = self.exec_waits_for_locks(id, false, false);
         let own = claim.clone();
         self.ask_later(
             shard,
@@ -673,15 +684,28 @@ impl Core {
         }
     }
 
-    /// A transaction over several shards, or with commands about the server.
+    /// Carries out a command that brings something to moves which leave their shard, as a transaction of its own.
+    pub(crate) fn exec_alone(&mut self, id: ConnectionId, argv: &Argv<'_>, found: Found) {
+        let mut transaction = self.spare_transactions.pop().unwrap_or_default();
+        let fits = transaction.requests.push_copy(&mut transaction.bytes, argv.iter());
+        assert!(fits, "one request fits a buffer");
+        transaction.commands.push(found);
+        let plan = self.plan(id, &transaction);
+        // Its connection is there.
+        let _ = self.exec_spread(id, transaction, None, plan, true);
+    }
+
+    /// A transaction over several shards, or with commands about the server. `is_alone`: it is one command, and the
+    /// client knows of no transaction.
     fn exec_spread(
         &mut self,
         id: ConnectionId,
         transaction: Box<Transaction>,
         watching: Option<Box<Watching>>,
-        plan: Plan,
+        mut plan: Plan,
+        is_alone: bool,
     ) -> Outcome {
-        let scopes = self.scopes(&transaction, watching.as_deref(), &plan);
+        let scopes = self.scopes(&transaction, watching.as_deref(), &mut plan);
         let connection = client_of(self, id)?;
         connection.waiting = true;
         connection.executing = true;
@@ -693,8 +717,9 @@ impl Core {
             next: 0,
             held: Held::new(),
             muted,
+            is_alone,
         });
-        let claim = self.exec_waits_for_locks(id, muted);
+        let claim = self.exec_waits_for_locks(id, muted, is_alone);
         self.lock_all(scopes, move |core, held| {
             if !core.has_its_locks(id, &claim) {
                 core.unlock_all(held);
@@ -714,7 +739,7 @@ impl Core {
         &mut self,
         transaction: &Transaction,
         watching: Option<&Watching>,
-        plan: &Plan,
+        plan: &mut Plan,
     ) -> BTreeMap<usize, Scope> {
         let touches_all = transaction.commands.iter().enumerate().any(|(i, found)| match found.command.run {
             Run::Server(which) => touches_all(which),
@@ -748,7 +773,19 @@ impl Core {
         for (owner, db, key) in watching.into_iter().flat_map(|watching| &watching.keys) {
             numbers.entry(*owner).or_default().push(lock_number(*db, self.ks.hash(key)));
         }
-        numbers.into_iter().map(|(core, numbers)| (core, Scope::Keys(numbers))).collect()
+        self.scopes_with(numbers, std::mem::take(&mut plan.reach))
+    }
+
+    /// A transaction of this connection, or what is carried out like one, is over: the connection goes on.
+    pub(crate) fn end_executing(&mut self, id: ConnectionId) {
+        let Some(connection) = self.connection(id) else { return };
+        connection.executing = false;
+        connection.muted = false;
+        if connection.closing {
+            self.close(id);
+        } else {
+            self.resume(id);
+        }
     }
 }
 
@@ -761,6 +798,8 @@ struct Exec {
     held: Held,
     /// The client wants no replies.
     muted: bool,
+    /// See [`Core::exec_spread`].
+    is_alone: bool,
 }
 
 impl Exec {
@@ -784,7 +823,9 @@ impl Exec {
 
     fn begin(self: Box<Self>, core: &mut Core) {
         let len = self.transaction.len();
-        self.write(core, |out| out.array(len));
+        if !self.is_alone {
+            self.write(core, |out| out.array(len));
+        }
         self.go_on(core);
     }
 
@@ -799,7 +840,7 @@ impl Exec {
 
     /// Shows to those who monitor what is about to run.
     fn show_steps(&self, core: &mut Core, steps: Range<usize>) {
-        if !monitor::is_on(core) {
+        if !monitor::is_on(core) || self.is_alone {
             return;
         }
         for at in steps {
@@ -925,17 +966,10 @@ impl Exec {
 
     /// Gives the locks back and lets the connection go on.
     fn end(self, core: &mut Core) {
-        core.show_exec(self.id);
+        if !self.is_alone {
+            core.show_exec(self.id);
+        }
         let id = self.id;
-        core.unlock_all_then(self.held, move |core| {
-            let Some(connection) = core.connection(id) else { return };
-            connection.executing = false;
-            connection.muted = false;
-            if connection.closing {
-                core.close(id);
-            } else {
-                core.resume(id);
-            }
-        });
+        core.unlock_all_then(self.held, move |core| core.end_executing(id));
     }
 }

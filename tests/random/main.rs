@@ -72,9 +72,23 @@ fn first_difference<'a>(one: &'a Reply, other: &'a Reply, path: &mut String) -> 
     (one, other)
 }
 
+/// A command by its words.
+type Line = Vec<String>;
+
+fn line_of(text: &str) -> Line {
+    text.split_whitespace().map(str::to_owned).collect()
+}
+
+fn words_of(line: &Line) -> Vec<Vec<u8>> {
+    line.iter().map(|word| word.clone().into_bytes()).collect()
+}
+
+fn call_as(server: &mut Tcp, client: &str, line: &str) -> Reply {
+    server.call(client, &words_of(&line_of(line))).unwrap_or_else(|error| panic!("{line}: {error}"))
+}
+
 fn call(server: &mut Tcp, line: &str) -> Reply {
-    let words: Vec<Vec<u8>> = line.split_whitespace().map(|word| word.as_bytes().to_vec()).collect();
-    server.call("A", &words).unwrap_or_else(|error| panic!("{line}: {error}"))
+    call_as(server, "A", line)
 }
 
 /// Plays a session on Redis and on us.
@@ -146,13 +160,6 @@ fn bits() {
     }
 }
 
-/// A command by its words.
-type Line = Vec<String>;
-
-fn line_of(text: &str) -> Line {
-    text.split_whitespace().map(str::to_owned).collect()
-}
-
 /// Brings what has no order into one.
 fn ordered(line: &Line, reply: Reply) -> Reply {
     let Reply::Array(mut elements) = reply else { return reply };
@@ -185,8 +192,7 @@ fn sorted_pairs(elements: Vec<Reply>) -> Vec<Reply> {
 /// Sends lines in one go; their replies.
 fn call_all(server: &mut Tcp, lines: &[Line]) -> Vec<Reply> {
     for line in lines {
-        let words: Vec<Vec<u8>> = line.iter().map(|word| word.clone().into_bytes()).collect();
-        server.send("A", &words).unwrap_or_else(|error| panic!("{line:?}: {error}"));
+        server.send("A", &words_of(line)).unwrap_or_else(|error| panic!("{line:?}: {error}"));
     }
     lines
         .iter()

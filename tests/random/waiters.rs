@@ -1,17 +1,29 @@
-//! Clients that wait for data, and transactions and scripts that bring it.
+//! Clients that wait for data, and commands, transactions and scripts that bring it.
 
 use damselfly_tests::executor::{Executor, Tcp};
 use damselfly_tests::random::Random;
 use damselfly_tests::reply::Reply;
 
+use crate::Line;
+
 /// Keys of lists and of sorted sets: with four shards, most waiters wait for keys of several.
 const KEYS_PER_TYPE: u64 = 5;
 
-/// One scene: who waits for what, in this order, and what happens then, all at once.
+/// How the data comes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum How {
+    /// All at once.
+    Script,
+    Transaction,
+    /// One command after the other, each in one pipeline with a look at all keys.
+    Alone,
+}
+
+/// One scene: who waits for what, in this order, and what happens then.
 pub struct Scene {
     waiters: Vec<String>,
     deed: Vec<String>,
-    by_script: bool,
+    how: How,
 }
 
 impl Scene {
@@ -19,14 +31,19 @@ impl Scene {
     pub fn new(random: &mut Random) -> Scene {
         let waiters = (0..1 + random.below(4)).map(|_| wait(random)).collect();
         let deed = (0..1 + random.below(6)).map(|_| deed(random)).collect();
-        Scene { waiters, deed, by_script: random.below(3) == 0 }
+        let how = [How::Script, How::Transaction, How::Alone][random.below(3) as usize];
+        Scene { waiters, deed, how }
     }
 
     /// What happens, line by line.
     pub fn lines(&self) -> Vec<String> {
-        if !self.by_script {
-            let begin = std::iter::once("MULTI".to_owned());
-            return begin.chain(self.deed.iter().cloned()).chain(["EXEC".to_owned()]).collect();
+        match self.how {
+            How::Script => {}
+            How::Transaction => {
+                let begin = std::iter::once("MULTI".to_owned());
+                return begin.chain(self.deed.iter().cloned()).chain(["EXEC".to_owned()]).collect();
+            }
+            How::Alone => return self.deed.clone(),
         }
         let calls: Vec<String> = self
             .deed
@@ -46,19 +63,27 @@ impl Scene {
 
     /// Plays it: what was answered to the deed, to a CLIENT UNBLOCK for each waiter, to the waiters, and what is left.
     pub fn play(&self, server: &mut Tcp) -> Vec<Reply> {
-        let mut replies = vec![crate::call(server, "FLUSHALL")];
+        let mut replies = vec![crate::call(server, "FLUSHALL"), crate::call(server, "SET wrong value")];
         let mut ids = Vec::new();
         for (number, line) in self.waiters.iter().enumerate() {
             let name = format!("waiter{number}");
-            ids.push(of(server, &name, "CLIENT ID"));
-            let words: Vec<Vec<u8>> = line.split(' ').map(|word| word.as_bytes().to_vec()).collect();
-            server.send(&name, &words).unwrap_or_else(|error| panic!("{line}: {error}"));
+            ids.push(crate::call_as(server, &name, "CLIENT ID"));
+            server
+                .send(&name, &crate::words_of(&crate::line_of(line)))
+                .unwrap_or_else(|error| panic!("{line}: {error}"));
             let waiting = format!("blocked_clients:{}\r\n", number + 1);
             while !crate::call(server, "INFO clients").text().is_some_and(|text| contains(text, &waiting)) {}
         }
         for line in self.lines() {
-            replies.push(crate::call(server, &line));
+            if self.how == How::Alone {
+                let lines: Vec<Line> = std::iter::once(crate::line_of(&line)).chain(looks()).collect();
+                replies.extend(crate::call_all(server, &lines));
+            } else {
+                replies.push(crate::call(server, &line));
+            }
         }
+        // Before anybody who still waits has left.
+        replies.extend(crate::call_all(server, &looks()));
         for id in ids {
             let Reply::Int(id) = id else { panic!("{id} is no number") };
             replies.push(crate::call(server, &format!("CLIENT UNBLOCK {id}")));
@@ -67,21 +92,21 @@ impl Scene {
             let name = format!("waiter{number}");
             replies.push(server.receive(&name).unwrap_or_else(|error| panic!("{name}: {error}")));
         }
-        for number in 0..KEYS_PER_TYPE {
-            replies.push(crate::call(server, &format!("LRANGE l{number} 0 -1")));
-            replies.push(crate::call(server, &format!("ZRANGE z{number} 0 -1 WITHSCORES")));
-        }
+        replies.extend(crate::call_all(server, &looks()));
         replies
     }
 }
 
-fn contains(text: &[u8], part: &str) -> bool {
-    text.windows(part.len()).any(|window| window == part.as_bytes())
+/// Shows all keys.
+fn looks() -> Vec<Line> {
+    (0..KEYS_PER_TYPE)
+        .flat_map(|number| [format!("LRANGE l{number} 0 -1"), format!("ZRANGE z{number} 0 -1 WITHSCORES")])
+        .map(|line| crate::line_of(&line))
+        .collect()
 }
 
-fn of(server: &mut Tcp, client: &str, line: &str) -> Reply {
-    let words: Vec<Vec<u8>> = line.split(' ').map(|word| word.as_bytes().to_vec()).collect();
-    server.call(client, &words).unwrap_or_else(|error| panic!("{line}: {error}"))
+fn contains(text: &[u8], part: &str) -> bool {
+    text.windows(part.len()).any(|window| window == part.as_bytes())
 }
 
 fn keys(random: &mut Random, kind: char) -> String {
@@ -93,18 +118,22 @@ fn keys(random: &mut Random, kind: char) -> String {
 }
 
 fn wait(random: &mut Random) -> String {
-    match random.below(8) {
+    let (source, target) = (random.below(KEYS_PER_TYPE), random.below(KEYS_PER_TYPE));
+    match random.below(13) {
         0..3 => format!("BLPOP {} 0", keys(random, 'l')),
         3..5 => format!("BRPOP {} 0", keys(random, 'l')),
         5 => format!("BLMPOP 0 2 l{} l{} LEFT COUNT 2", random.below(2), 2 + random.below(3)),
         6 => format!("BZPOPMIN {} 0", keys(random, 'z')),
+        7 => format!("BRPOPLPUSH l{source} l{target} 0"),
+        8 => format!("BLMOVE l{source} wrong LEFT LEFT 0"),
+        9..12 => format!("BLMOVE l{source} l{target} LEFT RIGHT 0"),
         _ => format!("BZPOPMAX {} 0", keys(random, 'z')),
     }
 }
 
 fn deed(random: &mut Random) -> String {
     let (list, zset) = (random.below(KEYS_PER_TYPE), random.below(KEYS_PER_TYPE));
-    match random.below(20) {
+    match random.below(23) {
         0..6 => format!("RPUSH l{list} a b"),
         6..9 => format!("LPUSH l{list} c"),
         9..13 => format!("ZADD z{zset} {} m", random.below(9)),
@@ -116,6 +145,9 @@ fn deed(random: &mut Random) -> String {
             format!("ZUNIONSTORE z{zset} 2 z{} z{}", random.below(KEYS_PER_TYPE), random.below(KEYS_PER_TYPE))
         }
         18 => format!("COPY l{list} l{} REPLACE", (list + 1) % KEYS_PER_TYPE),
+        19 => format!("RENAME l{list} l{}", random.below(KEYS_PER_TYPE)),
+        20 => format!("SORT l{list} ALPHA STORE l{}", random.below(KEYS_PER_TYPE)),
+        21 => format!("RPUSH l{list} d e f"),
         _ => "PING".to_owned(),
     }
 }

@@ -3,14 +3,19 @@
 //! Those who wait are served by the key that something happened to first, as if there were one shard. Within a shard
 //! that is the order in which its keys became ready. Somebody who waits for keys of several shards could be served on
 //! each of them when a transaction or a script gives its locks back; so while there is such a waiter anywhere, ready
-//! keys are served one after the other, over all shards and in their order, before that.
+//! keys are served one after the other, over all shards and in their order, before that. So they are while a move waits
+//! whose target is on another shard: it is done under the locks of who brought something to its source.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicIsize, Ordering};
 use std::time::Instant;
 
+use super::Waiter;
 use crate::coordinate::Held;
-use crate::core::Core;
+use crate::core::{Core, Work};
 use crate::locks::{Ticket, lock_number};
 use crate::tracking::Reader;
 
@@ -67,11 +72,16 @@ pub(super) struct ReadyKey {
 impl Core {
     /// Tells what a command of a transaction changed, if somebody might be served by the time of that.
     pub(crate) fn date_events(&mut self, client: Reader, moment: impl FnOnce() -> Moment) {
-        if self.ks.has_events() && self.shared.waiting.is_spanning() {
+        if self.ks.has_events() && self.serves_by_time() {
             self.blocked.moment = Some(moment());
             self.tell(Some(client));
             self.blocked.moment = None;
         }
+    }
+
+    /// Whether keys of several shards that become ready together are served one after the other.
+    fn serves_by_time(&self) -> bool {
+        self.shared.waiting.is_spanning() || self.shared.moves.is_roaming()
     }
 
     /// Gives locks on several cores back, and goes on once those have been served who waited for what was done under
@@ -81,7 +91,7 @@ impl Core {
         if tickets == 0 || !self.shared.waiting.is_anybody() {
             self.unlock_all(held);
             then(self);
-        } else if tickets > 1 && self.shared.waiting.is_spanning() {
+        } else if tickets > 1 && self.serves_by_time() || self.shared.moves.is_roaming() {
             self.serve_in_order(held, then);
         } else {
             self.unlock_all_and_wait(held, then);
@@ -103,15 +113,15 @@ impl Core {
         self.ask_some(
             shards,
             move |core, shard, replier| {
-                let ticket = held.iter().find(|(of, _)| *of == shard).and_then(|(_, ticket)| *ticket);
-                let answer = work(core, ticket);
+                let answer = work(core, ticket_on(&held, shard));
                 replier.reply(core, answer);
             },
             then,
         );
     }
 
-    /// Serves the keys that the operation has made ready, in the order in which they became so.
+    /// Serves the keys that the operation has made ready, in the order in which they became so, then those that became
+    /// ready by that, and gives the locks back when there is none.
     fn serve_in_order(&mut self, held: Held, then: impl FnOnce(&mut Core) + 'static) {
         self.ask_holders(
             held.clone(),
@@ -122,7 +132,11 @@ impl Core {
                 };
                 let mut all: Vec<(usize, ReadyKey)> = found.into_iter().flat_map(of_shard).collect();
                 all.sort_by_key(|(_, key)| key.since);
-                core.serve_runs(all.into(), held, then);
+                if all.is_empty() {
+                    core.unlock_all_and_wait(held, then);
+                } else {
+                    core.serve_runs(all.into(), held, Box::new(then));
+                }
             },
         );
     }
@@ -139,25 +153,94 @@ impl Core {
         ours
     }
 
-    /// Serves keys, those that follow each other on one shard at once, and then gives the locks back.
-    fn serve_runs(
-        &mut self,
-        mut keys: VecDeque<(usize, ReadyKey)>,
-        held: Held,
-        then: impl FnOnce(&mut Core) + 'static,
-    ) {
-        let Some(&(shard, _)) = keys.front() else { return self.unlock_all_and_wait(held, then) };
+    /// Serves keys, those that follow each other on one shard at once.
+    fn serve_runs(&mut self, mut keys: VecDeque<(usize, ReadyKey)>, held: Held, then: Work) {
+        let Some(&(shard, _)) = keys.front() else { return self.serve_in_order(held, then) };
         let len = keys.iter().take_while(|(of, _)| *of == shard).count();
-        let run: Vec<ReadyKey> = keys.drain(..len).map(|(_, key)| key).collect();
+        let ticket = ticket_on(&held, shard);
+        let mut run: VecDeque<ReadyKey> = keys.drain(..len).map(|(_, key)| key).collect();
         self.ask(
             shard,
             move |core| {
-                for ReadyKey { db, key, .. } in &run {
-                    core.serve_key(*db, key);
+                let mut roaming = None;
+                while let Some(ReadyKey { db, key, .. }) = run.front() {
+                    roaming = core.serve_key(*db, key, ticket).1;
+                    if roaming.is_some() {
+                        // Those behind it are served when it has its part.
+                        break;
+                    }
+                    run.pop_front();
                 }
                 core.after_command();
+                (run, roaming)
             },
-            move |core, ()| core.serve_runs(keys, held, then),
+            move |core, (run, roaming)| {
+                run.into_iter().rev().for_each(|key| keys.push_front((shard, key)));
+                match roaming {
+                    None => core.serve_runs(keys, held, then),
+                    Some(waiter) => core.serve_move(waiter, keys, held, then),
+                }
+            },
         );
     }
+
+    /// Lets a claimed waiter whose source is the first of these keys have its move, under the locks that are held.
+    fn serve_move(
+        &mut self,
+        waiter: Arc<Waiter>,
+        mut keys: VecDeque<(usize, ReadyKey)>,
+        mut held: Held,
+        then: Work,
+    ) {
+        let Some(path) = &waiter.path else { unreachable!("only moves have targets") };
+        let (shard, number) = path.target;
+        let ticket = ticket_on(&held, shard);
+        // It may be one that nobody counted on, because those before it got errors.
+        let lock = move |core: &mut Core| core.locks.try_widen(ticket, number);
+        self.ask(shard, lock, move |core, locked| {
+            if locked.is_none() {
+                // Others have the target, and perhaps wait for the source.
+                let Some((source, ReadyKey { db, key, .. })) = keys.pop_front() else { return };
+                let (moved, then) = both(then);
+                core.ask_later(
+                    source,
+                    move |core, replier| {
+                        core.send_for(waiter, db, &key, |core| replier.reply(core, ()));
+                    },
+                    |core, ()| moved(core),
+                );
+                return core.serve_runs(keys, held, then);
+            }
+            if ticket.is_none() {
+                held.push((shard, locked));
+            }
+            let home = waiter.core;
+            core.ask_later(
+                home,
+                move |core, replier| core.carry_out_move_under(&waiter, |core| replier.reply(core, ())),
+                move |core, ()| core.serve_runs(keys, held, then),
+            );
+        });
+    }
+}
+
+/// The ticket for what is held on a shard.
+fn ticket_on(held: &Held, shard: usize) -> Option<Ticket> {
+    held.iter().find(|(of, _)| *of == shard).and_then(|(_, ticket)| *ticket)
+}
+
+/// Two halves, of which the second to be called goes on.
+fn both(then: Work) -> (Work, Work) {
+    let then = Rc::new(Cell::new(Some(then)));
+    let is_second = Rc::new(Cell::new(false));
+    let half = move |then: Rc<Cell<Option<Work>>>, is_second: Rc<Cell<bool>>| -> Work {
+        Box::new(move |core| {
+            if is_second.replace(true)
+                && let Some(then) = then.take()
+            {
+                then(core);
+            }
+        })
+    };
+    (half(then.clone(), is_second.clone()), half(then, is_second))
 }

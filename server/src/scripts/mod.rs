@@ -449,7 +449,8 @@ impl Core {
         let Some(connection) = self.connection(id) else { return Flow::Pause };
         let (db, proto) = (usize::from(connection.db), connection.proto);
         let calling = Calling { code: &code, argv: *argv, keys, db, proto, read_only: call.read_only, asker };
-        if route == Route::Spread || code.reach().is_wide() {
+        let is_wide = route == Route::Spread || code.reach().is_wide();
+        if is_wide || self.reach_of_any(found.command, db, argv).roams() {
             self.script_widely(id, &calling, found);
             return Flow::Pause;
         }

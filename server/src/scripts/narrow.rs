@@ -263,6 +263,10 @@ impl Narrow<'_> {
                     return CallOutcome::Abort;
                 }
                 if command.flags.has(Flags::WRITE) {
+                    // Those who wait for what it brings are served under all locks.
+                    if core.reach_of(command, self.db, argv).roams() {
+                        return CallOutcome::Abort;
+                    }
                     if !self.watch.may_write(&core.shared) {
                         ReplyWriter::new(reply, proto).error("ERR Script killed by user");
                         return CallOutcome::Done;

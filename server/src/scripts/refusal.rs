@@ -44,9 +44,9 @@ impl Core {
         self.keep_waiter(id, false, false)
     }
 
-    /// The same for EXEC; `muted`: nobody wants its replies.
-    pub(crate) fn exec_waits_for_locks(&mut self, id: ConnectionId, muted: bool) -> Claim {
-        self.keep_waiter(id, true, muted)
+    /// The same for EXEC; `muted`: nobody wants its replies; `is_alone`: it is no EXEC to its client.
+    pub(crate) fn exec_waits_for_locks(&mut self, id: ConnectionId, muted: bool, is_alone: bool) -> Claim {
+        self.keep_waiter(id, !is_alone, muted)
     }
 
     fn keep_waiter(&mut self, id: ConnectionId, is_exec: bool, muted: bool) -> Claim {

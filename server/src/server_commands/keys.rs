@@ -83,28 +83,16 @@ fn on_all_shards(
     let scopes: BTreeMap<usize, Scope> =
         (0..core.shared.peers.len()).map(|core| (core, Scope::Shard)).collect();
     core.lock_for(id, scopes, move |core, held| {
-        let missing = std::rc::Rc::new(std::cell::Cell::new(held.len()));
-        let then = std::rc::Rc::new(std::cell::Cell::new(Some(then)));
-        for (to, ticket) in held {
-            let (work, missing, then) = (work.clone(), missing.clone(), then.clone());
-            core.ask(
-                to,
-                move |core| {
-                    work(core);
-                    core.after_command();
-                    core.unlock(ticket);
-                },
-                move |core, ()| {
-                    missing.set(missing.get() - 1);
-                    if missing.get() == 0 {
-                        core.answer_with(id, |out| out.ok());
-                        if let Some(then) = then.take() {
-                            then(core);
-                        }
-                    }
-                },
-            );
-        }
+        let work = move |core: &mut Core| {
+            work(core);
+            core.after_command();
+        };
+        core.ask_all(work, move |core, _| {
+            core.unlock_all_then(held, move |core| {
+                core.answer_with(id, |out| out.ok());
+                then(core);
+            });
+        });
     });
     wait(core, id)
 }
