@@ -268,20 +268,19 @@ impl Core {
         let split = Rc::new(split);
         let argv = split.owned.argv();
         for (n, (to, ticket)) in held.into_iter().enumerate() {
-            let mut args: Vec<Vec<u8>> = vec![argv[0].to_vec()];
-            for &at in &split.parts[&to] {
-                args.extend((at..at + split.step).map(|at| argv[at].to_vec()));
-            }
+            let own = split.parts[&to].iter().flat_map(|&at| at..at + split.step);
             // What is behind the last key is for all parts.
             let behind = split.positions.last().map_or(argv.len(), |last| last + split.step);
-            args.extend((behind..argv.len()).map(|at| argv[at].to_vec()));
+            let args = std::iter::once(0).chain(own).chain(behind..argv.len()).map(|at| &argv[at]);
+            let (mut bytes, mut requests) = (Vec::new(), Requests::new());
+            assert!(requests.push_copy(&mut bytes, args), "a part of a request fits a buffer");
             let (asker, command, db, proto) = (split.asker, split.command, split.db, split.proto);
             let (missing, replies, merging) = (missing.clone(), replies.clone(), split.clone());
             self.ask(
                 to,
                 move |core| {
                     let started = Instant::now();
-                    let reply = core.run_part(asker, command, db, proto, &args);
+                    let reply = core.run_part(asker, command, db, proto, &requests.argv(&bytes, 0));
                     let nanos = started.elapsed().as_nanos() as u64;
                     core.unlock(ticket);
                     (reply, nanos)
@@ -305,20 +304,18 @@ impl Core {
         command: &'static Command,
         db: u16,
         proto: Proto,
-        args: &[Vec<u8>],
+        argv: &Argv<'_>,
     ) -> Vec<u8> {
         let Some(handler) = command.run.handler() else {
             unreachable!("only commands over shards have parts")
         };
-        let owned = Owned::new(args.iter().map(Vec::as_slice));
         let mut out = Vec::new();
         let (db, shard) = (usize::from(db), self.id);
-        let argv = owned.argv();
         self.ks.leaves_heat = asker.no_touch;
-        run_handler(command.name, shard, handler, &mut self.ks, &self.env, db, proto, &argv, &mut out);
+        run_handler(command.name, shard, handler, &mut self.ks, &self.env, db, proto, argv, &mut out);
         self.after_command_of(asker.client);
         if asker.remembers {
-            self.remember(asker.client, command, &argv);
+            self.remember(asker.client, command, argv);
         }
         out
     }
@@ -639,18 +636,19 @@ impl Split {
                 core.answer_with(self.id, |out| out.int(sum));
             }
             Merge::PerKey => {
-                let mut elements = BTreeMap::new();
+                let end = self.positions.last().map_or(0, |last| last + 1);
+                let mut elements = vec![&[][..]; end];
                 for (positions, reply) in self.parts.values().zip(replies) {
                     let mut rest = &reply[line_len(reply)..];
                     for &at in positions {
                         let (element, behind) = rest.split_at(element_len(rest));
-                        elements.insert(at, element);
+                        elements[at] = element;
                         rest = behind;
                     }
                 }
                 core.answer_with(self.id, |out| {
                     out.array(self.positions.len());
-                    for at in &self.positions {
+                    for &at in &self.positions {
                         out.raw(elements[at]);
                     }
                 });

@@ -9,6 +9,7 @@
 //! its keys. A ticket for the whole shard is first when it is the oldest of all.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::hash::{BuildHasherDefault, Hasher};
 
 use crate::core::Core;
 
@@ -34,12 +35,39 @@ struct Waiting {
     on_grant: Option<OnGrant>,
 }
 
+/// Room for so many locked keys is kept when none is locked.
+const QUEUES_KEPT: usize = 4096;
+
+/// Tickets for one key. Mostly it is one, and that has no allocation of its own: some commands lock many keys.
+struct Queue {
+    first: Ticket,
+    rest: VecDeque<Ticket>,
+}
+
+/// Lock numbers are hashes.
+#[derive(Default)]
+struct AsItIs(u64);
+
+impl Hasher for AsItIs {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.0 = self.0.rotate_left(8) ^ u64::from(*byte));
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        self.0 = number;
+    }
+}
+
 /// See the module's head.
 #[derive(Default)]
 pub struct Locks {
     next: u64,
     tickets: BTreeMap<Ticket, Waiting>,
-    queues: HashMap<u64, VecDeque<Ticket>>,
+    queues: HashMap<u64, Queue, BuildHasherDefault<AsItIs>>,
     whole: VecDeque<Ticket>,
     /// Keys for which commands without locks of their own stand back, and those that do.
     reserved: HashMap<u64, VecDeque<(Scope, OnGrant)>>,
@@ -85,7 +113,7 @@ impl Locks {
     /// Whether the holder of this ticket has the key.
     pub fn is_held(&self, number: u64, ticket: Ticket) -> bool {
         self.whole.front() == Some(&ticket)
-            || self.queues.get(&number).is_some_and(|queue| queue.front() == Some(&ticket))
+            || self.queues.get(&number).is_some_and(|queue| queue.first == ticket)
     }
 
     /// Reserves a key: commands without locks of their own wait, operations over several shards do not.
@@ -123,8 +151,12 @@ impl Locks {
                 // A key named twice in one command is one lock.
                 keys.sort_unstable();
                 keys.dedup();
+                self.queues.reserve(keys.len());
                 for key in &keys {
-                    self.queues.entry(*key).or_default().push_back(ticket);
+                    let queue = self.queues.entry(*key);
+                    queue
+                        .and_modify(|queue| queue.rest.push_back(ticket))
+                        .or_insert(Queue { first: ticket, rest: VecDeque::new() });
                 }
                 Scope::Keys(keys)
             }
@@ -142,7 +174,7 @@ impl Locks {
             Scope::Shard => self.tickets.keys().next() == Some(&ticket),
             Scope::Keys(keys) => {
                 self.whole.front().is_none_or(|whole| *whole > ticket)
-                    && keys.iter().all(|key| self.queues[key].front() == Some(&ticket))
+                    && keys.iter().all(|key| self.queues[key].first == ticket)
             }
         }
     }
@@ -169,7 +201,7 @@ impl Locks {
                 unreachable!("who has the whole shard has the key")
             };
             keys.push(number);
-            self.queues.insert(number, VecDeque::from([ticket]));
+            self.queues.insert(number, Queue { first: ticket, rest: VecDeque::new() });
         }
         Some(ticket)
     }
@@ -186,7 +218,12 @@ impl Locks {
                 *whole = Scope::Keys(kept.to_vec());
                 // All others came later, and wait.
                 for key in kept {
-                    self.queues.entry(*key).or_default().push_front(ticket);
+                    let queue = self.queues.entry(*key);
+                    queue
+                        .and_modify(|queue| {
+                            queue.rest.push_front(std::mem::replace(&mut queue.first, ticket))
+                        })
+                        .or_insert(Queue { first: ticket, rest: VecDeque::new() });
                 }
                 let candidates = self.tickets.keys().copied().collect();
                 return self.grant_first(candidates);
@@ -203,11 +240,17 @@ impl Locks {
         let mut next = Vec::new();
         for key in keys {
             let queue = self.queues.get_mut(&key).expect("a ticket is in its queues");
-            assert_eq!(queue.pop_front(), Some(ticket), "the holder is first");
-            next.extend(queue.front());
-            if queue.is_empty() {
-                self.queues.remove(&key);
+            assert_eq!(queue.first, ticket, "the holder is first");
+            match queue.rest.pop_front() {
+                Some(first) => {
+                    queue.first = first;
+                    next.push(first);
+                }
+                None => drop(self.queues.remove(&key)),
             }
+        }
+        if self.queues.is_empty() && self.queues.capacity() > QUEUES_KEPT {
+            self.queues = HashMap::default();
         }
         next
     }

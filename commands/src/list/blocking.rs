@@ -3,8 +3,10 @@
 use damselfly_keyspace::List;
 
 use super::{End, MOVE, Move, pop_some, relay, take_mpop};
-use crate::blocking::{Blocking, TAKES, arg, at_once, holds, no_mark, parse_timeout, pop_once, wait_last};
-use crate::{Args, Arity, CmdResult, Command, Cx, Flags, Group, Keys, Run, Spread};
+use crate::blocking::{
+    Blocking, TAKES, Wait, arg, at_once, holds, no_mark, parse_timeout, pop_once, wait_last,
+};
+use crate::{Args, Arity, CmdResult, Command, CommandError, Cx, Flags, Group, Keys, Run, Spread};
 
 /// Takes one element and replies with the key and it.
 fn pop_one(cx: &mut Cx<'_>, args: Args<'_>, at: usize, end: End) -> CmdResult {
@@ -68,6 +70,13 @@ static BRPOP_WAITS: Blocking = Blocking {
     ..BASE
 };
 
+/// The timeout, which is looked at behind all other arguments.
+fn wait_before_mpop(mut args: Args<'_>) -> Result<Wait, CommandError> {
+    let timeout = args.take()?;
+    take_mpop(&mut args)?;
+    parse_timeout(timeout)
+}
+
 pub(super) const BLMPOP: Command = Command {
     name: "BLMPOP",
     arity: Arity::AtLeast(5),
@@ -83,14 +92,11 @@ pub(super) const BLMPOP: Command = Command {
 
 static BLMPOP_WAITS: Blocking = Blocking {
     once: |cx, mut args| {
-        parse_timeout(args.take()?)?;
+        wait_before_mpop(args)?;
+        args.take()?;
         super::lmpop(cx, args)
     },
-    wait: |mut args| {
-        let wait = parse_timeout(args.take()?)?;
-        take_mpop(&mut args)?;
-        Ok(wait)
-    },
+    wait: wait_before_mpop,
     take: |cx, args, at, _| {
         let mut rest = args;
         rest.take()?;

@@ -175,10 +175,17 @@ impl Sorting {
             By::Nothing if self.sort.gets_keys() => self.wait_for_results(element.to_vec()),
             By::Nothing => show(&mut self.shown, &self.sort.gets, element, &mut std::iter::empty()),
             By::Element if self.is_alpha() => self.add(0.0, &[element]),
-            By::Element => match score(element) {
-                Ok(score) => self.add(score, &[element]),
-                Err(error) => self.failed = Some(error),
-            },
+            By::Element => {
+                let score = match item {
+                    // The nearest double, as its digits would make.
+                    Item::Int(number) => Ok(number as f64),
+                    Item::Bytes(text) => score(text),
+                };
+                match score {
+                    Ok(score) => self.add(score, &[element]),
+                    Err(error) => self.failed = Some(error),
+                }
+            }
             By::Weight => {
                 self.wanted.extend(self.sort.by.as_ref().map(|pattern| pattern.wanted(element)));
                 self.waiting.push_back(element.to_vec());

@@ -3,8 +3,10 @@
 use damselfly_keyspace::values::zset::SortedSet;
 
 use super::pick::{End, Shape, are_popped_in_steps, pop, take_mpop, zmpop};
-use crate::blocking::{Blocking, TAKES, arg, at_once, holds, no_mark, parse_timeout, pop_once, wait_last};
-use crate::{Args, Arity, CmdResult, Command, Cx, Flags, Group, Keys, Run, Spread};
+use crate::blocking::{
+    Blocking, TAKES, Wait, arg, at_once, holds, no_mark, parse_timeout, pop_once, wait_last,
+};
+use crate::{Args, Arity, CmdResult, Command, CommandError, Cx, Flags, Group, Keys, Run, Spread};
 
 /// Takes one member and replies with the key, it and its score.
 fn pop_one(cx: &mut Cx<'_>, args: Args<'_>, at: usize, end: End) -> CmdResult {
@@ -63,6 +65,13 @@ static BZPOPMAX_WAITS: Blocking = Blocking {
     ..BASE
 };
 
+/// The timeout, which is looked at behind all other arguments.
+fn wait_before_mpop(mut args: Args<'_>) -> Result<Wait, CommandError> {
+    let timeout = args.take()?;
+    take_mpop(&mut args)?;
+    parse_timeout(timeout)
+}
+
 pub(super) const BZMPOP: Command = Command {
     name: "BZMPOP",
     arity: Arity::AtLeast(5),
@@ -78,14 +87,11 @@ pub(super) const BZMPOP: Command = Command {
 
 static BZMPOP_WAITS: Blocking = Blocking {
     once: |cx, mut args| {
-        parse_timeout(args.take()?)?;
+        wait_before_mpop(args)?;
+        args.take()?;
         zmpop(cx, args)
     },
-    wait: |mut args| {
-        let wait = parse_timeout(args.take()?)?;
-        take_mpop(&mut args)?;
-        Ok(wait)
-    },
+    wait: wait_before_mpop,
     in_steps: |cx, mut args, _, _| {
         args.take()?;
         let (_, _, count) = take_mpop(&mut args)?;

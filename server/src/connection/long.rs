@@ -16,14 +16,20 @@ use damselfly_keyspace::Object;
 
 use super::{Connection, Hole};
 
+/// Bytes of a long string that are sent in one turn. A reader on the same machine takes them as fast as they come, and
+/// the kernel would copy all of it in one call.
+const SENT_PER_TURN: usize = 1 << 20;
+
 /// What is sent before the output.
 #[derive(Default)]
 pub(super) struct Ahead {
     parts: VecDeque<Part>,
     /// Rests of replies whose heads are in holes, with the holes' numbers, until no hole is empty.
     in_holes: Vec<(u32, Box<Long>)>,
-    /// The next piece will be written in the next turn.
+    /// The next piece will be written, or sent, in the next turn.
     is_due: bool,
+    /// As much was sent as may be in one turn, and the socket may take more.
+    has_more: bool,
 }
 
 enum Part {
@@ -124,10 +130,12 @@ impl Connection {
     pub(super) fn flush_ahead(&mut self) -> bool {
         let Some(ahead) = &mut self.ahead else { return true };
         while let Some(bytes) = ahead.parts.front().and_then(Part::bytes) {
-            let Some(sent) = self.stream.send(&bytes[self.sent..]) else { return false };
+            let end = bytes.len().min(self.sent.saturating_add(SENT_PER_TURN));
+            let Some(sent) = self.stream.send(&bytes[self.sent..end]) else { return false };
             self.sent += sent;
             self.sent_total += sent as u64;
             if self.sent < bytes.len() {
+                ahead.has_more = self.sent == end;
                 return true;
             }
             self.sent = 0;
@@ -139,10 +147,11 @@ impl Connection {
         true
     }
 
-    /// Whether the rest of a long reply waits for its turn: all before it was sent. True once for each piece.
+    /// Whether the rest of a long reply waits for its turn: all before it was sent, or as much of it as may be in one.
+    /// True once for each piece.
     pub fn is_long_due(&mut self) -> bool {
         match &mut self.ahead {
-            Some(ahead) if matches!(ahead.parts.front(), Some(Part::Rest(_))) => {
+            Some(ahead) if ahead.has_more || matches!(ahead.parts.front(), Some(Part::Rest(_))) => {
                 !std::mem::replace(&mut ahead.is_due, true)
             }
             _ => false,
@@ -157,11 +166,12 @@ impl Connection {
     /// Writes a piece of about `len` bytes of a long reply if its turn has come; what the reply held, if it is whole now.
     pub fn write_long(&mut self, len: usize) -> Option<Object> {
         let ahead = self.ahead.as_mut()?;
-        if !std::mem::take(&mut ahead.is_due) {
+        if !std::mem::take(&mut ahead.is_due) || std::mem::take(&mut ahead.has_more) {
             return None;
         }
-        let Some(Part::Rest(mut long)) = ahead.parts.pop_front() else {
-            unreachable!("only the rest of a long reply is due")
+        let Some(Part::Rest(mut long)) = ahead.parts.pop_front_if(|part| matches!(part, Part::Rest(_)))
+        else {
+            return None;
         };
         let (mut piece, mut held) = (Vec::with_capacity(len + len / 8), None);
         if long.write_some(&mut piece, len) {
