@@ -415,11 +415,17 @@ impl Core {
         watch: &mut Stopwatch,
     ) -> Flow {
         let Some(connection) = self.connection(id) else { return Flow::Pause };
-        if connection.reply_mode == ReplyMode::On {
+        let is_caching = connection.modes.has(Modes::CACHING);
+        let flow = if connection.reply_mode == ReplyMode::On {
             self.run_checked(id, argv, ready, watch)
         } else {
             self.run_muted(id, argv, ready, watch)
+        };
+        let is_client = ready.found.is_some_and(|found| found.command.name == "CLIENT");
+        if is_caching && flow != Flow::Hold && !is_client {
+            self.end_caching(id);
         }
+        flow
     }
 
     /// Whether all that [`Core::run_checked`] and [`Core::run_allowed`] ask about connection and server lets a simple

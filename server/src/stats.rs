@@ -135,12 +135,17 @@ const ERROR_KINDS_MAX: usize = 64;
 impl CoreStats {
     /// Counts an error reply by its first word (`ERR`, `WRONGTYPE`...).
     pub fn count_error(&mut self, text: &str) {
-        self.error_replies += 1;
+        self.count_errors(text, 1);
+    }
+
+    /// Counts so many of one kind.
+    pub fn count_errors(&mut self, text: &str, more: u64) {
+        self.error_replies += more;
         let kind = text.split(' ').next().unwrap_or_default();
         if let Some(count) = self.errors.get_mut(kind) {
-            *count += 1;
+            *count += more;
         } else if self.errors.len() < ERROR_KINDS_MAX {
-            self.errors.insert(kind.to_string(), 1);
+            self.errors.insert(kind.to_string(), more);
         }
     }
 

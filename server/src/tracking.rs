@@ -317,8 +317,8 @@ impl Core {
         }
     }
 
-    /// What follows from a command of a connection that tracks: the keys that it read are remembered, what it changed
-    /// is told, and CLIENT CACHING has had its effect.
+    /// What follows from a command of a connection that tracks: the keys that it read are remembered, and what it
+    /// changed is told.
     pub(crate) fn after_tracked(
         &mut self,
         id: ConnectionId,
@@ -326,16 +326,19 @@ impl Core {
         read_here: Option<&Argv<'_>>,
     ) {
         let Some(connection) = self.connection(id) else { return };
-        let modes = connection.modes;
-        // What CLIENT CACHING says before MULTI holds for the whole transaction.
-        let is_over = connection.multi.is_none() && command.name != "CLIENT";
         if let Some(argv) = read_here
-            && modes.has(Modes::REMEMBERS)
+            && connection.modes.has(Modes::REMEMBERS)
         {
             self.remember(Reader { core: self.id, id }, command, argv);
         }
         self.send_invalidations();
-        if modes.has(Modes::CACHING) && is_over {
+    }
+
+    /// What CLIENT CACHING has said was for the request that is over, whatever became of it; before MULTI, for the whole
+    /// transaction.
+    #[cold]
+    pub(crate) fn end_caching(&mut self, id: ConnectionId) {
+        if self.connection(id).is_some_and(|connection| connection.multi.is_none() && !connection.executing) {
             self.set_caching(id, false);
         }
     }
@@ -394,10 +397,14 @@ impl Core {
         if !command.flags.has(Flags::READ) {
             return;
         }
+        self.each_key(command, argv, |core, key| core.remember_key(reader, key));
+    }
+
+    fn each_key(&mut self, command: &Command, argv: &Argv<'_>, mut work: impl FnMut(&mut Core, &[u8])) {
         let mut positions = std::mem::take(&mut self.positions);
         command.key_positions(argv, &mut positions);
         for &at in &positions {
-            self.remember_key(reader, &argv[at]);
+            work(self, &argv[at]);
         }
         self.positions = positions;
     }
@@ -409,12 +416,9 @@ impl Core {
             return;
         }
         self.ks.observed = true;
-        let mut positions = std::mem::take(&mut self.positions);
-        command.key_positions(argv, &mut positions);
-        for &at in &positions {
-            reads.insert(argv[at].into(), self.ks.event_count());
-        }
-        self.positions = positions;
+        self.each_key(command, argv, |core, key| {
+            reads.insert(key.into(), core.ks.event_count());
+        });
     }
 
     /// Remembers that a client has read a key.

@@ -32,6 +32,7 @@ use crate::core::Core;
 use crate::execute::{Flow, Route, Sender, databases_of, looks_further, run_handler};
 use crate::locks::{Scope, lock_number};
 use crate::mailbox::Message;
+use crate::modes::Modes;
 use crate::scripts::Claim;
 use crate::server_commands::{self, Outcome, client_of, monitor, reply, wait};
 use crate::stats::Stopwatch;
@@ -782,10 +783,12 @@ impl Core {
         connection.executing = false;
         connection.muted = false;
         if connection.closing {
-            self.close(id);
-        } else {
-            self.resume(id);
+            return self.close(id);
         }
+        if connection.modes.has(Modes::CACHING) {
+            self.end_caching(id);
+        }
+        self.resume(id);
     }
 }
 
@@ -870,7 +873,11 @@ impl Exec {
                 Run::Server(which) => {
                     let started = Instant::now();
                     let flow = server_commands::run(core, self.id, which, &argv);
-                    core.stats.book(found.index, started.elapsed().as_nanos() as u64, 1);
+                    let nanos = started.elapsed().as_nanos() as u64;
+                    core.stats.book(found.index, nanos, 1);
+                    if core.stats.is_notable(nanos) {
+                        core.note_slow(Sender::Here(self.id), found.command, nanos, &argv);
+                    }
                     flow
                 }
                 Run::Script(_) => {

@@ -213,6 +213,42 @@ impl Calling<'_> {
     }
 }
 
+/// Bytes of a script's error that are looked at to count it.
+const ERROR_SHOWN_MAX: usize = 1024;
+
+/// Errors that calls of one script have answered: each counts once, whether the script passes it on or not.
+#[derive(Default)]
+struct CallErrors {
+    counts: Vec<(Box<str>, u64)>,
+    /// Some of them, without the line's end.
+    texts: Vec<Box<str>>,
+}
+
+impl CallErrors {
+    /// Notes the reply to a call, if it is an error.
+    fn note(&mut self, reply: &[u8]) {
+        /// Kinds that are counted, and texts that are kept.
+        const KINDS_MAX: usize = 16;
+        let Some(text) = reply.strip_prefix(b"-") else { return };
+        let text = String::from_utf8_lossy(text.strip_suffix(b"\r\n").unwrap_or(text));
+        let kind = text.split(' ').next().unwrap_or_default();
+        let has_room = self.counts.len() < KINDS_MAX;
+        match self.counts.iter_mut().find(|(known, _)| **known == *kind) {
+            Some((_, count)) => *count += 1,
+            None if has_room => self.counts.push((kind.into(), 1)),
+            None => {}
+        }
+        if self.texts.len() < KINDS_MAX && !self.has(&text) {
+            self.texts.push(text.into());
+        }
+    }
+
+    /// Whether what a script ends with is one of them. Where it happened is said behind it.
+    fn has(&self, text: &str) -> bool {
+        self.texts.iter().any(|known| text.starts_with(&**known))
+    }
+}
+
 /// Looks up what a script calls, with the number of its counters, and refuses what scripts may not call.
 fn look_up(shared: &Shared, argv: &[&[u8]], how: How) -> Result<Found, &'static str> {
     use damselfly_commands::Flags;
@@ -712,17 +748,27 @@ impl Core {
     }
 
     fn count_script_error(&mut self, found: Found, text: &[u8]) {
+        self.count_call_errors(found, &CallErrors::default(), Some(text));
+    }
+
+    /// Counts what a script's calls have answered, and the error that it ended with.
+    fn count_call_errors(&mut self, found: Found, errors: &CallErrors, last: Option<&[u8]>) {
+        for (kind, count) in &errors.counts {
+            self.stats.count_errors(kind, *count);
+        }
+        let Some(text) = last else { return };
         let text = text.strip_prefix(b"-").unwrap_or(text);
-        self.stats.count_error(&String::from_utf8_lossy(&text[..text.len().min(64)]));
+        let text = String::from_utf8_lossy(&text[..text.len().min(ERROR_SHOWN_MAX)]);
+        if !errors.has(&text) {
+            self.stats.count_error(&text);
+        }
         self.stats.count_failed(Some(found.index));
     }
 
     /// Books a call that did not run on this core's own clock.
-    fn book_script(&mut self, call: &WideCall, nanos: u64, error: Option<&Vec<u8>>) {
+    fn book_script(&mut self, call: &WideCall, nanos: u64, errors: &CallErrors, error: Option<&Vec<u8>>) {
         self.stats.book(call.found.index, nanos, 1);
-        if let Some(error) = error {
-            self.count_script_error(call.found, error);
-        }
+        self.count_call_errors(call.found, errors, error.map(Vec::as_slice));
         if self.stats.is_notable(nanos)
             && let Some(argv) = call.request.peek()
         {

@@ -13,7 +13,7 @@ use damselfly_protocol::{Argv, Proto, ReplyWriter, Requests};
 use damselfly_scripting::{AclCheck, CallOutcome, Ended, Host, How, LogLevel, Repl, Tick};
 
 use super::running::{Pace, Watch};
-use super::{Calling, clock};
+use super::{CallErrors, Calling, clock};
 use crate::connection::ConnectionId;
 use crate::core::Core;
 use crate::execute::{OUT_OF_MEMORY, Route, databases_of, looks_further, run_handler};
@@ -71,6 +71,7 @@ pub struct Scratch {
     /// and the older copy is put back last.
     places: HashMap<u64, usize>,
     tallies: Vec<Tally>,
+    errors: CallErrors,
     reads: Reads,
 }
 
@@ -91,6 +92,7 @@ impl Scratch {
             self.places = HashMap::new();
         }
         self.tallies.clear();
+        self.errors = CallErrors::default();
     }
 }
 
@@ -168,7 +170,7 @@ impl Core {
                 monitor::show_line(self, line);
             }
         }
-        let reads = std::mem::take(&mut scratch.reads);
+        let (reads, errors) = (std::mem::take(&mut scratch.reads), std::mem::take(&mut scratch.errors));
         scratch.clear();
         self.scripts.scratch = scratch;
         if ended == Ended::Aborted {
@@ -178,9 +180,8 @@ impl Core {
             calling.code.reach().note_wide();
             return false;
         }
-        if ended != Ended::Replied || out.get(before) == Some(&b'-') {
-            self.count_script_error(found, &out[before..]);
-        }
+        let failed = ended != Ended::Replied || out.get(before) == Some(&b'-');
+        self.count_call_errors(found, &errors, failed.then_some(&out[before..]));
         let client = calling.asker.client;
         if reads.is_empty() {
             self.after_command_of(client);
@@ -283,10 +284,14 @@ impl Narrow<'_> {
                     return CallOutcome::Done;
                 }
                 let handler = command.run.handler().expect("a command over shards");
+                let before = reply.len();
                 let (name, shard, db) = (command.name, core.id, self.db);
                 core.ks.leaves_heat = self.calling.asker.no_touch;
                 failed = run_handler(name, shard, handler, &mut core.ks, &core.env, db, proto, argv, reply)
                     .is_some();
+                if failed {
+                    self.scratch.errors.note(&reply[before..]);
+                }
                 if self.calling.asker.remembers {
                     core.note_reads(command, argv, &mut self.scratch.reads);
                 }
@@ -382,7 +387,9 @@ impl Host for Narrow<'_> {
         let found = match super::look_up(&self.core.shared, argv, how) {
             Ok(found) => found,
             Err(text) => {
+                let before = reply.len();
                 ReplyWriter::new(reply, proto).error(text);
+                self.scratch.errors.note(&reply[before..]);
                 return CallOutcome::Done;
             }
         };

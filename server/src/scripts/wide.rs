@@ -15,7 +15,7 @@ use damselfly_scripting::{AclCheck, CallOutcome, Ended, Host, How, LogLevel, Rep
 
 use super::registry::Code;
 use super::running::{Pace, Watch};
-use super::{Calling, LocalEngine, clock};
+use super::{CallErrors, Calling, LocalEngine, clock};
 use crate::connection::{Client, Connection, ConnectionId, Listener, Queued, Stream};
 use crate::coordinate::Held;
 use crate::core::Core;
@@ -84,6 +84,7 @@ struct Task {
 struct Done {
     call: WideCall,
     reply: Vec<u8>,
+    errors: CallErrors,
     failed: bool,
     nanos: u64,
 }
@@ -110,7 +111,7 @@ fn serve(shared: &Arc<Shared>, tasks: &Receiver<Task>) {
     for Task { call, home, number, now } in tasks {
         let started = Instant::now();
         local.catch_up(shared);
-        let mut reply = Vec::new();
+        let (mut reply, mut errors) = (Vec::new(), CallErrors::default());
         let calling = call.calling();
         let failed = match local.prepare(shared, calling.code) {
             Ok(()) => {
@@ -119,6 +120,7 @@ fn serve(shared: &Arc<Shared>, tasks: &Receiver<Task>) {
                 assert!(ended != Ended::Aborted, "nothing is aborted here");
                 host.watch.end(shared);
                 calling.code.reach().note_ran_widely(host.needed);
+                errors = host.errors;
                 ended != Ended::Replied || reply.first() == Some(&b'-')
             }
             Err(text) => {
@@ -127,7 +129,7 @@ fn serve(shared: &Arc<Shared>, tasks: &Receiver<Task>) {
             }
         };
         local.note_memory(shared);
-        let done = Done { call, reply, failed, nanos: started.elapsed().as_nanos() as u64 };
+        let done = Done { call, reply, errors, failed, nanos: started.elapsed().as_nanos() as u64 };
         let answer = move |core: &mut Core| core.answered(number, Box::new(done));
         shared.peers[home].mailbox.post_from_outside(Box::new(answer));
     }
@@ -158,6 +160,8 @@ struct Wide<'a> {
     db: usize,
     watch: Watch,
     answers: (Sender<Answer>, Receiver<Answer>),
+    /// Of calls that no core has counted.
+    errors: CallErrors,
     positions: Vec<usize>,
     /// The one shard that it has used so far.
     shard: Option<usize>,
@@ -182,6 +186,7 @@ impl<'a> Wide<'a> {
             db: calling.db,
             watch: Watch::begin(shared, shared.peers.len(), calling.code, false),
             answers: channel(),
+            errors: CallErrors::default(),
             positions: Vec::new(),
             shard: None,
             needed: false,
@@ -247,6 +252,9 @@ impl<'a> Wide<'a> {
             }
         });
         let (answered, db) = self.answers.1.recv().expect("this side has a sender, too");
+        if shard.is_some() {
+            self.errors.note(&answered);
+        }
         reply.extend_from_slice(&answered);
         self.db = db;
     }
@@ -268,7 +276,11 @@ impl Host for Wide<'_> {
         let proto = if how.resp3 { Proto::Resp3 } else { Proto::Resp2 };
         match super::look_up(self.shared, argv, how) {
             Ok(found) => self.run(found, argv, proto, reply),
-            Err(text) => ReplyWriter::new(reply, proto).error(text),
+            Err(text) => {
+                let before = reply.len();
+                ReplyWriter::new(reply, proto).error(text);
+                self.errors.note(&reply[before..]);
+            }
         }
         CallOutcome::Done
     }
@@ -334,8 +346,8 @@ impl Core {
         let (home, now) = (self.id, self.ks.now);
         let number = self.expect(Box::new(move |core, answer| {
             let answer = answer.downcast::<Done>().expect("the answer to a call");
-            let Done { call, reply, failed, nanos } = *answer;
-            core.book_script(&call, nanos, failed.then_some(&reply));
+            let Done { call, reply, errors, failed, nanos } = *answer;
+            core.book_script(&call, nanos, &errors, failed.then_some(&reply));
             done(core, reply);
         }));
         thread.send(Task { call, home, number, now }).expect("the thread runs as long as the process");

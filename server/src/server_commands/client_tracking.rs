@@ -90,6 +90,7 @@ fn switch_on(core: &mut Core, id: ConnectionId, mut wanted: Tracker) -> Outcome 
                 wanted.prefixes.push(prefix.clone());
             }
         }
+        wanted.prefixes.sort_unstable();
     }
     let (prefixes, no_loop) = (wanted.prefixes.clone(), wanted.no_loop);
     core.set_tracker(id, wanted);

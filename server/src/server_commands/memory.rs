@@ -93,24 +93,20 @@ fn usage(core: &mut Core, id: ConnectionId, mut args: Args<'_>) -> Outcome {
         Some(bytes) => out.int(bytes as i64),
         None => out.null(),
     };
+    let asker = core.asker(id);
     let measure = move |core: &mut Core| {
-        let loc = core.ks.find(db, &key)?;
-        Some(core.ks.table(db).entry_bytes(loc))
+        let bytes = core.ks.find(db, &key).map(|loc| core.ks.table(db).entry_bytes(loc));
+        core.after_command();
+        if asker.remembers {
+            core.remember_key(asker.client, &key);
+        }
+        bytes
     };
     if owner == core.id {
         let bytes = measure(core);
-        core.after_command();
         return reply(core, id, |out| answer(out, bytes));
     }
-    core.ask(
-        owner,
-        move |core| {
-            let bytes = measure(core);
-            core.after_command();
-            bytes
-        },
-        move |core, bytes| core.answer_with(id, |out| answer(out, bytes)),
-    );
+    core.ask(owner, measure, move |core, bytes| core.answer_with(id, |out| answer(out, bytes)));
     wait(core, id)
 }
 
