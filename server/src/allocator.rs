@@ -124,6 +124,8 @@ pub fn stats() -> String {
 
 #[cfg(test)]
 mod tests {
+    use damselfly_structures::alloc::ALONE_FROM;
+
     use super::*;
 
     /// Blocks have the size that the books say: `good_size`, on which all accounting stands.
@@ -132,8 +134,8 @@ mod tests {
         unsafe extern "C" {
             fn mi_usable_size(p: *const c_void) -> usize;
         }
-        // Below, the books round up: nothing of eight bytes is counted.
-        for size in (9..=1024).chain((1025..70_000).step_by(97)) {
+        // Below, the books round up: nothing of eight bytes is counted. Longer blocks have room that nobody touches.
+        for size in (9..=1024).chain((1025..70_000).step_by(97)).chain([ALONE_FROM - 1, ALONE_FROM]) {
             let block = vec![1u8; size];
             // SAFETY: a live block of this allocator.
             let usable = unsafe { mi_usable_size(block.as_ptr().cast()) };
