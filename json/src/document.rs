@@ -200,6 +200,15 @@ impl Document {
         Ok(())
     }
 
+    /// What JSON.GET with one path shows, as a value to be written: of many matches, and of big ones, it is only begun.
+    pub fn shown(&self, path: &Path) -> Result<Value, JsonError> {
+        let matches = self.get(path)?;
+        if path.is_legacy() {
+            return matches.last().map(|value| (*value).clone()).ok_or(JsonError::NoMatch);
+        }
+        Ok(Value::from_elements(matches.into_iter().cloned().collect()))
+    }
+
     /// JSON.MGET for one document: like [`Document::write_get`] with one path, in the compact form; `None` if a
     /// legacy path matches nothing.
     pub fn mget(&self, path: &Path) -> Result<Option<Vec<u8>>, JsonError> {

@@ -64,4 +64,4 @@ pub use document::{
 pub use parse::ParseError;
 pub use path::{Path, PathError};
 pub use value::{DEPTH_MAX, Member, Value, View};
-pub use write::{Format, write_double};
+pub use write::{Format, Writing, write_double};

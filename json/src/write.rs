@@ -8,7 +8,7 @@
 //! `0.1`, `1e+100`, `1.5e-07`. The exponent is used from 10^17 up and below 10^-4. Of strings, quotes,
 //! backslashes and control characters (with U+007F) are escaped, and nothing else.
 
-use crate::value::{Value, View};
+use crate::value::{Member, Value, View};
 use std::io::Write;
 
 /// The INDENT, NEWLINE and SPACE of JSON.GET. Empty strings give the compact form.
@@ -90,6 +90,71 @@ fn write(value: &Value, format: &Format<'_>, level: usize, out: &mut Vec<u8>) {
             write_line(format, level, out);
             out.push(b'}');
         }
+    }
+}
+
+/// The text of a value, some of it at a time. It is the text of the value as it was: a clone of a container is a pointer.
+#[derive(Debug)]
+pub struct Writing {
+    /// Where it begins, before it has.
+    root: Option<Value>,
+    /// Containers that were begun, each in the one before, and how many elements of it were.
+    open: Vec<(Value, usize)>,
+}
+
+impl Writing {
+    /// Nothing of a value yet.
+    pub fn new(value: Value) -> Writing {
+        Writing { root: Some(value), open: Vec::new() }
+    }
+
+    /// Appends the text of so many values more; true when it is whole. `format` is the same each time.
+    pub fn write_some(&mut self, values: usize, format: &Format<'_>, out: &mut Vec<u8>) -> bool {
+        if let Some(root) = self.root.take() {
+            self.begin(&root, format, out);
+        }
+        for _ in 0..values {
+            let level = self.open.len();
+            let Some((container, at)) = self.open.last_mut() else { return true };
+            let (child, name, end) = match container.view() {
+                View::Array(elements) => (elements.get(*at), None, b']'),
+                View::Object(members) => {
+                    let member = members.get(*at);
+                    (member.map(Member::value), member.map(Member::name_bytes), b'}')
+                }
+                _ => unreachable!("only containers are begun"),
+            };
+            let Some(child) = child else {
+                write_line(format, level - 1, out);
+                out.push(end);
+                self.open.pop();
+                continue;
+            };
+            if *at > 0 {
+                out.push(b',');
+            }
+            *at += 1;
+            write_line(format, level, out);
+            if let Some(name) = name {
+                write_text(name, out);
+                out.push(b':');
+                out.extend_from_slice(format.space);
+            }
+            let child = child.clone();
+            self.begin(&child, format, out);
+        }
+        self.open.is_empty()
+    }
+
+    /// Writes a value, or the beginning of a container that is not empty.
+    fn begin(&mut self, value: &Value, format: &Format<'_>, out: &mut Vec<u8>) {
+        let bracket = match value.view() {
+            View::Array([_, ..]) => b'[',
+            View::Object([_, ..]) => b'{',
+            _ => return write(value, format, self.open.len(), out),
+        };
+        out.push(bracket);
+        self.open.push((value.clone(), 0));
     }
 }
 
@@ -195,7 +260,34 @@ fn parse_exponent(text: &[u8]) -> i32 {
 
 #[cfg(test)]
 mod tests {
-    use super::write_double;
+    use super::{Format, Writing, write_double};
+    use crate::Document;
+
+    /// Step by step it is the same text, whatever the steps and the format.
+    #[test]
+    fn some_at_a_time() {
+        let texts = [
+            "5",
+            "\"a\\nb\"",
+            "[]",
+            "{}",
+            "[[],{},[[1,[2.5,null]],{\"a\":{\"b\":[true,false,{}]},\"c\":\"d\"}],-7,\"a text that is long\"]",
+            "{\"x\":[1,2,{\"y\":[]}],\"z\":{\"q\":123456789012345678901234567890}}",
+        ];
+        let formats = [Format::default(), Format { indent: b"--", newline: b"\n", space: b" " }];
+        for text in texts {
+            let document = Document::parse(text.as_bytes()).expect("JSON");
+            for format in &formats {
+                let mut whole = Vec::new();
+                document.root().write(format, &mut whole);
+                for step in 1..9 {
+                    let (mut writing, mut pieces) = (Writing::new(document.root().clone()), Vec::new());
+                    while !writing.write_some(step, format, &mut pieces) {}
+                    assert_eq!(pieces, whole, "{text} by {step}");
+                }
+            }
+        }
+    }
 
     /// Against the digits that the standard library finds, over every exponent and many digits: the text reads back
     /// as the number, is no longer than needed, and uses the exponent exactly where it should.

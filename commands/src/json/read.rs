@@ -1,12 +1,14 @@
 //! The JSON commands that look.
 
-use damselfly_json::{Document, Format, GROWTH_MAX, JsonError, Path, Value, View};
-use damselfly_keyspace::{Object, Value as Held};
+use damselfly_json::{Document, Format, GROWTH_MAX, JsonError, Path, Value, View, Writing};
+use damselfly_keyspace::{Collection, Object, Value as Held};
 use damselfly_protocol::number::Decimal;
 use damselfly_protocol::{Argv, Proto, ReplyWriter};
 
 use super::{Legacy, Missing, reply, reply_len, reply_number, reply_one, take_key_and_path, take_path, view};
 use crate::cx::Str;
+use crate::long::Written;
+use crate::task::{Rest, Task};
 use crate::{Args, Arity, CmdResult, Command, CommandError, Cx, Flags, Group, Keys, Merge, Run, Spread};
 
 pub(super) const ARRINDEX: Command = Command {
@@ -145,6 +147,34 @@ fn get(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
             &parsed
         }
     };
+    if let Some(place) = &mut cx.later
+        && document.heap_bytes() > LONG_FROM
+        && paths.len() < 2
+    {
+        let value = match &paths[..] {
+            [(_, path)] => document.shown(path)?,
+            _ => document.root().clone(),
+        };
+        // Most look for little in a big document.
+        if matches!(value.view(), View::Array([_, _, ..]) | View::Object([_, ..]))
+            || matches!(value.view(), View::Array([one]) if is_container(one))
+        {
+            let format = if paths.is_empty() { Format::default() } else { format };
+            // Values may match often, and parts of them again; of one there is no more than the document has.
+            let is_one = paths.first().is_none_or(|(_, path)| path.is_legacy());
+            let len_max = if is_one { usize::MAX } else { GROWTH_MAX };
+            **place = Some(Rest::Task(Box::new(Getting {
+                document: document.clone(),
+                writing: Writing::new(value),
+                format: [format.indent, format.newline, format.space].map(Into::into),
+                text: Vec::new(),
+                len: 0,
+                len_max,
+                written: Written::new(cx.out.proto()),
+            })));
+            return Ok(());
+        }
+    }
     if paths.is_empty() {
         cx.out.bulk(&document.to_json());
         return Ok(());
@@ -153,6 +183,61 @@ fn get(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
     document.write_get(&paths, &format, &mut text)?;
     cx.out.bulk(&text);
     Ok(())
+}
+
+/// Bytes of a document from which it is written in steps: some hundred microseconds' worth.
+const LONG_FROM: usize = 256 * 1024;
+
+/// Values that are written in one step.
+const VALUES_PER_STEP: usize = 256;
+
+fn is_container(value: &Value) -> bool {
+    matches!(value.view(), View::Array([_, ..]) | View::Object([_, ..]))
+}
+
+/// A JSON.GET of much.
+struct Getting {
+    /// What it is about, so that all of it is freed in steps if nobody else has it any more.
+    document: Document,
+    writing: Writing,
+    /// Indentation, line's end and space.
+    format: [Box<[u8]>; 3],
+    text: Vec<u8>,
+    len: usize,
+    len_max: usize,
+    written: Written,
+}
+
+impl Task for Getting {
+    fn target(&self) -> Option<&[u8]> {
+        None
+    }
+
+    fn step(&mut self) -> bool {
+        let [indent, newline, space] = &self.format;
+        let format = Format { indent, newline, space };
+        let is_whole = self.writing.write_some(VALUES_PER_STEP, &format, &mut self.text);
+        self.len += self.text.len();
+        self.written.write(|out| out.raw(&self.text));
+        self.text.clear();
+        is_whole || self.len > self.len_max
+    }
+
+    fn finish(&mut self, cx: &mut Cx<'_>) -> CmdResult {
+        if self.len > self.len_max {
+            return Err(JsonError::TooLarge.into());
+        }
+        cx.out.bulk_head(self.len);
+        self.written.write(|out| out.raw(b"\r\n"));
+        self.written.reply(cx);
+        Ok(())
+    }
+
+    fn into_held(self: Box<Self>) -> Vec<Object> {
+        let Getting { document, writing, written, .. } = *self;
+        drop(writing);
+        vec![document.wrap(), written.into_held()]
+    }
 }
 
 /// A string is as good as a document to JSON.GET if it is JSON.

@@ -796,6 +796,54 @@ fn long_strings_in_steps() {
     }
 }
 
+/// Much of a big document is written in steps, as it was when the command began; little of it at once.
+#[test]
+fn documents_in_steps() {
+    let mut session = Session::unchecked();
+    let one = |at: usize| format!("{{\"id\":{at},\"name\":\"a longer name {at}\",\"tags\":[1,[],{{}}]}}");
+    let elements: Vec<String> = (0..4000).map(one).collect();
+    let text = format!("{{\"list\":[{}],\"one\":[[{{\"x\":1}}]],\"n\":5}}", elements.join(","));
+    for (line, in_steps) in [
+        ("JSON.GET j", true),
+        ("JSON.GET j $", true),
+        ("JSON.GET j .", true),
+        ("JSON.GET j $.list", true),
+        ("JSON.GET j .list", true),
+        ("JSON.GET j $..id", true),
+        ("JSON.GET j INDENT -- NEWLINE | SPACE _ $.list", true),
+        ("JSON.GET j INDENT -- NEWLINE | SPACE _", true),
+        ("JSON.GET j $.one", true),
+        ("JSON.GET j $.n", false),
+        ("JSON.GET j .n", false),
+        ("JSON.GET j $.missing", false),
+        ("JSON.GET j .missing", false),
+        ("JSON.GET j $.list $.n", false),
+    ] {
+        for proto in [Proto::Resp2, Proto::Resp3] {
+            session.send(&[b"JSON.SET", b"j", b"$", text.as_bytes()]);
+            let whole = session.send_in(proto, &words(line), None);
+            let (mut reply, task) = begin(&mut session, proto, line);
+            assert_eq!(task.is_some(), in_steps, "{line}");
+            if let Some(mut task) = task {
+                let mut steps = 0;
+                while !step(&mut session, &mut *task) {
+                    steps += 1;
+                    match steps {
+                        2 => drop(session.run("JSON.NUMINCRBY j $..id 7")),
+                        4 => drop(session.run("JSON.DEL j $.list[5]")),
+                        6 => drop(session.run("DEL j")),
+                        _ => {}
+                    }
+                }
+                reply = end(&mut session, proto, task);
+            }
+            assert!(reply == whole, "{line}");
+        }
+    }
+    while session.ks.free_some() {}
+    session.ks.check();
+}
+
 /// What drops many elements at once leaves them to be freed in steps, and what stays is the same.
 #[test]
 fn what_is_dropped_is_freed_later() {
