@@ -21,9 +21,7 @@
 mod moves;
 mod order;
 
-use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -863,26 +861,14 @@ impl Core {
         work: impl FnOnce(&mut Core, usize, Replier<R>) + Clone + Send + 'static,
         then: impl FnOnce(&mut Core, Vec<(usize, R)>) + 'static,
     ) {
-        let missing = Rc::new(Cell::new(shards.len()));
-        let answers = Rc::new(RefCell::new(Vec::new()));
-        let then = Rc::new(Cell::new(Some(then)));
-        for shard in shards {
-            let (missing, answers, then) = (missing.clone(), answers.clone(), then.clone());
+        let question = |shard: usize| {
             let work = work.clone();
-            self.ask_later(
-                shard,
-                move |core, replier| work(core, shard, replier),
-                move |core, answer| {
-                    answers.borrow_mut().push((shard, answer));
-                    missing.set(missing.get() - 1);
-                    if missing.get() == 0
-                        && let Some(then) = then.take()
-                    {
-                        then(core, answers.take());
-                    }
-                },
-            );
-        }
+            (shard, move |core: &mut Core, replier: Replier<R>| work(core, shard, replier))
+        };
+        let questions: Vec<_> = shards.iter().copied().map(question).collect();
+        self.ask_each(questions.into_iter(), |core, answers| {
+            then(core, shards.into_iter().zip(answers).collect());
+        });
     }
 
     /// Registers on all shards if there was nothing, and gives the locks back.

@@ -12,7 +12,6 @@ mod gather;
 mod relay;
 mod sort;
 
-use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::time::Instant;
@@ -24,7 +23,7 @@ use damselfly_protocol::{Argv, Proto, ReplyWriter, Requests};
 
 use crate::blocking::Reach;
 use crate::connection::ConnectionId;
-use crate::core::Core;
+use crate::core::{Core, Replier};
 use crate::execute::{Sender, databases_of, run_handler, run_handler_for, set_running, sort_of};
 use crate::locks::{Scope, Ticket, lock_number};
 use crate::mailbox::Message;
@@ -200,21 +199,8 @@ impl Core {
             .collect();
         self.lock_for(id, scopes, move |core, held| match command.spread {
             Spread::Split { step, merge } => {
-                let nanos = Cell::new(0);
-                let split = Split {
-                    id,
-                    asker,
-                    command,
-                    index,
-                    db,
-                    proto,
-                    step,
-                    merge,
-                    owned,
-                    positions,
-                    parts,
-                    nanos,
-                };
+                let split =
+                    Split { id, asker, command, index, db, proto, step, merge, owned, positions, parts };
                 core.run_split(split, held);
             }
             Spread::Together | Spread::Gathered | Spread::Single | Spread::Relay(_) | Spread::Sort => {
@@ -263,38 +249,28 @@ impl Core {
     }
 
     fn run_split(&mut self, split: Split, held: Held) {
-        let missing = Rc::new(Cell::new(held.len()));
-        let replies = Rc::new(RefCell::new(vec![Vec::new(); held.len()]));
-        let split = Rc::new(split);
         let argv = split.owned.argv();
-        for (n, (to, ticket)) in held.into_iter().enumerate() {
+        let (asker, command, db, proto) = (split.asker, split.command, split.db, split.proto);
+        let question = |(to, ticket)| {
             let own = split.parts[&to].iter().flat_map(|&at| at..at + split.step);
             // What is behind the last key is for all parts.
             let behind = split.positions.last().map_or(argv.len(), |last| last + split.step);
             let args = std::iter::once(0).chain(own).chain(behind..argv.len()).map(|at| &argv[at]);
             let (mut bytes, mut requests) = (Vec::new(), Requests::new());
             assert!(requests.push_copy(&mut bytes, args), "a part of a request fits a buffer");
-            let (asker, command, db, proto) = (split.asker, split.command, split.db, split.proto);
-            let (missing, replies, merging) = (missing.clone(), replies.clone(), split.clone());
-            self.ask(
-                to,
-                move |core| {
-                    let started = Instant::now();
-                    let reply = core.run_part(asker, command, db, proto, &requests.argv(&bytes, 0));
-                    let nanos = started.elapsed().as_nanos() as u64;
-                    core.unlock(ticket);
-                    (reply, nanos)
-                },
-                move |core, (reply, nanos)| {
-                    replies.borrow_mut()[n] = reply;
-                    merging.nanos.set(merging.nanos.get() + nanos);
-                    missing.set(missing.get() - 1);
-                    if missing.get() == 0 {
-                        merging.merge(core, &replies.borrow());
-                    }
-                },
-            );
-        }
+            (to, move |core: &mut Core, replier: Replier<(Vec<u8>, u64)>| {
+                let started = Instant::now();
+                let reply = core.run_part(asker, command, db, proto, &requests.argv(&bytes, 0));
+                let nanos = started.elapsed().as_nanos() as u64;
+                core.unlock(ticket);
+                replier.reply(core, (reply, nanos));
+            })
+        };
+        let questions: Vec<_> = held.into_iter().map(question).collect();
+        self.ask_each(questions.into_iter(), move |core, answers| {
+            let (replies, nanos): (Vec<Vec<u8>>, Vec<u64>) = answers.into_iter().unzip();
+            split.merge(core, &replies, nanos.iter().sum());
+        });
     }
 
     /// Runs a command's part over this shard.
@@ -335,41 +311,31 @@ impl Core {
         held: Held,
     ) {
         let argv = owned.argv();
-        let missing = Rc::new(Cell::new(held.len()));
-        let gathered: Rc<RefCell<Vec<Copied>>> = Rc::default();
-        let held = Rc::new(held);
-        for (to, _) in held.iter() {
-            let keys: Vec<Vec<u8>> = parts[to].iter().map(|&at| argv[at].to_vec()).collect();
-            let dbs = databases_of(command, usize::from(db), self.ks.databases());
-            let (missing, gathered, held, owned) =
-                (missing.clone(), gathered.clone(), held.clone(), owned.clone());
-            self.ask(
-                *to,
-                move |core| {
-                    let mut copies = Vec::new();
-                    for key in &keys {
-                        for db in dbs.clone() {
-                            if let Some(portable) = core.ks.export(db, key) {
-                                copies.push((db, key.clone(), portable));
-                            }
+        let dbs = databases_of(command, usize::from(db), self.ks.databases());
+        let question = |&(to, _): &(usize, Option<Ticket>)| {
+            let dbs = dbs.clone();
+            let keys: Vec<Vec<u8>> = parts[&to].iter().map(|&at| argv[at].to_vec()).collect();
+            (to, move |core: &mut Core, replier: Replier<Vec<Copied>>| {
+                let mut copies = Vec::new();
+                for key in &keys {
+                    for db in dbs.clone() {
+                        if let Some(portable) = core.ks.export(db, key) {
+                            copies.push((db, key.clone(), portable));
                         }
                     }
-                    core.after_command();
-                    if asker.remembers {
-                        keys.iter().for_each(|key| core.remember_key(asker.client, key));
-                    }
-                    copies
-                },
-                move |core, copies| {
-                    gathered.borrow_mut().extend(copies);
-                    missing.set(missing.get() - 1);
-                    if missing.get() == 0 {
-                        let copies = gathered.take();
-                        core.finish_together(id, asker, command, index, db, proto, &owned, copies, &held);
-                    }
-                },
-            );
-        }
+                }
+                core.after_command();
+                if asker.remembers {
+                    keys.iter().for_each(|key| core.remember_key(asker.client, key));
+                }
+                replier.reply(core, copies);
+            })
+        };
+        let questions: Vec<_> = held.iter().map(question).collect();
+        self.ask_each(questions.into_iter(), move |core, gathered| {
+            let copies = gathered.into_iter().flatten().collect();
+            core.finish_together(id, asker, command, index, db, proto, &owned, copies, &held);
+        });
     }
 
     #[expect(clippy::too_many_arguments, reason = "one request, taken apart")]
@@ -444,41 +410,33 @@ impl Core {
         // frees it. So what is replaced is freed by its own shard, in steps, and not here at once; and no write finds
         // its nodes shared for longer than it must.
         drop(meeting);
-        let missing = Rc::new(Cell::new(held.len()));
         let in_steps = task.is_some();
-        let reply = Rc::new(Cell::new(Some((out, long))));
-        for (to, ticket) in held.iter().copied() {
+        let question = |&(to, ticket): &(usize, Option<Ticket>)| {
             let mine = changes.remove(&to).unwrap_or_default();
-            let (missing, reply) = (missing.clone(), reply.clone());
             let kept = target.filter(|(owner, ..)| *owner == to).map(|(.., number)| number);
-            self.ask(
-                to,
-                move |core| {
-                    for (event, state) in mine {
-                        if !event.class.is_change() {
-                            core.ks.note_miss(event.db, &event.key);
-                            continue;
-                        }
-                        core.ks.import(event.db, &event.key, state);
-                        core.ks.changed(event.db, &event.key, event.class, event.name);
+            (to, move |core: &mut Core, replier: Replier<()>| {
+                for (event, state) in mine {
+                    if !event.class.is_change() {
+                        core.ks.note_miss(event.db, &event.key);
+                        continue;
                     }
-                    core.after_command_of(asker.client);
-                    match (ticket, kept) {
-                        (Some(ticket), Some(number)) => core.narrow(ticket, &[number]),
-                        (ticket, _) => core.unlock(ticket),
-                    }
-                },
-                move |core, ()| {
-                    missing.set(missing.get() - 1);
-                    if missing.get() == 0
-                        && !in_steps
-                        && let Some((out, long)) = reply.take()
-                    {
-                        core.answer_long(id, &out, long);
-                    }
-                },
-            );
-        }
+                    core.ks.import(event.db, &event.key, state);
+                    core.ks.changed(event.db, &event.key, event.class, event.name);
+                }
+                core.after_command_of(asker.client);
+                match (ticket, kept) {
+                    (Some(ticket), Some(number)) => core.narrow(ticket, &[number]),
+                    (ticket, _) => core.unlock(ticket),
+                }
+                replier.reply(core, ());
+            })
+        };
+        let questions: Vec<_> = held.iter().map(question).collect();
+        self.ask_each(questions.into_iter(), move |core, _| {
+            if !in_steps {
+                core.answer_long(id, &out, long);
+            }
+        });
         assert!(changes.is_empty(), "{} changed a key that it did not name", command.name);
         let Some(task) = task else { return };
         let of = TaskOf { found: Found { command, index }, db, proto, client: asker.client, at_once: false };
@@ -616,16 +574,15 @@ struct Split {
     owned: Owned,
     positions: Vec<usize>,
     parts: BTreeMap<usize, Vec<usize>>,
-    /// What the parts took.
-    nanos: Cell<u64>,
 }
 
 impl Split {
-    fn merge(&self, core: &mut Core, replies: &[Vec<u8>]) {
+    /// Answers; `nanos` is what the parts took.
+    fn merge(&self, core: &mut Core, replies: &[Vec<u8>], nanos: u64) {
         // An error of any part is the answer.
         let failed = replies.iter().find(|reply| reply.first() == Some(&b'-'));
         let text = failed.map(|error| String::from_utf8_lossy(&error[1..line_len(error)]));
-        core.book_spread(self.id, self.command, self.index, self.nanos.get(), text.as_deref(), &self.owned);
+        core.book_spread(self.id, self.command, self.index, nanos, text.as_deref(), &self.owned);
         if let Some(error) = failed {
             return core.answer(self.id, error);
         }

@@ -13,11 +13,13 @@
 //! Read next: `execute.rs` (from bytes to replies), `coordinate.rs` (operations over several shards).
 
 use std::any::Any;
+use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::future::{Future, poll_fn};
 use std::io;
 use std::os::fd::AsFd;
 use std::pin::pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Poll as TaskPoll;
@@ -1144,18 +1146,36 @@ impl Core {
         work: impl FnOnce(&mut Core) -> R + Clone + Send + 'static,
         then: impl FnOnce(&mut Core, Vec<R>) + 'static,
     ) {
+        let answer = |core: &mut Core, replier: Replier<R>| {
+            let answer = work(core);
+            replier.reply(core, answer);
+        };
         let cores = self.shared.peers.len();
-        let answers =
-            std::rc::Rc::new(std::cell::RefCell::new((0..cores).map(|_| None).collect::<Vec<Option<R>>>()));
-        let then = std::rc::Rc::new(std::cell::Cell::new(Some(then)));
-        for to in 0..cores {
-            let (answers, then) = (answers.clone(), then.clone());
-            self.ask(to, work.clone(), move |core, answer| {
-                answers.borrow_mut()[to] = Some(answer);
-                let complete = answers.borrow().iter().all(Option::is_some);
-                if complete && let Some(then) = then.take() {
-                    let all = answers.borrow_mut().iter_mut().filter_map(Option::take).collect();
-                    then(core, all);
+        self.ask_each((0..cores).map(|to| (to, answer.clone())), then);
+    }
+
+    /// Asks some cores, each its own question, and goes on with all answers, in the order of the questions.
+    pub fn ask_each<R: Send + 'static, W: FnOnce(&mut Core, Replier<R>) + Send + 'static>(
+        &mut self,
+        questions: impl ExactSizeIterator<Item = (usize, W)>,
+        then: impl FnOnce(&mut Core, Vec<R>) + 'static,
+    ) {
+        let count = questions.len();
+        if count == 0 {
+            return then(self, Vec::new());
+        }
+        let answers: Vec<Option<R>> = (0..count).map(|_| None).collect();
+        let waiting = Rc::new((Cell::new(count), RefCell::new(answers), Cell::new(Some(then))));
+        for (at, (to, work)) in questions.enumerate() {
+            let waiting = waiting.clone();
+            self.ask_later(to, work, move |core, answer| {
+                let (missing, answers, then) = &*waiting;
+                answers.borrow_mut()[at] = Some(answer);
+                missing.set(missing.get() - 1);
+                if missing.get() == 0
+                    && let Some(then) = then.take()
+                {
+                    then(core, answers.take().into_iter().flatten().collect());
                 }
             });
         }

@@ -10,9 +10,7 @@
 //! (`coordinate.rs`). Whatever becomes of its connection, a command that stores ends, as everywhere; one that only
 //! replies is given up when the connection is known to be gone.
 
-use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use damselfly_commands::{Cx, Found, Long, Rest, Task, Told, Wanted, look_back};
@@ -21,7 +19,7 @@ use damselfly_protocol::{Argv, Proto, ReplyWriter};
 
 use crate::batch::Batch;
 use crate::connection::ConnectionId;
-use crate::core::{Core, Work};
+use crate::core::{Core, Replier, Work};
 use crate::execute::{Sender, set_running};
 use crate::locks::{Scope, Ticket, lock_number};
 use crate::mailbox::Message;
@@ -250,7 +248,7 @@ impl Core {
 
     /// Looks up what a task wants to know, each key on its shard. The task goes on when all have told something; what they
     /// have not come to is asked again.
-    fn ask_for(&mut self, running: Running) {
+    fn ask_for(&mut self, mut running: Running) {
         let (past, storing) = (running.past(), usize::from(running.task.target().is_some()));
         let mut parts: Vec<(Vec<usize>, Vec<Wanted>)> = vec![Default::default(); self.shared.peers.len()];
         for (at, (wanted, told)) in running.asked.iter().enumerate() {
@@ -263,35 +261,22 @@ impl Core {
         let parts = parts.into_iter().enumerate().filter(|(_, (places, _))| !places.is_empty());
         let parts: Vec<_> = parts.collect();
         self.tasks.asking += storing;
-        let missing = Cell::new(parts.len());
-        let waiting = Rc::new((missing, RefCell::new(Some(running))));
-        for (to, (places, wanted)) in parts {
-            let waiting = waiting.clone();
-            self.ask(
-                to,
-                move |core| {
-                    let found = look_back(&mut core.ks, past, wanted.iter());
-                    core.after_command();
-                    found
-                },
-                move |core, found| {
-                    let (missing, running) = &*waiting;
-                    for (at, found) in places.into_iter().zip(found) {
-                        if let Some(running) = &mut *running.borrow_mut() {
-                            running.asked[at].1 = Some(found);
-                        }
-                    }
-                    missing.set(missing.get() - 1);
-                    if missing.get() == 0
-                        && let Some(mut running) = running.take()
-                    {
-                        core.tasks.asking -= storing;
-                        running.tell();
-                        core.tasks.running.push_back(running);
-                    }
-                },
-            );
-        }
+        let question = |(to, (places, wanted)): (usize, (Vec<usize>, Vec<Wanted>))| {
+            (to, move |core: &mut Core, replier: Replier<Vec<_>>| {
+                let found = look_back(&mut core.ks, past, wanted.iter());
+                core.after_command();
+                replier.reply(core, places.into_iter().zip(found).collect());
+            })
+        };
+        let questions: Vec<_> = parts.into_iter().map(question).collect();
+        self.ask_each(questions.into_iter(), move |core, found| {
+            for (at, found) in found.into_iter().flatten() {
+                running.asked[at].1 = Some(found);
+            }
+            core.tasks.asking -= storing;
+            running.tell();
+            core.tasks.running.push_back(running);
+        });
     }
 
     /// Nobody looks back into a past any more, on any shard.

@@ -13,7 +13,6 @@
 //! key raises the flag. EXEC looks at the flag when it holds the locks of the watched keys too, so nothing can slip
 //! between the look and the first command.
 
-use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
 use std::rc::Rc;
@@ -28,7 +27,7 @@ use damselfly_protocol::{Argv, Proto, ReplyWriter, Requests};
 use crate::blocking::{Brought, Moment, Reach};
 use crate::connection::ConnectionId;
 use crate::coordinate::Held;
-use crate::core::Core;
+use crate::core::{Core, Replier};
 use crate::execute::{Flow, Route, Sender, databases_of, looks_further, run_handler};
 use crate::locks::{Scope, lock_number};
 use crate::mailbox::Message;
@@ -262,20 +261,15 @@ pub fn watch(core: &mut Core, id: ConnectionId, args: Args<'_>) -> Outcome {
     if fresh.is_empty() {
         return reply(core, id, |out| out.ok());
     }
-    let missing = Rc::new(Cell::new(fresh.len()));
-    for (to, keys) in fresh {
-        let (flag, missing) = (flag.clone(), missing.clone());
-        core.ask(
-            to,
-            move |core| core.watch_here(db, &keys, &flag),
-            move |core, ()| {
-                missing.set(missing.get() - 1);
-                if missing.get() == 0 {
-                    core.answer_with(id, |out| out.ok());
-                }
-            },
-        );
-    }
+    let question = |(to, keys): (usize, Vec<Box<[u8]>>)| {
+        let flag = flag.clone();
+        (to, move |core: &mut Core, replier: Replier<()>| {
+            core.watch_here(db, &keys, &flag);
+            replier.reply(core, ());
+        })
+    };
+    let questions: Vec<_> = fresh.into_iter().map(question).collect();
+    core.ask_each(questions.into_iter(), move |core, _| core.answer_with(id, |out| out.ok()));
     wait(core, id)
 }
 
@@ -792,6 +786,9 @@ impl Core {
     }
 }
 
+/// What one shard has done of a transaction: which commands, their replies, and where each of these ends.
+type Ran = (Vec<usize>, Vec<u8>, Vec<usize>);
+
 /// A transaction over several shards on its way. Its connection is there until it ends.
 struct Exec {
     id: ConnectionId,
@@ -920,55 +917,44 @@ impl Exec {
             let Place::Shard(shard) = self.steps[at].0 else { unreachable!("counted above") };
             shards.entry(shard.unwrap_or(core.id)).or_default().push(at);
         }
-        let missing = Rc::new(Cell::new(shards.len()));
-        let replies = Rc::new(RefCell::new(vec![Vec::new(); count]));
-        let waiting = Rc::new(Cell::new(Some(self)));
         let began = Instant::now();
-        for (to, steps) in shards {
-            let exec = waiting.take().expect("it waits for all shards");
+        let question = |(to, steps): (usize, Vec<usize>)| {
             let mut part = Transaction::default();
             let mut dbs = Vec::with_capacity(steps.len());
             for &at in &steps {
-                let added = part.requests.push_copy(&mut part.bytes, exec.transaction.argv(at).iter());
+                let added = part.requests.push_copy(&mut part.bytes, self.transaction.argv(at).iter());
                 assert!(added, "a part of a transaction fits a buffer");
-                part.commands.push(exec.transaction.commands[at]);
-                dbs.push(exec.steps[at].1);
+                part.commands.push(self.transaction.commands[at]);
+                dbs.push(self.steps[at].1);
             }
-            waiting.set(Some(exec));
-            let (missing, replies, waiting) = (missing.clone(), replies.clone(), waiting.clone());
-            let numbers = steps.clone();
-            core.ask(
-                to,
-                move |core| {
-                    let (mut out, mut ends) = (Vec::new(), Vec::with_capacity(dbs.len()));
-                    let mut watch = Stopwatch::start();
-                    for (i, db) in dbs.iter().enumerate() {
-                        let (found, argv) = (part.commands[i], part.argv(i));
-                        core.run_step(asker, found, &argv, *db, proto, &mut watch, &mut out);
-                        core.date_events(asker.client, || Moment::of_step(began, numbers[i]));
-                        ends.push(out.len());
-                    }
-                    core.after_command_of(asker.client);
-                    (out, ends)
-                },
-                move |core, (out, ends)| {
-                    let mut start = 0;
-                    for (at, end) in steps.iter().zip(ends) {
-                        replies.borrow_mut()[at - first] = out[start..end].to_vec();
-                        start = end;
-                    }
-                    missing.set(missing.get() - 1);
-                    if missing.get() == 0
-                        && let Some(exec) = waiting.take()
-                    {
-                        for reply in replies.borrow().iter() {
-                            exec.write(core, |out| out.raw(reply));
-                        }
-                        exec.go_on(core);
-                    }
-                },
-            );
-        }
+            (to, move |core: &mut Core, replier: Replier<Ran>| {
+                let (mut out, mut ends) = (Vec::new(), Vec::with_capacity(dbs.len()));
+                let mut watch = Stopwatch::start();
+                for (i, db) in dbs.iter().enumerate() {
+                    let (found, argv) = (part.commands[i], part.argv(i));
+                    core.run_step(asker, found, &argv, *db, proto, &mut watch, &mut out);
+                    core.date_events(asker.client, || Moment::of_step(began, steps[i]));
+                    ends.push(out.len());
+                }
+                core.after_command_of(asker.client);
+                replier.reply(core, (steps, out, ends));
+            })
+        };
+        let questions: Vec<_> = shards.into_iter().map(question).collect();
+        core.ask_each(questions.into_iter(), move |core, ran| {
+            let mut replies: Vec<&[u8]> = vec![&[]; count];
+            for (steps, out, ends) in &ran {
+                let mut start = 0;
+                for (at, end) in steps.iter().zip(ends) {
+                    replies[at - first] = &out[start..*end];
+                    start = *end;
+                }
+            }
+            for reply in replies {
+                self.write(core, |out| out.raw(reply));
+            }
+            self.go_on(core);
+        });
     }
 
     /// Gives the locks back and lets the connection go on.
