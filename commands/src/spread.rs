@@ -36,6 +36,8 @@ pub enum Merge {
     Sum,
     /// The same reply from all (`OK`).
     Same,
+    /// The same, from all or none: if one of the keys is there no part runs, and the reply is 0.
+    Unless,
     /// Arrays with an element per key, put back in the order of the keys.
     PerKey,
 }

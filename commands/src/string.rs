@@ -486,7 +486,7 @@ const MSETNX: Command = Command {
     arity: Arity::AtLeast(3),
     keys: Keys::Range { first: 1, last: -1, step: 2 },
     flags: Flags::WRITE.with(Flags::GROWS),
-    spread: Spread::Together,
+    spread: Spread::Split { step: 2, merge: Merge::Unless },
     group: Group::String,
     since: "1.0.1",
     syntax: "key value [key value ...]",

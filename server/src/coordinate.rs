@@ -201,7 +201,10 @@ impl Core {
             Spread::Split { step, merge } => {
                 let split =
                     Split { id, asker, command, index, db, proto, step, merge, owned, positions, parts };
-                core.run_split(split, held);
+                match merge {
+                    Merge::Unless => core.look_before_split(split, held),
+                    Merge::Sum | Merge::Same | Merge::PerKey => core.run_split(split, held),
+                }
             }
             Spread::Together | Spread::Gathered | Spread::Single | Spread::Relay(_) | Spread::Sort => {
                 core.run_together(id, asker, command, index, db, proto, owned, parts, held);
@@ -246,6 +249,31 @@ impl Core {
                 self.post(to, Message::Job(Box::new(move |core| core.unlock(ticket))));
             }
         }
+    }
+
+    /// Runs the parts of a command that does nothing if one of its keys is there, unless one is.
+    fn look_before_split(&mut self, split: Split, held: Held) {
+        let (argv, db) = (split.owned.argv(), usize::from(split.db));
+        let question = |&(to, _): &(usize, Option<Ticket>)| {
+            let (mut bytes, mut requests) = (Vec::new(), Requests::new());
+            let keys = split.parts[&to].iter().map(|&at| &argv[at]);
+            assert!(requests.push_copy(&mut bytes, keys), "a part of a request fits a buffer");
+            (to, move |core: &mut Core, replier: Replier<bool>| {
+                let is_there = requests.argv(&bytes, 0).iter().any(|key| core.ks.find(db, key).is_some());
+                core.after_command();
+                replier.reply(core, is_there);
+            })
+        };
+        let questions: Vec<_> = held.iter().map(question).collect();
+        self.ask_each(questions.into_iter(), move |core, answers| {
+            if answers.contains(&true) {
+                core.unlock_all(held);
+                core.book_spread(split.id, split.command, split.index, 0, None, &split.owned);
+                core.answer_with(split.id, |out| out.int(0));
+            } else {
+                core.run_split(split, held);
+            }
+        });
     }
 
     fn run_split(&mut self, split: Split, held: Held) {
@@ -587,7 +615,7 @@ impl Split {
             return core.answer(self.id, error);
         }
         match self.merge {
-            Merge::Same => core.answer(self.id, &replies[0]),
+            Merge::Same | Merge::Unless => core.answer(self.id, &replies[0]),
             Merge::Sum => {
                 let sum = replies.iter().map(|reply| integer(reply)).sum();
                 core.answer_with(self.id, |out| out.int(sum));
