@@ -165,6 +165,43 @@ fn makes_room() {
     }
 }
 
+/// Bytes of data on the first shard.
+fn first_shard(clients: &mut Tcp) -> u64 {
+    let reply = line(clients, "MEMORY MALLOC-STATS");
+    let text = String::from_utf8_lossy(reply.text().expect("text")).into_owned();
+    let bytes = text.lines().find_map(|line| line.strip_prefix("shard 0"));
+    bytes.and_then(|bytes| bytes.trim().parse().ok()).unwrap_or_else(|| panic!("no shard 0:\n{text}"))
+}
+
+/// A write to a shard that has nothing to give is not refused while another one has, and refused when none has.
+#[test]
+fn others_give() {
+    let (server, mut clients) = start(&["--cache_mode=true"]);
+    let mut here = Vec::new();
+    for n in 0..140 {
+        let (key, before) = (format!("key:{n}"), first_shard(&mut clients));
+        call(&mut clients, &[b"SET", key.as_bytes(), &[b'v'; 1 << 20]]);
+        if first_shard(&mut clients) > before {
+            call(&mut clients, &[b"DEL", key.as_bytes()]);
+            here.push(key);
+        }
+    }
+    // The first shard has only this.
+    call(&mut clients, &[b"SET", here[0].as_bytes(), b"stays"]);
+    call(&mut clients, &[b"STICK", here[0].as_bytes()]);
+    assert!(info(&mut clients, "evicted_keys") > 0, "{} keys are not on the other shard", here.len());
+    let long = vec![b'v'; 10 << 20];
+    let refused = |clients: &mut Tcp, key: &str| error_of(&call(clients, &[b"SET", key.as_bytes(), &long]));
+    assert_eq!(refused(&mut clients, &here[1]), None);
+    assert!(resident(&server) <= LIMIT * 105 / 100 + 16 * MIB, "{} MiB", resident(&server) / MIB);
+    let Reply::Array(keys) = line(&mut clients, "KEYS *") else { panic!("keys are an array") };
+    for key in keys {
+        call(&mut clients, &[b"STICK", key.text().expect("a key")]);
+    }
+    let errors: Vec<_> = here[2..10].iter().filter_map(|key| refused(&mut clients, key)).collect();
+    assert_eq!(errors.last().map(String::as_str), Some(OOM));
+}
+
 /// A client that caches what it reads is told when the key goes for want of room, on whatever shard that is.
 #[test]
 fn tells_who_caches() {
