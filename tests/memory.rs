@@ -202,7 +202,8 @@ fn others_give() {
     assert_eq!(errors.last().map(String::as_str), Some(OOM));
 }
 
-/// A client that caches what it reads is told when the key goes for want of room, on whatever shard that is.
+/// A client that caches what it reads is told when the key goes for want of room, on whatever shard that is; to one that
+/// watches a key it was changed.
 #[test]
 fn tells_who_caches() {
     let (server, mut clients) = start(&["--cache_mode=true"]);
@@ -224,7 +225,11 @@ fn tells_who_caches() {
         tracker.write_all(format!("GET read:{n}\r\n").as_bytes()).expect("it reads");
     }
     hear(&mut tracker, &|text| text.matches("value").count() == 20);
+    assert_eq!(line(&mut clients, "WATCH read:7"), Reply::Simple(b"OK".to_vec()));
     assert_eq!(fill(&server, 0, 60_000, 5000, &[]).0, 0);
+    line(&mut clients, "MULTI");
+    line(&mut clients, "PING");
+    assert_eq!(line(&mut clients, "EXEC"), Reply::NullArray, "a watched key has gone");
     assert_eq!(line(&mut clients, "EXISTS read:0 read:7 read:19"), Reply::Int(0), "they have gone");
     hear(&mut tracker, &|text| {
         (0..20).all(|n| {
