@@ -743,7 +743,10 @@ impl Core {
         if rest.len() > INPUT_FREE && !self.may_buffer(0, rest.len()) {
             self.close_stalled();
             // It has been read, so it is kept, and waits with the others. Only so much more of that.
-            if !self.may_buffer(usize::MAX >> 1, 0) {
+            if !self.may_buffer(usize::MAX >> 1, rest.len()) {
+                self.close_silent(Some(id));
+            }
+            if !self.may_buffer(usize::MAX >> 1, rest.len()) {
                 self.close_for_input(id);
                 return;
             }
@@ -771,6 +774,7 @@ impl Core {
         if self.ks.now >= self.memory.next_cut_ms && !self.may_buffer(0, self.input_limit() as usize / 4) {
             self.memory.next_cut_ms = self.ks.now + CUT_EVERY_MS;
             self.close_stalled();
+            self.close_silent(None);
         }
         for _ in 0..FED_PER_TICK.min(self.memory.starved.len()) {
             let Some(id) = self.memory.starved.pop_front() else { break };
@@ -794,6 +798,27 @@ impl Core {
             .map(|connection| connection.id)
             .collect();
         for id in stalled {
+            self.close_for_input(id);
+        }
+    }
+
+    /// While there is half as much more than may be, closes clients with a long unfinished request, except one who has
+    /// just sent something, and those first who have been silent for longest. So those who come anew find room to wait.
+    fn close_silent(&mut self, except: Option<ConnectionId>) {
+        let room = self.input_limit() as usize / 2;
+        if self.may_buffer(usize::MAX >> 1, room) {
+            return;
+        }
+        let mut silent: Vec<(u64, ConnectionId)> = self
+            .connections()
+            .filter(|connection| Some(connection.id) != except && connection.input_bytes() > INPUT_FREE)
+            .map(|connection| (connection.active_ms, connection.id))
+            .collect();
+        silent.sort_unstable_by_key(|&(active_ms, _)| active_ms);
+        for (_, id) in silent {
+            if self.may_buffer(usize::MAX >> 1, room) {
+                break;
+            }
             self.close_for_input(id);
         }
     }
