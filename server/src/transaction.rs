@@ -777,6 +777,8 @@ impl Core {
         connection.executing = false;
         connection.muted = false;
         if connection.closing {
+            // Whoever ended itself within the transaction still reads.
+            connection.flush();
             return self.close(id);
         }
         if connection.modes.has(Modes::CACHING) {
@@ -892,11 +894,9 @@ impl Exec {
                 if self.muted {
                     connection.output.truncate(before);
                 }
-            } else if !connection.closing {
-                let id = self.id;
+            } else {
                 connection.waiting = true;
                 connection.then = Some(Box::new(move |core| self.go_on(core)));
-                debug_assert!(core.connection(id).is_some(), "kept while it executes");
                 return;
             }
         }
