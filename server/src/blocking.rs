@@ -37,7 +37,7 @@ pub use order::{Moment, Waiting};
 use crate::connection::ConnectionId;
 use crate::coordinate::Held;
 use crate::core::{Core, Replier};
-use crate::execute::{Flow, Sender};
+use crate::execute::{Call, Flow, Sender};
 use crate::locks::{Scope, Ticket, lock_number};
 use crate::mailbox::Message;
 use crate::tasks::TaskOf;
@@ -467,13 +467,14 @@ impl Core {
         });
         let Some((at, task)) = task else { return then(self, served) };
         let Waiter { found, db, proto, .. } = *waiter;
-        let of = TaskOf { found, db, proto, client: waiter.client(), at_once: false };
+        let call = Call::of(found, db, proto);
+        let of = TaskOf { call, index: found.index, client: waiter.client(), at_once: false };
         let then: OnServed = Box::new(then);
-        self.begin_task(task, of.found.command.name, None, 0, move |core, task, nanos| {
+        self.begin_task(task, call.name, None, 0, move |core, task, nanos| {
             if let Some(answer) = served.answers_mut().nth(at) {
                 answer.rest = core.end_task(task, of, &mut answer.bytes).map(Rest::Reply);
             }
-            core.stats.book(of.found.index, nanos, 0);
+            core.stats.book(of.index, nanos, 0);
             core.end_tasks(waiter, served, then);
         });
     }

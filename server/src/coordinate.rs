@@ -17,14 +17,14 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use damselfly_commands::sort::Sort;
-use damselfly_commands::{Command, CommandError, Cx, Flags, Found, Long, Merge, Rest, Spread, Task, gathers};
+use damselfly_commands::{Command, CommandError, Cx, Flags, Found, Long, Merge, Rest, Spread, gathers};
 use damselfly_keyspace::{Event, Keyspace, Options, Portable};
 use damselfly_protocol::{Argv, Proto, ReplyWriter, Requests};
 
 use crate::blocking::Reach;
 use crate::connection::ConnectionId;
 use crate::core::{Core, Replier};
-use crate::execute::{Sender, databases_of, run_handler, run_handler_for, set_running, sort_of};
+use crate::execute::{Call, Sender, databases_of, run_handler, run_handler_for, set_running, sort_of};
 use crate::locks::{Scope, Ticket, lock_number};
 use crate::mailbox::Message;
 use crate::tasks::TaskOf;
@@ -40,8 +40,7 @@ type OnHeld = Box<dyn FnOnce(&mut Core, Held)>;
 /// A request that is carried out in several steps.
 struct Request {
     id: ConnectionId,
-    command: &'static Command,
-    index: usize,
+    found: Found,
     db: u16,
     proto: Proto,
     owned: Owned,
@@ -75,26 +74,35 @@ impl Owned {
 /// The arguments of a request, name included, in a form that can travel.
 type Args = Vec<Vec<u8>>;
 
-/// What a step of a request on some shard needs to know of the request.
-#[derive(Clone, Copy)]
-struct Step {
-    name: &'static str,
-    db: u16,
-    proto: Proto,
-}
-
 impl Request {
-    /// Answers with an error, or with a finished reply, and books the command.
-    fn finish(self, core: &mut Core, failed: Option<CommandError>, reply: &[u8], nanos: u64) {
-        let Request { id, command, index, owned, counted, .. } = self;
-        let text = failed.map(|error| error.to_string());
-        if !counted {
+    /// Where and for whom its handler runs.
+    fn call(&self) -> Call {
+        Call::of(self.found, usize::from(self.db), self.proto)
+    }
+
+    /// Counts the command once, with the time that all its parts took.
+    fn book(&self, core: &mut Core, failed: Option<&str>, nanos: u64) {
+        let Found { command, index } = self.found;
+        if !self.counted {
             core.stats.count_call(index);
         }
-        core.book_counted_spread(id, command, index, nanos, text.as_deref(), &owned);
+        core.stats.book_counted(index, nanos);
+        if let Some(error) = failed {
+            core.stats.count_error(error);
+            core.stats.count_failed(Some(index));
+        }
+        if core.stats.is_notable(nanos) {
+            core.note_slow(Sender::Here(self.id), command, nanos, &self.owned.argv());
+        }
+    }
+
+    /// Answers with an error, or with a finished reply, and books the command.
+    fn finish(self, core: &mut Core, failed: Option<CommandError>, reply: &[u8], nanos: u64) {
+        let text = failed.map(|error| error.to_string());
+        self.book(core, text.as_deref(), nanos);
         match text {
-            Some(text) => core.answer_with(id, |out| out.error(text)),
-            None => core.answer(id, reply),
+            Some(text) => core.answer_with(self.id, |out| out.error(text)),
+            None => core.answer(self.id, reply),
         }
     }
 }
@@ -103,18 +111,18 @@ impl Core {
     /// Does one step of a command over this shard; what came out, what it wrote, and the nanoseconds it took.
     fn step<R>(
         &mut self,
-        step: Step,
+        call: Call,
         args: &Args,
         work: impl FnOnce(&mut Cx<'_>, damselfly_commands::Args<'_>) -> Result<R, CommandError>,
     ) -> (Result<R, CommandError>, Vec<u8>, u64) {
         let started = Instant::now();
         let mut reply = Vec::new();
-        set_running(step.name, self.id);
+        set_running(call.name);
         let owned = Owned::new(args.iter().map(Vec::as_slice));
         let mut cx = Cx {
             ks: &mut self.ks,
-            db: usize::from(step.db),
-            out: ReplyWriter::new(&mut reply, step.proto),
+            db: call.db,
+            out: ReplyWriter::new(&mut reply, call.proto),
             env: &self.env,
             later: None,
         };
@@ -150,13 +158,8 @@ impl Core {
     }
 
     /// Carries out a command whose keys are on several shards.
-    pub(crate) fn coordinate(
-        &mut self,
-        id: ConnectionId,
-        command: &'static Command,
-        index: usize,
-        argv: &Argv<'_>,
-    ) {
+    pub(crate) fn coordinate(&mut self, id: ConnectionId, found: Found, argv: &Argv<'_>) {
+        let command = found.command;
         let Some(connection) = self.connection(id) else { return };
         connection.waiting = true;
         let (db, proto) = (connection.db, connection.proto);
@@ -168,22 +171,15 @@ impl Core {
         for &at in &positions {
             parts.entry(self.shared.owner(self.ks.hash(&argv[at]))).or_default().push(at);
         }
-        let owned = Owned::new(argv.iter());
+        let request = Request { id, found, db, proto, owned: Owned::new(argv.iter()), counted: false };
         match command.spread {
             Spread::Sort => {
                 if let Some(sort) = sort_of(command, argv).filter(Sort::looks_further) {
-                    return self.sort(Request { id, command, index, db, proto, owned, counted: false }, sort);
+                    return self.sort(request, sort);
                 }
             }
-            Spread::Relay(relay) => {
-                return self.relay(
-                    relay,
-                    Request { id, command, index, db, proto, owned, counted: false },
-                    &parts,
-                );
-            }
+            Spread::Relay(relay) => return self.relay(relay, request, &parts),
             Spread::Gathered if gathers(&self.env, positions.len()) => {
-                let request = Request { id, command, index, db, proto, owned, counted: false };
                 return self.gather(request, asker, parts);
             }
             Spread::Single | Spread::Split { .. } | Spread::Together | Spread::Gathered => {}
@@ -199,15 +195,14 @@ impl Core {
             .collect();
         self.lock_for(id, scopes, move |core, held| match command.spread {
             Spread::Split { step, merge } => {
-                let split =
-                    Split { id, asker, command, index, db, proto, step, merge, owned, positions, parts };
+                let split = Split { request, asker, step, merge, positions, parts };
                 match merge {
                     Merge::Unless => core.look_before_split(split, held),
                     Merge::Sum | Merge::Same | Merge::PerKey => core.run_split(split, held),
                 }
             }
             Spread::Together | Spread::Gathered | Spread::Single | Spread::Relay(_) | Spread::Sort => {
-                core.run_together(id, asker, command, index, db, proto, owned, parts, held);
+                core.run_together(request, asker, &parts, held);
             }
         });
     }
@@ -218,8 +213,7 @@ impl Core {
         let Some(connection) = self.connection(id) else { return };
         let (db, proto) = (connection.db, connection.proto);
         let owned = Owned::new(argv.iter());
-        let request =
-            Request { id, command: found.command, index: found.index, db, proto, owned, counted: true };
+        let request = Request { id, found, db, proto, owned, counted: true };
         let [source, target] = [1, 2].map(|at| self.shared.owner(self.ks.hash(&argv[at])));
         self.relay_held(relay, request, source, target, &vec![(source, None), (target, None)]);
     }
@@ -253,7 +247,7 @@ impl Core {
 
     /// Runs the parts of a command that does nothing if one of its keys is there, unless one is.
     fn look_before_split(&mut self, split: Split, held: Held) {
-        let (argv, db) = (split.owned.argv(), usize::from(split.db));
+        let (argv, db) = (split.request.owned.argv(), usize::from(split.request.db));
         let question = |&(to, _): &(usize, Option<Ticket>)| {
             let (mut bytes, mut requests) = (Vec::new(), Requests::new());
             let keys = split.parts[&to].iter().map(|&at| &argv[at]);
@@ -268,8 +262,8 @@ impl Core {
         self.ask_each(questions.into_iter(), move |core, answers| {
             if answers.contains(&true) {
                 core.unlock_all(held);
-                core.book_spread(split.id, split.command, split.index, 0, None, &split.owned);
-                core.answer_with(split.id, |out| out.int(0));
+                split.request.book(core, None, 0);
+                core.answer_with(split.request.id, |out| out.int(0));
             } else {
                 core.run_split(split, held);
             }
@@ -277,8 +271,8 @@ impl Core {
     }
 
     fn run_split(&mut self, split: Split, held: Held) {
-        let argv = split.owned.argv();
-        let (asker, command, db, proto) = (split.asker, split.command, split.db, split.proto);
+        let argv = split.request.owned.argv();
+        let (asker, command, call) = (split.asker, split.request.found.command, split.request.call());
         let question = |(to, ticket)| {
             let own = split.parts[&to].iter().flat_map(|&at| at..at + split.step);
             // What is behind the last key is for all parts.
@@ -288,7 +282,7 @@ impl Core {
             assert!(requests.push_copy(&mut bytes, args), "a part of a request fits a buffer");
             (to, move |core: &mut Core, replier: Replier<(Vec<u8>, u64)>| {
                 let started = Instant::now();
-                let reply = core.run_part(asker, command, db, proto, &requests.argv(&bytes, 0));
+                let reply = core.run_part(asker, command, call, &requests.argv(&bytes, 0));
                 let nanos = started.elapsed().as_nanos() as u64;
                 core.unlock(ticket);
                 replier.reply(core, (reply, nanos));
@@ -302,21 +296,13 @@ impl Core {
     }
 
     /// Runs a command's part over this shard.
-    fn run_part(
-        &mut self,
-        asker: Asker,
-        command: &'static Command,
-        db: u16,
-        proto: Proto,
-        argv: &Argv<'_>,
-    ) -> Vec<u8> {
+    fn run_part(&mut self, asker: Asker, command: &'static Command, call: Call, argv: &Argv<'_>) -> Vec<u8> {
         let Some(handler) = command.run.handler() else {
             unreachable!("only commands over shards have parts")
         };
         let mut out = Vec::new();
-        let (db, shard) = (usize::from(db), self.id);
         self.ks.leaves_heat = asker.no_touch;
-        run_handler(command.name, shard, handler, &mut self.ks, &self.env, db, proto, argv, &mut out);
+        run_handler(call, handler, &mut self.ks, &self.env, argv, &mut out);
         self.after_command_of(asker.client);
         if asker.remembers {
             self.remember(asker.client, command, argv);
@@ -325,21 +311,15 @@ impl Core {
     }
 
     /// Brings copies of all keys into a keyspace of their own, runs the handler there, and writes back what changed.
-    #[expect(clippy::too_many_arguments, reason = "one request, taken apart")]
     fn run_together(
         &mut self,
-        id: ConnectionId,
+        request: Request,
         asker: Asker,
-        command: &'static Command,
-        index: usize,
-        db: u16,
-        proto: Proto,
-        owned: Owned,
-        parts: BTreeMap<usize, Vec<usize>>,
+        parts: &BTreeMap<usize, Vec<usize>>,
         held: Held,
     ) {
-        let argv = owned.argv();
-        let dbs = databases_of(command, usize::from(db), self.ks.databases());
+        let argv = request.owned.argv();
+        let dbs = databases_of(request.found.command, usize::from(request.db), self.ks.databases());
         let question = |&(to, _): &(usize, Option<Ticket>)| {
             let dbs = dbs.clone();
             let keys: Vec<Vec<u8>> = parts[&to].iter().map(|&at| argv[at].to_vec()).collect();
@@ -362,23 +342,12 @@ impl Core {
         let questions: Vec<_> = held.iter().map(question).collect();
         self.ask_each(questions.into_iter(), move |core, gathered| {
             let copies = gathered.into_iter().flatten().collect();
-            core.finish_together(id, asker, command, index, db, proto, &owned, copies, &held);
+            core.finish_together(request, asker, copies, &held);
         });
     }
 
-    #[expect(clippy::too_many_arguments, reason = "one request, taken apart")]
-    fn finish_together(
-        &mut self,
-        id: ConnectionId,
-        asker: Asker,
-        command: &'static Command,
-        index: usize,
-        db: u16,
-        proto: Proto,
-        owned: &Owned,
-        copies: Vec<Copied>,
-        held: &Held,
-    ) {
+    fn finish_together(&mut self, request: Request, asker: Asker, copies: Vec<Copied>, held: &Held) {
+        let (id, command) = (request.id, request.found.command);
         let Some(handler) = command.run.handler() else {
             unreachable!("only commands over shards bring keys together")
         };
@@ -395,21 +364,10 @@ impl Core {
         meeting.observed = true;
         meeting.notes_misses = self.ks.notes_misses;
         let (mut out, mut rest) = (Vec::new(), None);
-        let (db, shard) = (usize::from(db), self.id);
         // Within a transaction it is over when the next command comes.
         let later = held.iter().all(|(_, ticket)| ticket.is_some()).then_some(&mut rest);
-        let failed = run_handler_for(
-            command.name,
-            shard,
-            handler,
-            &mut meeting,
-            &self.env,
-            db,
-            proto,
-            &owned.argv(),
-            &mut out,
-            later,
-        );
+        let (call, env, argv) = (request.call(), &self.env, request.owned.argv());
+        let failed = run_handler_for(call, handler, &mut meeting, env, &argv, &mut out, later);
         let nanos = started.elapsed().as_nanos() as u64;
         let (long, task) = match rest {
             None => (None, None),
@@ -417,14 +375,14 @@ impl Core {
             Some(Rest::Task(task)) => (None, Some(task)),
         };
         if task.is_none() {
-            self.book_spread(id, command, index, nanos, failed.as_deref(), owned);
+            request.book(self, failed.as_deref(), nanos);
         }
         // What a task is still going to change: its core, ticket and lock number.
         let target = task.as_ref().and_then(|task| task.target()).map(|key| {
             let hash = self.ks.hash(key);
             let owner = self.shared.owner(hash);
             let ticket = held.iter().find(|(to, _)| *to == owner).and_then(|(_, ticket)| *ticket);
-            (owner, ticket.expect("the target is one of the keys"), lock_number(db, hash))
+            (owner, ticket.expect("the target is one of the keys"), lock_number(call.db, hash))
         });
         for (stats, more) in self.ks.db_stats.iter_mut().zip(&meeting.db_stats) {
             stats.add(more);
@@ -467,74 +425,15 @@ impl Core {
         });
         assert!(changes.is_empty(), "{} changed a key that it did not name", command.name);
         let Some(task) = task else { return };
-        let of = TaskOf { found: Found { command, index }, db, proto, client: asker.client, at_once: false };
-        let owned = owned.clone();
+        let of = TaskOf { call, index: request.found.index, client: asker.client, at_once: false };
         let reader = target.is_none().then_some(id);
         self.begin_task(task, command.name, reader, nanos, move |core, task, nanos| {
             let (to, ticket) = target.map_or((core.id, None), |(owner, ticket, _)| (owner, Some(ticket)));
-            core.end_task_there(to, ticket, task, of, id, nanos, owned);
-        });
-    }
-
-    /// Ends the task of a command on the core that it is for, gives its last lock back, and replies.
-    #[expect(clippy::too_many_arguments, reason = "one request, taken apart")]
-    fn end_task_there(
-        &mut self,
-        to: usize,
-        ticket: Option<Ticket>,
-        task: Box<dyn Task>,
-        of: TaskOf,
-        id: ConnectionId,
-        nanos: u64,
-        owned: Owned,
-    ) {
-        self.ask(
-            to,
-            move |core| {
-                let mut reply = Vec::new();
-                let long = core.end_task(task, of, &mut reply);
-                core.unlock(ticket);
-                (reply, long)
-            },
-            move |core, (reply, long)| {
-                core.book_spread(id, of.found.command, of.found.index, nanos, None, &owned);
+            core.end_task_at((to, ticket), task, of, move |core, reply, long| {
+                request.book(core, None, nanos);
                 core.answer_long(id, &reply, long);
-            },
-        );
-    }
-
-    /// Counts a command over several shards once, with the time that all parts took.
-    fn book_spread(
-        &mut self,
-        id: ConnectionId,
-        command: &'static Command,
-        index: usize,
-        nanos: u64,
-        failed: Option<&str>,
-        owned: &Owned,
-    ) {
-        self.stats.count_call(index);
-        self.book_counted_spread(id, command, index, nanos, failed, owned);
-    }
-
-    /// As [`Core::book_spread`], for a command that was counted when it began.
-    fn book_counted_spread(
-        &mut self,
-        id: ConnectionId,
-        command: &'static Command,
-        index: usize,
-        nanos: u64,
-        failed: Option<&str>,
-        owned: &Owned,
-    ) {
-        self.stats.book_counted(index, nanos);
-        if let Some(error) = failed {
-            self.stats.count_error(error);
-            self.stats.count_failed(Some(index));
-        }
-        if self.stats.is_notable(nanos) {
-            self.note_slow(Sender::Here(id), command, nanos, &owned.argv());
-        }
+            });
+        });
     }
 
     /// Writes a finished reply and lets the connection go on.
@@ -591,15 +490,10 @@ impl Core {
 type Copied = (usize, Vec<u8>, Portable);
 
 struct Split {
-    id: ConnectionId,
+    request: Request,
     asker: Asker,
-    command: &'static Command,
-    index: usize,
-    db: u16,
-    proto: Proto,
     step: usize,
     merge: Merge,
-    owned: Owned,
     positions: Vec<usize>,
     parts: BTreeMap<usize, Vec<usize>>,
 }
@@ -610,15 +504,16 @@ impl Split {
         // An error of any part is the answer.
         let failed = replies.iter().find(|reply| reply.first() == Some(&b'-'));
         let text = failed.map(|error| String::from_utf8_lossy(&error[1..line_len(error)]));
-        core.book_spread(self.id, self.command, self.index, nanos, text.as_deref(), &self.owned);
+        self.request.book(core, text.as_deref(), nanos);
+        let id = self.request.id;
         if let Some(error) = failed {
-            return core.answer(self.id, error);
+            return core.answer(id, error);
         }
         match self.merge {
-            Merge::Same | Merge::Unless => core.answer(self.id, &replies[0]),
+            Merge::Same | Merge::Unless => core.answer(id, &replies[0]),
             Merge::Sum => {
                 let sum = replies.iter().map(|reply| integer(reply)).sum();
-                core.answer_with(self.id, |out| out.int(sum));
+                core.answer_with(id, |out| out.int(sum));
             }
             Merge::PerKey => {
                 let end = self.positions.last().map_or(0, |last| last + 1);
@@ -631,7 +526,7 @@ impl Split {
                         rest = behind;
                     }
                 }
-                core.answer_with(self.id, |out| {
+                core.answer_with(id, |out| {
                     out.array(self.positions.len());
                     for &at in &self.positions {
                         out.raw(elements[at]);

@@ -10,22 +10,23 @@
 //! Everything here is reached through `&mut Core`, which never leaves its thread: no other thread can name it. Others
 //! send [`Message`]s; a [`Job`](crate::mailbox::Job) is a closure that gets the `&mut Core` when its turn comes.
 //!
+//! Parts: `core/connections.rs` (from accept to close) and `core/messages.rs` (what cores send each other).
 //! Read next: `execute.rs` (from bytes to replies), `coordinate.rs` (operations over several shards).
 
+mod connections;
+mod messages;
+
 use std::any::Any;
-use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::future::{Future, poll_fn};
 use std::io;
-use std::os::fd::AsFd;
 use std::pin::pin;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Poll as TaskPoll;
 use std::time::Duration;
 
-use damselfly_commands::{Env, ListLimit, Long};
+use damselfly_commands::{Env, ListLimit};
 use damselfly_config::{Events, MaxmemoryPolicy};
 use damselfly_keyspace::stream::NodeLimits;
 use damselfly_keyspace::values::PackLimits;
@@ -33,46 +34,37 @@ use damselfly_keyspace::values::set::SetLimits;
 use damselfly_keyspace::{Keyspace, Options};
 use damselfly_protocol::{Limits, Requests};
 
+pub use self::messages::Replier;
+
+use self::connections::Place;
+use self::messages::Outbox;
 use crate::affinity::Seat;
 use crate::batch::Batch;
 use crate::blocking::Blocked;
-use crate::connection::{Client, Connection, ConnectionId, Got, Listener, Stream};
-use crate::execute::Prepared;
+use crate::connection::ConnectionId;
+use crate::execute::{Prepared, set_shard};
 use crate::listen::Listening;
 use crate::locks::Locks;
-use crate::mailbox::{Arrival, Job, Message};
+use crate::mailbox::Message;
 use crate::memory::{Account, rule_of};
-use crate::modes::Modes;
 use crate::pace::{Idle, Pace};
 use crate::pause::Pause;
 use crate::poll::{Poll, Ready, Token};
 use crate::pubsub::PubSub;
 use crate::scripts::{self, LockWaiter, Parked};
 use crate::shared::Shared;
-use crate::slow_peers::{PeerLimits, Slowness};
+use crate::slow_peers::PeerLimits;
 use crate::snapshots::ShardSave;
 use crate::stats::CoreStats;
 use crate::tasks::Tasks;
 use crate::tracking::Tracking;
 use crate::transaction::{Transaction, Watches};
 
-/// Bytes read from a socket at once. A pipeline of 32 small commands is 2 KB; 64 KiB lets 4 KiB values at pipeline 8
-/// through in one call.
-const SCRATCH_LEN: usize = 64 * 1024;
-/// Reads of one connection in one turn, so that one busy client does not keep the others waiting.
-const READS_PER_TURN: usize = 4;
 /// Unsent output above which a connection's requests are not run: a client that does not read is held back, not
 /// buffered for.
 pub(crate) const OUTPUT_RUN_MAX: usize = 1024 * 1024;
-/// Bytes of a long reply written in one turn: about a tenth of a millisecond's work.
-const LONG_PIECE_LEN: usize = 64 * 1024;
-/// Connections taken from one listener per turn.
-const ACCEPTS_PER_TURN: usize = 256;
 /// Messages handled per turn.
 const MESSAGES_PER_TURN: usize = 256;
-/// Output buffers kept to lend to connections, and their greatest size.
-const SPARE_OUTPUTS_MAX: usize = 64;
-const SPARE_OUTPUT_LEN_MAX: usize = 64 * 1024;
 /// Longest wait for the next event outside of tokio.
 const LINGER_MAX_MS: u64 = 100;
 
@@ -84,25 +76,6 @@ pub type Then = Box<dyn FnOnce(&mut Core, Box<dyn Any>)>;
 
 /// Work that this core does later.
 pub type Work = Box<dyn FnOnce(&mut Core)>;
-
-/// Messages for one peer.
-#[derive(Default)]
-struct Outbox {
-    /// Being filled in this turn.
-    batch: Option<Box<Batch>>,
-    /// Refused by the peer's full mailbox, in order.
-    refused: VecDeque<Message>,
-    /// The peer's mailbox fills up.
-    crowded: bool,
-    /// Something was pushed since the last ring.
-    ring: bool,
-}
-
-/// A place for a connection.
-struct Place {
-    generation: u32,
-    connection: Option<Box<Connection>>,
-}
 
 /// What was read from a connection and not run yet: so many of the bytes, and what is in its own buffer.
 struct JustRead {
@@ -229,6 +202,7 @@ pub struct Core {
 impl Core {
     /// A core with an empty shard. Called on the core's own thread.
     pub fn new(id: usize, shared: Arc<Shared>, listeners: Vec<Listening>) -> io::Result<Core> {
+        set_shard(id);
         let poll = Poll::new()?;
         poll.watch_reads(&shared.peers[id].mailbox, TOKEN_BELL)?;
         for (at, listener) in listeners.iter().enumerate() {
@@ -500,30 +474,6 @@ impl Core {
         more
     }
 
-    fn take_messages(&mut self) -> bool {
-        let shared = self.shared.clone();
-        let mailbox = &shared.peers[self.id].mailbox;
-        self.pace.meet(mailbox.waiting());
-        for _ in 0..MESSAGES_PER_TURN {
-            match self.put_off.pop_front().or_else(|| mailbox.pop()) {
-                None => return false,
-                Some(Message::Requests(batch)) => self.take_requests(batch),
-                Some(Message::Replies(batch)) => self.take_replies(batch),
-                Some(Message::Connection(arrival)) => self.adopt(*arrival),
-                Some(Message::Job(job)) => job(self),
-            }
-            while let Some(work) = self.later.pop_front() {
-                work(self);
-            }
-        }
-        true
-    }
-
-    /// Looks at a connection again in the next turn.
-    pub(crate) fn look_again(&mut self, id: ConnectionId) {
-        self.again.push_back(id);
-    }
-
     /// A turn within a script that takes long: clients are told so, and whoever wants it to end is heard. Nothing
     /// touches the keyspace; what others want done here waits until the script is over, except that requests are
     /// refused. `caller` is the connection that the script runs for.
@@ -571,55 +521,6 @@ impl Core {
         }
     }
 
-    fn take_requests(&mut self, batch: Box<Batch>) {
-        // A setting that was changed before the request was sent counts for it.
-        self.read_settings();
-        self.shared.peers[batch.from].mailbox.wait_until_posted();
-        match self.busy {
-            None => self.run_batch(batch),
-            Some(busy) => self.refuse_batch(batch, busy),
-        }
-        self.hand_over_saved();
-    }
-
-    /// Does what others asked for before the bytes came that were just read, so that a client that has heard of one
-    /// write of a pipeline elsewhere and asks for another one here finds it.
-    /// False if one of them was a script that took long, and the connection was answered meanwhile; `bytes`, of which
-    /// `len` were read, are used up then.
-    #[inline]
-    fn catch_up(&mut self, id: ConnectionId, bytes: &mut Vec<u8>, len: usize) -> bool {
-        let waiting = self.shared.peers[self.id].mailbox.waiting();
-        // Within a script that takes long nothing is run.
-        if waiting == 0 || self.busy.is_some() {
-            return true;
-        }
-        self.just_read = Some(JustRead { id, bytes: std::mem::take(bytes), len });
-        self.take_waiting(self.put_off.len() + waiting);
-        self.just_read.take().is_some_and(|JustRead { bytes: back, .. }| {
-            *bytes = back;
-            true
-        })
-    }
-
-    #[cold]
-    fn take_waiting(&mut self, count: usize) {
-        let shared = self.shared.clone();
-        let mailbox = &shared.peers[self.id].mailbox;
-        for _ in 0..count {
-            match self.put_off.pop_front().or_else(|| mailbox.pop()) {
-                None => break,
-                Some(Message::Requests(batch)) => self.take_requests(batch),
-                Some(Message::Connection(arrival)) => self.adopt(*arrival),
-                // They would go on with their connections, in the middle of this one's turn.
-                Some(Message::Replies(batch)) => self.found_replies.push_back(batch),
-                Some(Message::Job(job)) => job(self),
-            }
-            while let Some(work) = self.later.pop_front() {
-                work(self);
-            }
-        }
-    }
-
     fn handle(&mut self, event: Ready) {
         if event.token == TOKEN_BELL {
             self.shared.peers[self.id].mailbox.silence();
@@ -643,556 +544,6 @@ impl Core {
             return;
         }
         self.pump(id);
-    }
-
-    /// Takes new connections and hands them to the least busy cores.
-    fn accept(&mut self, listener: usize) {
-        let keepalive = self.shared.settings.tcp_keepalive();
-        // A bound, so that a flood of connections does not stop the clients that are already there.
-        for _ in 0..ACCEPTS_PER_TURN {
-            match self.listeners[listener].accept(keepalive) {
-                Ok(Some((stream, addr, laddr))) => {
-                    self.shared.accepted.fetch_add(1, Ordering::Relaxed);
-                    let kind = self.listeners[listener].kind;
-                    let limit = self.shared.settings.maxclients() as usize;
-                    if kind == Listener::Main && self.shared.connected.load(Ordering::Relaxed) >= limit {
-                        self.shared.rejected.fetch_add(1, Ordering::Relaxed);
-                        // The socket is fresh, so its buffer takes the line; if not, closing says enough.
-                        let _ = rustix::io::write(&stream, b"-ERR max number of clients reached\r\n");
-                        continue;
-                    }
-                    self.shared.connected.fetch_add(1, Ordering::Relaxed);
-                    let to = self.shared.least_busy();
-                    self.shared.peers[to].connections.fetch_add(1, Ordering::Relaxed);
-                    let arrival = Box::new(Arrival { stream, listener: kind, addr, laddr });
-                    if to == self.id {
-                        self.adopt(*arrival);
-                    } else {
-                        self.post(to, Message::Connection(arrival));
-                    }
-                }
-                Ok(None) => return,
-                Err(error) => {
-                    // Out of descriptors, most likely: the listener stays readable and is tried again.
-                    tracing::warn!(%error, "a connection could not be accepted");
-                    self.accept_at_tick.push(listener);
-                    return;
-                }
-            }
-        }
-        self.accept_again.push(listener);
-    }
-
-    /// Makes a connection this core's own.
-    fn adopt(&mut self, arrival: Arrival) {
-        let Arrival { stream, listener, addr, laddr } = arrival;
-        let index = self.free_places.pop().unwrap_or_else(|| {
-            self.places.push(Place { generation: 0, connection: None });
-            self.places.len() as u32 - 1
-        });
-        let place = &mut self.places[index as usize];
-        let id = ConnectionId { index, generation: place.generation };
-        if let Err(error) = self.poll.watch(stream.as_fd(), token(id)) {
-            tracing::warn!(%error, "a connection could not be watched");
-            self.free_places.push(index);
-            self.count_out();
-            return;
-        }
-        let client = Client {
-            id: self.shared.next_client.fetch_add(1, Ordering::Relaxed),
-            listener,
-            addr,
-            laddr,
-            name: None,
-            lib_name: "".into(),
-            lib_ver: "".into(),
-            created_ms: self.ks.now,
-            no_evict: false,
-            monitor: false,
-            held: Vec::new(),
-            slowness: Slowness::default(),
-        };
-        self.shared.clients.insert(client.id, (self.id, id));
-        let open = self.shared.settings.requirepass().is_empty()
-            || listener == Listener::Unix
-            || (listener == Listener::Admin && self.shared.config.admin_nopass);
-        place.connection = Some(Box::new(Connection::new(id, stream, client, open)));
-    }
-
-    fn count_out(&self) {
-        self.shared.connected.fetch_sub(1, Ordering::Relaxed);
-        self.shared.peers[self.id].connections.fetch_sub(1, Ordering::Relaxed);
-    }
-
-    /// A connection that is still there.
-    #[inline]
-    pub fn connection(&mut self, id: ConnectionId) -> Option<&mut Connection> {
-        let Some(place) = self.places.get_mut(id.index as usize) else { return self.scripts.stand_in(id) };
-        if place.generation != id.generation {
-            return None;
-        }
-        place.connection.as_deref_mut()
-    }
-
-    /// The connection together with shard and settings, which a handler needs at once.
-    #[inline]
-    pub(crate) fn split(&mut self, id: ConnectionId) -> Option<(&mut Connection, &mut Keyspace, &Env)> {
-        let place = self.places.get_mut(id.index as usize)?;
-        if place.generation != id.generation {
-            return None;
-        }
-        Some((place.connection.as_deref_mut()?, &mut self.ks, &self.env))
-    }
-
-    /// All connections of this core, for changes.
-    pub(crate) fn connections_mut(&mut self) -> impl Iterator<Item = &mut Connection> {
-        self.places.iter_mut().filter_map(|place| place.connection.as_deref_mut())
-    }
-
-    /// All connections of this core.
-    pub fn connections(&self) -> impl Iterator<Item = &Connection> {
-        self.places.iter().filter_map(|place| place.connection.as_deref())
-    }
-
-    /// Closes a connection now.
-    pub fn close(&mut self, id: ConnectionId) {
-        drop(self.release(id));
-    }
-
-    /// Forgets a connection; its socket is closed when what is returned is dropped.
-    fn release(&mut self, id: ConnectionId) -> Option<Box<Connection>> {
-        let place = self.places.get_mut(id.index as usize)?;
-        if place.generation != id.generation {
-            return None;
-        }
-        if let Some(connection) = place.connection.as_deref_mut()
-            && connection.executing
-        {
-            // A transaction ends whole, whether or not somebody still waits for its replies.
-            connection.closing = true;
-            return None;
-        }
-        let mut connection = place.connection.take()?;
-        connection.drop_long().for_each(|held| self.ks.discard(held));
-        self.memory.forget(connection.booked);
-        if connection.modes.any() {
-            self.leave_modes(id, connection.modes);
-        }
-        let place = &mut self.places[id.index as usize];
-        place.generation = place.generation.wrapping_add(1);
-        self.free_places.push(id.index);
-        self.shared.clients.remove(&connection.client.id);
-        if connection.client.monitor {
-            self.monitors.retain(|monitor| *monitor != id);
-            self.shared.monitors.fetch_sub(1, Ordering::Relaxed);
-        }
-        self.stats.received = self.stats.received.wrapping_add(connection.received);
-        self.stats.sent = self.stats.sent.wrapping_add(connection.sent_total);
-        if connection.client.listener != Listener::Main {
-            self.stats.processed_other = self.stats.processed_other.wrapping_add(connection.commands);
-        }
-        if let Some(watching) = connection.watching.take() {
-            self.forget_watched(*watching);
-        }
-        if let Some(waiter) = connection.blocked.take() {
-            self.abandon(&waiter);
-        }
-        self.count_out();
-        Some(connection)
-    }
-
-    /// Forgets a connection whose socket another thread goes on with.
-    pub(crate) fn give_away(&mut self, id: ConnectionId) -> Option<Stream> {
-        let stream = self.release(id)?.into_stream();
-        self.poll.unwatch(stream.as_fd()).ok()?;
-        Some(stream)
-    }
-
-    /// Runs a connection's requests as far as possible, reading more as they are used up, and sends the replies.
-    pub fn pump(&mut self, id: ConnectionId) {
-        for _ in 0..READS_PER_TURN {
-            if !self.run_buffered(id) {
-                break;
-            }
-            let congested = self.congested();
-            let now = self.ks.now;
-            self.hand_over_saved();
-            let Some(connection) = self.connection(id) else { return };
-            if congested || !connection.readable || !connection.may_run(OUTPUT_RUN_MAX) {
-                break;
-            }
-            if connection.bulky.is_some() && !self.grow_bulky(id) {
-                self.starve(id);
-                break;
-            }
-            let Some(connection) = self.connection(id) else { return };
-            if let Some(mut bulky) = connection.bulky.take() {
-                let got = connection.read_more(bulky.buffer());
-                note_read(connection, &got, now);
-                connection.bulky = Some(bulky);
-            } else if connection.input.is_empty() {
-                let mut scratch = std::mem::take(&mut self.scratch);
-                scratch.resize(SCRATCH_LEN, 0);
-                let connection = self.connection(id).expect("it was there");
-                let got = connection.read(&mut scratch);
-                let len = note_read(connection, &got, now);
-                if len > 0 && self.catch_up(id, &mut scratch, len) {
-                    let skipped = self.skip(id, &scratch[..len]);
-                    let consumed = skipped + self.run_bytes(id, &scratch[skipped..len]);
-                    self.keep_rest(id, &scratch[consumed..len]);
-                }
-                self.scratch = scratch;
-            } else {
-                // Up to what the scanner waits for, but at most to four times what has arrived: an announcement costs
-                // nothing.
-                let have = connection.input.len();
-                if connection.input.capacity() == have {
-                    let wanted = connection.scanner.wanted();
-                    if self.is_too_long(wanted) && self.begin_skip(id) {
-                        continue;
-                    }
-                    if self.begin_bulky(id) {
-                        continue;
-                    }
-                    let room = wanted.saturating_sub(have).min(3 * have).clamp(16 * 1024, 64 * 1024 * 1024);
-                    if !self.may_buffer(have, room) {
-                        self.starve(id);
-                        break;
-                    }
-                    self.make_way(room);
-                    let Some(connection) = self.connection(id) else { return };
-                    connection.input.reserve_exact(room);
-                }
-                let Some(connection) = self.connection(id) else { return };
-                let mut input = std::mem::take(&mut connection.input);
-                let got = connection.read_more(&mut input);
-                note_read(connection, &got, now);
-                connection.input = input;
-                self.catch_up(id, &mut Vec::new(), 0);
-            }
-            let Some(connection) = self.connection(id) else { return };
-            if connection.ended || !connection.readable {
-                self.run_buffered(id);
-                break;
-            }
-        }
-        self.finish(id);
-    }
-
-    /// Runs what is buffered; false if the connection must pause.
-    fn run_buffered(&mut self, id: ConnectionId) -> bool {
-        if !self.run_queued(id) {
-            return false;
-        }
-        let Some(connection) = self.connection(id) else { return false };
-        if !connection.may_run(OUTPUT_RUN_MAX) {
-            return false;
-        }
-        if connection.bulky.is_some() && !self.run_bulky(id) {
-            return false;
-        }
-        let Some(connection) = self.connection(id) else { return false };
-        if connection.input.is_empty() || connection.input.len() < connection.scanner.wanted() {
-            return true;
-        }
-        let mut input = std::mem::take(&mut connection.input);
-        let consumed = self.run_bytes(id, &input);
-        let Some(connection) = self.connection(id) else { return false };
-        if consumed == input.len() {
-            // Memory of a long request is not kept.
-            input = Vec::new();
-        } else {
-            input.drain(..consumed);
-        }
-        connection.input = input;
-        connection.may_run(OUTPUT_RUN_MAX)
-    }
-
-    /// Sends what there is and sees whether the connection goes on.
-    pub fn finish(&mut self, id: ConnectionId) {
-        if self.open_batches > 0 {
-            // A reply must not be earlier than the requests before it in the pipeline that go elsewhere.
-            self.unsent.push(id);
-            return;
-        }
-        self.send_published();
-        let Some(connection) = self.connection(id) else { return };
-        if connection.pending_output() > 0 && !connection.flush() {
-            self.close(id);
-            return;
-        }
-        if connection.pending_output() > 0 && self.close_if_over_limit(id) {
-            return;
-        }
-        let Some(connection) = self.connection(id) else { return };
-        if connection.is_in_long() {
-            self.book(id);
-            return self.go_on_with_long(id);
-        }
-        let drained = connection.pending_output() == 0 && !connection.has_holes() && !connection.waiting;
-        if drained && (connection.closing || connection.ended) {
-            let more = connection.ended && !connection.closing && connection.queued.is_some();
-            if !more {
-                self.close(id);
-                return;
-            }
-        }
-        let runnable = connection.may_run(OUTPUT_RUN_MAX)
-            && !connection.starved
-            && (connection.readable || connection.queued.is_some());
-        if let Some(output) = connection.take_idle_output() {
-            self.spare_output(output);
-        }
-        self.book(id);
-        if runnable {
-            self.again.push_back(id);
-        }
-    }
-
-    /// Frees what a long reply that nobody wants held.
-    pub(crate) fn discard_long(&mut self, long: Long) {
-        if let Some(held) = long.into_held() {
-            self.ks.discard(held);
-        }
-    }
-
-    /// Has the next piece of a long reply written in the next turn, if all before it was sent.
-    pub(crate) fn go_on_with_long(&mut self, id: ConnectionId) {
-        if self.connection(id).is_some_and(Connection::is_long_due) {
-            self.again.push_back(id);
-        }
-    }
-
-    /// Writes a piece of a long reply, if one is due.
-    fn write_long(&mut self, id: ConnectionId) {
-        let Some((connection, ks, _)) = self.split(id) else { return };
-        if let Some(held) = connection.write_long(LONG_PIECE_LEN) {
-            ks.discard(held);
-        }
-    }
-
-    /// Keeps an output buffer for the next connection that needs one.
-    #[inline]
-    pub(crate) fn spare_output(&mut self, output: Vec<u8>) {
-        if self.spare_outputs.len() < SPARE_OUTPUTS_MAX && output.capacity() <= SPARE_OUTPUT_LEN_MAX {
-            self.spare_outputs.push(output);
-        }
-    }
-
-    /// Lends an output buffer to a connection that has none.
-    #[inline]
-    pub(crate) fn lend_output(&mut self, id: ConnectionId) {
-        if let Some(spare) = self.spare_outputs.pop() {
-            match self.connection(id) {
-                Some(connection) if connection.output.capacity() == 0 => connection.output = spare,
-                _ => self.spare_outputs.push(spare),
-            }
-        }
-    }
-
-    /// A command that was carried out elsewhere is done: its reply is in the output. Goes on with the connection.
-    pub fn resume(&mut self, id: ConnectionId) {
-        let Some(connection) = self.connection(id) else { return };
-        if let Some(then) = connection.then.take() {
-            self.defer(then);
-        } else {
-            connection.waiting = false;
-            let held = connection.modes.has(Modes::HELD);
-            self.again.push_back(id);
-            if held {
-                self.release_held(id);
-            }
-        }
-    }
-
-    /// Whether a peer refuses messages; sockets are not read meanwhile.
-    #[inline]
-    pub fn congested(&self) -> bool {
-        self.outboxes.iter().any(|outbox| outbox.crowded || !outbox.refused.is_empty())
-    }
-
-    /// The batch for a peer that is being filled.
-    #[inline]
-    pub(crate) fn batch_for(&mut self, peer: usize) -> &mut Batch {
-        let outbox = &mut self.outboxes[peer];
-        if outbox.batch.is_none() {
-            let mut batch = self.spare_batches.pop().unwrap_or_default();
-            batch.from = self.id;
-            outbox.batch = Some(batch);
-            self.open_batches += 1;
-        }
-        outbox.batch.as_mut().expect("just made")
-    }
-
-    /// Sends the requests of this turn so far to all cores, as one.
-    pub(crate) fn send_requests(&mut self) {
-        if self.open_batches == 0 {
-            return;
-        }
-        let shared = self.shared.clone();
-        let several = self.open_batches > 1;
-        self.open_batches = 0;
-        if several {
-            shared.peers[self.id].mailbox.begin_posting();
-        }
-        for peer in 0..self.outboxes.len() {
-            if let Some(mut batch) = self.outboxes[peer].batch.take() {
-                self.book_batch(&mut batch);
-                self.push(peer, Message::Requests(batch));
-            }
-        }
-        if several {
-            shared.peers[self.id].mailbox.end_posting();
-        }
-    }
-
-    /// Sends a message to another core, behind all requests that came before.
-    pub fn post(&mut self, peer: usize, message: Message) {
-        self.send_requests();
-        self.push(peer, message);
-    }
-
-    fn push(&mut self, peer: usize, message: Message) {
-        let outbox = &mut self.outboxes[peer];
-        outbox.ring = true;
-        if outbox.refused.is_empty() {
-            let mailbox = &self.shared.peers[peer].mailbox;
-            if let Err(message) = mailbox.push(message) {
-                outbox.refused.push_back(message);
-            }
-            outbox.crowded = mailbox.is_crowded();
-        } else {
-            outbox.refused.push_back(message);
-        }
-    }
-
-    fn send_batches(&mut self) {
-        self.send_requests();
-        // Behind the requests to all cores: who gets a message and asks for what was written before it finds it.
-        self.send_published();
-        for peer in 0..self.outboxes.len() {
-            let outbox = &mut self.outboxes[peer];
-            while let Some(message) = outbox.refused.pop_front() {
-                if let Err(message) = self.shared.peers[peer].mailbox.push(message) {
-                    outbox.refused.push_front(message);
-                    break;
-                }
-            }
-            if outbox.crowded {
-                outbox.crowded = self.shared.peers[peer].mailbox.is_crowded();
-            }
-            if outbox.ring {
-                outbox.ring = false;
-                self.shared.peers[peer].mailbox.ring();
-            }
-        }
-    }
-
-    /// Sends what this turn has for others, then the replies that come behind it: the peers start before this core spends
-    /// time on its sockets, and nobody has a reply before they can.
-    fn send_turn(&mut self) {
-        self.send_batches();
-        for id in std::mem::take(&mut self.unsent) {
-            self.finish(id);
-        }
-    }
-
-    /// Keeps a batch's memory for the next one.
-    pub(crate) fn recycle(&mut self, mut batch: Box<Batch>) {
-        if self.spare_batches.len() < 2 * self.outboxes.len() {
-            batch.reset();
-            self.spare_batches.push(batch);
-        }
-    }
-
-    /// Asks core `to` to do `work` and goes on with `then` when the answer is here. Also for this core itself.
-    pub fn ask<R: Send + 'static>(
-        &mut self,
-        to: usize,
-        work: impl FnOnce(&mut Core) -> R + Send + 'static,
-        then: impl FnOnce(&mut Core, R) + 'static,
-    ) {
-        self.ask_later(
-            to,
-            move |core, replier| {
-                let answer = work(core);
-                replier.reply(core, answer)
-            },
-            then,
-        );
-    }
-
-    /// As [`Core::ask`], for work that answers later.
-    pub fn ask_later<R: Send + 'static>(
-        &mut self,
-        to: usize,
-        work: impl FnOnce(&mut Core, Replier<R>) + Send + 'static,
-        then: impl FnOnce(&mut Core, R) + 'static,
-    ) {
-        let number = self.expect(Box::new(move |core, answer| {
-            then(core, *answer.downcast::<R>().expect("the answer has the type that was asked for"));
-        }));
-        let replier = Replier { from: self.id, number, answer: std::marker::PhantomData };
-        if to == self.id {
-            work(self, replier);
-        } else {
-            self.post(to, Message::Job(Box::new(move |core| work(core, replier))));
-        }
-    }
-
-    /// Asks all cores the same and goes on with all answers, in the order of the cores.
-    pub fn ask_all<R: Send + 'static>(
-        &mut self,
-        work: impl FnOnce(&mut Core) -> R + Clone + Send + 'static,
-        then: impl FnOnce(&mut Core, Vec<R>) + 'static,
-    ) {
-        let answer = |core: &mut Core, replier: Replier<R>| {
-            let answer = work(core);
-            replier.reply(core, answer);
-        };
-        let cores = self.shared.peers.len();
-        self.ask_each((0..cores).map(|to| (to, answer.clone())), then);
-    }
-
-    /// Asks some cores, each its own question, and goes on with all answers, in the order of the questions.
-    pub fn ask_each<R: Send + 'static, W: FnOnce(&mut Core, Replier<R>) + Send + 'static>(
-        &mut self,
-        questions: impl ExactSizeIterator<Item = (usize, W)>,
-        then: impl FnOnce(&mut Core, Vec<R>) + 'static,
-    ) {
-        let count = questions.len();
-        if count == 0 {
-            return then(self, Vec::new());
-        }
-        let answers: Vec<Option<R>> = (0..count).map(|_| None).collect();
-        let waiting = Rc::new((Cell::new(count), RefCell::new(answers), Cell::new(Some(then))));
-        for (at, (to, work)) in questions.enumerate() {
-            let waiting = waiting.clone();
-            self.ask_later(to, work, move |core, answer| {
-                let (missing, answers, then) = &*waiting;
-                answers.borrow_mut()[at] = Some(answer);
-                missing.set(missing.get() - 1);
-                if missing.get() == 0
-                    && let Some(then) = then.take()
-                {
-                    then(core, answers.take().into_iter().flatten().collect());
-                }
-            });
-        }
-    }
-
-    /// Goes on with `then` when [`Core::answered`] is called with the number that this returns.
-    pub(crate) fn expect(&mut self, then: Then) -> u64 {
-        let number = self.next_continuation;
-        self.next_continuation += 1;
-        self.continuations.insert(number, then);
-        number
-    }
-
-    /// Goes on with what has waited for this answer.
-    pub(crate) fn answered(&mut self, number: u64, answer: Box<dyn Any>) {
-        let then = self.continuations.remove(&number).expect("each question is answered once");
-        then(self, answer);
     }
 
     /// Puts work behind what is being done now.
@@ -1300,27 +651,6 @@ impl Core {
         self.feed_starved();
     }
 
-    /// Closes clients that have sent nothing for longer than `timeout`.
-    fn close_idle_peers(&mut self) {
-        if self.idle_timeout_ms > 0 {
-            let (now, limit) = (self.ks.now, self.idle_timeout_ms);
-            let idle: Vec<ConnectionId> = self
-                .connections()
-                .filter(|connection| {
-                    !connection.waiting
-                        && !connection.client.monitor
-                        && !connection.modes.has(Modes::SUBSCRIBED)
-                        && now.saturating_sub(connection.active_ms) > limit
-                })
-                .map(|connection| connection.id)
-                .collect();
-            for id in idle {
-                self.stats.timed_out += 1;
-                self.close(id);
-            }
-        }
-    }
-
     /// Copies settings that changed into the fields where the hot path reads them.
     pub fn read_settings(&mut self) {
         let settings = &self.shared.settings;
@@ -1405,68 +735,4 @@ impl Core {
     pub fn stop(&mut self) {
         self.stopped = true;
     }
-
-    fn close_all(&mut self) {
-        let ids: Vec<ConnectionId> = self.connections().map(|connection| connection.id).collect();
-        for id in ids {
-            if let Some(connection) = self.connection(id) {
-                // Last replies that the socket still takes.
-                connection.flush();
-            }
-            self.close(id);
-        }
-    }
-
-    /// Bytes that connections and messages of this core hold.
-    pub fn connection_bytes(&self) -> usize {
-        self.connections().map(Connection::heap_bytes).sum::<usize>()
-            + self.scratch.capacity()
-            + self.spare_outputs.iter().map(Vec::capacity).sum::<usize>()
-            + self.spare_batches.iter().map(|batch| batch.heap_bytes()).sum::<usize>()
-    }
-}
-
-/// Answers a question of [`Core::ask_later`], on whatever core holds it.
-pub struct Replier<R> {
-    from: usize,
-    number: u64,
-    answer: std::marker::PhantomData<fn(R)>,
-}
-
-impl<R: Send + 'static> Replier<R> {
-    /// Sends the answer.
-    pub fn reply(self, core: &mut Core, answer: R) {
-        let number = self.number;
-        core.send_published();
-        if core.id == self.from {
-            core.defer(move |core| core.answered(number, Box::new(answer)));
-        } else {
-            let job: Job = Box::new(move |core| core.answered(number, Box::new(answer)));
-            core.post(self.from, Message::Job(job));
-        }
-    }
-}
-
-fn token(id: ConnectionId) -> Token {
-    Token(u64::from(id.generation) << 32 | u64::from(id.index))
-}
-
-/// Books what a read brought and returns its length.
-fn note_read(connection: &mut Connection, got: &Got, now: u64) -> usize {
-    let (len, more) = match got {
-        Got::Bytes(len) => (*len, true),
-        // Behind the last bytes of a closed stream there is its end, which no further event announces.
-        Got::Last(len) => (*len, connection.hung_up),
-        Got::Nothing => (0, false),
-        Got::End => {
-            connection.ended = true;
-            (0, false)
-        }
-    };
-    connection.readable = more;
-    if len > 0 {
-        connection.received += len as u64;
-        connection.active_ms = now;
-    }
-    len
 }

@@ -15,12 +15,12 @@ use std::time::{Duration, Instant};
 
 use damselfly_commands::{Cx, Found, Long, Rest, Task, Told, Wanted, look_back};
 use damselfly_keyspace::PastId;
-use damselfly_protocol::{Argv, Proto, ReplyWriter};
+use damselfly_protocol::{Argv, ReplyWriter};
 
 use crate::batch::Batch;
 use crate::connection::ConnectionId;
 use crate::core::{Core, Replier, Work};
-use crate::execute::{Sender, set_running};
+use crate::execute::{Call, Sender, set_running};
 use crate::locks::{Scope, Ticket, lock_number};
 use crate::mailbox::Message;
 use crate::stats::shown_args;
@@ -71,9 +71,9 @@ impl Tasks {
 /// For whom the end of a task is done.
 #[derive(Clone, Copy)]
 pub(crate) struct TaskOf {
-    pub found: Found,
-    pub db: usize,
-    pub proto: Proto,
+    pub call: Call,
+    /// Of the command, among all.
+    pub index: usize,
     pub client: Reader,
     /// The whole reply is wanted.
     pub at_once: bool,
@@ -147,18 +147,18 @@ impl Core {
         of: TaskOf,
         reply: &mut Vec<u8>,
     ) -> Option<Box<Long>> {
-        set_running(of.found.command.name, self.id);
+        set_running(of.call.name);
         let mut rest = None;
         let before = reply.len();
-        let out = ReplyWriter::new(reply, of.proto);
+        let out = ReplyWriter::new(reply, of.call.proto);
         let later = (!of.at_once).then_some(&mut rest);
-        let mut cx = Cx { ks: &mut self.ks, db: of.db, out, env: &self.env, later };
+        let mut cx = Cx { ks: &mut self.ks, db: of.call.db, out, env: &self.env, later };
         if let Err(error) = task.finish(&mut cx) {
             let text = error.to_string();
             cx.out.truncate(before);
             cx.out.error(&text);
             self.stats.count_error(&text);
-            self.stats.count_failed(Some(of.found.index));
+            self.stats.count_failed(Some(of.index));
         }
         self.after_command_of(of.client);
         task.into_held().into_iter().for_each(|held| self.ks.discard(held));
@@ -167,6 +167,26 @@ impl Core {
             Some(Rest::Reply(long)) => Some(long),
             Some(Rest::Task(_)) => unreachable!("a task ends with its end"),
         }
+    }
+
+    /// As [`Core::end_task`], on the core that the end is for, whose ticket is given back; goes on with the reply.
+    pub(crate) fn end_task_at(
+        &mut self,
+        (to, ticket): (usize, Option<Ticket>),
+        task: Box<dyn Task>,
+        of: TaskOf,
+        then: impl FnOnce(&mut Core, Vec<u8>, Option<Box<Long>>) + 'static,
+    ) {
+        self.ask(
+            to,
+            move |core| {
+                let mut reply = Vec::new();
+                let long = core.end_task(task, of, &mut reply);
+                core.unlock(ticket);
+                (reply, long)
+            },
+            move |core, (reply, long)| then(core, reply, long),
+        );
     }
 
     /// A request of this core's connection goes on in steps. `ticket` is the lock that it waited for.
@@ -181,15 +201,15 @@ impl Core {
     ) {
         let Some(connection) = self.connection(id) else { return self.unlock(ticket) };
         connection.waiting = true;
-        let (db, proto) = (usize::from(connection.db), connection.proto);
+        let call = Call::of(found, usize::from(connection.db), connection.proto);
         let asker = self.asker(id);
         if asker.remembers {
             self.remember(asker.client, found.command, argv);
         }
-        let ticket = self.lock_target(&*task, db, ticket);
+        let ticket = self.lock_target(&*task, call.db, ticket);
         let shown = shown_args(found.command, argv);
         let reader = task.target().is_none().then_some(id);
-        let of = TaskOf { found, db, proto, client: asker.client, at_once: false };
+        let of = TaskOf { call, index: found.index, client: asker.client, at_once: false };
         self.begin_task(task, found.command.name, reader, nanos, move |core, task, nanos| {
             let mut reply = Vec::new();
             let long = core.end_task(task, of, &mut reply);
@@ -211,12 +231,12 @@ impl Core {
         nanos: u64,
     ) {
         let entry = alone.entries[0];
-        let (command, db) = (entry.command, usize::from(entry.db));
-        let ticket = self.lock_target(&*task, db, ticket);
+        let found = Found { command: entry.command, index: usize::from(entry.index) };
+        let call = Call::of(found, usize::from(entry.db), entry.proto);
+        let ticket = self.lock_target(&*task, call.db, ticket);
         let client = Reader { core: from, id: entry.connection };
-        let found = Found { command, index: usize::from(entry.index) };
-        let of = TaskOf { found, db, proto: entry.proto, client, at_once: false };
-        self.begin_task(task, command.name, None, nanos, move |core, task, nanos| {
+        let of = TaskOf { call, index: found.index, client, at_once: false };
+        self.begin_task(task, call.name, None, nanos, move |core, task, nanos| {
             let mut replies = std::mem::take(&mut alone.replies);
             let long = core.end_task(task, of, &mut replies);
             core.unlock(ticket);
@@ -293,7 +313,7 @@ impl Core {
                 running.task.into_held().into_iter().for_each(|held| self.ks.discard(held));
                 continue;
             }
-            set_running(running.name, self.id);
+            set_running(running.name);
             let started = Instant::now();
             let is_over = loop {
                 if running.asked.is_empty() {

@@ -28,7 +28,7 @@ use crate::blocking::{Brought, Moment, Reach};
 use crate::connection::ConnectionId;
 use crate::coordinate::Held;
 use crate::core::{Core, Replier};
-use crate::execute::{Flow, Route, Sender, databases_of, looks_further, run_handler};
+use crate::execute::{Call, Flow, Route, Sender, databases_of, looks_further, run_handler};
 use crate::locks::{Scope, lock_number};
 use crate::mailbox::Message;
 use crate::modes::Modes;
@@ -563,7 +563,8 @@ impl Core {
         ReplyWriter::new(out, proto).array(transaction.len());
         let mut watch = Stopwatch::start();
         for i in 0..transaction.len() {
-            self.run_step(asker, transaction.commands[i], &transaction.argv(i), db, proto, &mut watch, out);
+            let found = transaction.commands[i];
+            self.run_step(asker, found, Call::of(found, db, proto), &transaction.argv(i), &mut watch, out);
         }
         // Once for all: whoever is woken by one of the commands sees the work of all.
         self.after_command_of(asker.client);
@@ -580,22 +581,19 @@ impl Core {
     }
 
     /// Runs one command of a transaction over this shard, and counts it.
-    #[expect(clippy::too_many_arguments, reason = "a request, who asks, and where to")]
     fn run_step(
         &mut self,
         asker: Asker,
         found: Found,
+        call: Call,
         argv: &Argv<'_>,
-        db: usize,
-        proto: Proto,
         watch: &mut Stopwatch,
         out: &mut Vec<u8>,
     ) {
         let Some(handler) = found.command.run.handler() else { unreachable!("a command over one shard") };
-        let (name, shard) = (found.command.name, self.id);
         watch.count(&mut self.stats, found.index);
         self.ks.leaves_heat = asker.no_touch;
-        let failed = run_handler(name, shard, handler, &mut self.ks, &self.env, db, proto, argv, out);
+        let failed = run_handler(call, handler, &mut self.ks, &self.env, argv, out);
         self.close_watch(Sender::of(asker.client, self.id), found.command, watch, argv);
         if let Some(error) = failed {
             self.stats.count_error(&error);
@@ -885,7 +883,7 @@ impl Exec {
                     core.script_in_transaction(self.id, &argv, found, ticket)
                 }
                 Run::Shard(_) | Run::Block(_) => {
-                    core.coordinate(self.id, found.command, found.index, &argv);
+                    core.coordinate(self.id, found, &argv);
                     Flow::Pause
                 }
             };
@@ -932,7 +930,7 @@ impl Exec {
                 let mut watch = Stopwatch::start();
                 for (i, db) in dbs.iter().enumerate() {
                     let (found, argv) = (part.commands[i], part.argv(i));
-                    core.run_step(asker, found, &argv, *db, proto, &mut watch, &mut out);
+                    core.run_step(asker, found, Call::of(found, *db, proto), &argv, &mut watch, &mut out);
                     core.date_events(asker.client, || Moment::of_step(began, steps[i]));
                     ends.push(out.len());
                 }

@@ -37,28 +37,19 @@ impl Core {
 
     /// Begins it on all shards, which are locked.
     fn begin_gathering(&mut self, request: Request, asker: Asker, remembered: KeysOf, held: Held) {
-        let Some(handler) = request.command.run.handler() else {
+        let Some(handler) = request.found.command.run.handler() else {
             unreachable!("only commands over shards gather")
         };
         let started = Instant::now();
         let (mut out, mut rest) = (Vec::new(), None);
-        let (db, here) = (usize::from(request.db), self.id);
-        let (name, proto, argv) = (request.command.name, request.proto, request.owned.argv());
+        let (call, here, argv) = (request.call(), self.id, request.owned.argv());
         let (ks, env) = (&mut self.ks, &self.env);
-        let failed =
-            run_handler_for(name, here, handler, ks, env, db, proto, &argv, &mut out, Some(&mut rest));
+        let failed = run_handler_for(call, handler, ks, env, &argv, &mut out, Some(&mut rest));
         self.after_command();
         let nanos = started.elapsed().as_nanos() as u64;
         let Some(Rest::Task(task)) = rest else {
             self.unlock_all(held);
-            self.book_spread(
-                request.id,
-                request.command,
-                request.index,
-                nanos,
-                failed.as_deref(),
-                &request.owned,
-            );
+            request.book(self, failed.as_deref(), nanos);
             return self.answer(request.id, &out);
         };
         let past = task.past().expect("a task that gathers");
@@ -67,7 +58,7 @@ impl Core {
         self.ask_all(
             move |core| {
                 if core.id != here {
-                    core.ks.begin_past(past, db, Box::new(|_| true));
+                    core.ks.begin_past(past, call.db, Box::new(|_| true));
                 }
                 let keys = remembered.get(&core.id).into_iter().flatten();
                 keys.for_each(|key| core.remember_key(asker.client, key));

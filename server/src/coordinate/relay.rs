@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use damselfly_commands::{CommandError, Looked, Parcel, Relay};
 
-use super::{Args, Held, Request, Step};
+use super::{Args, Held, Request};
 use crate::core::Core;
 use crate::locks::{Scope, Ticket, lock_number};
 
@@ -66,10 +66,10 @@ impl Core {
 
 impl Running {
     fn look(self, core: &mut Core) {
-        let (look, step, args) = (self.relay.look, self.request.step(), self.args.clone());
+        let (look, call, args) = (self.relay.look, self.request.call(), self.args.clone());
         core.ask(
             self.source.0,
-            move |core| core.step(step, &args, look),
+            move |core| core.step(call, &args, look),
             move |core, (looked, reply, nanos)| self.put(core, looked, reply, nanos),
         );
     }
@@ -85,11 +85,11 @@ impl Running {
                 return;
             }
         };
-        let (put, step, args) = (self.relay.put, self.request.step(), self.args.clone());
+        let (put, call, args) = (self.relay.put, self.request.call(), self.args.clone());
         core.ask(
             self.target.0,
             move |core| {
-                let (done, reply, nanos) = core.step(step, &args, |cx, args| put(cx, args, parcel.as_ref()));
+                let (done, reply, nanos) = core.step(call, &args, |cx, args| put(cx, args, parcel.as_ref()));
                 core.unlock(ticket);
                 (parcel, done, reply, nanos)
             },
@@ -108,15 +108,15 @@ impl Running {
         reply: Vec<u8>,
         nanos: u64,
     ) {
-        let (take, step, args, (_, ticket)) =
-            (self.relay.take, self.request.step(), self.args.clone(), self.source);
+        let (take, call, args, (_, ticket)) =
+            (self.relay.take, self.request.call(), self.args.clone(), self.source);
         core.ask(
             self.source.0,
             move |core| {
                 let mut nanos = 0;
                 if let Some(parcel) = parcel {
                     nanos = core
-                        .step(step, &args, |cx, args| {
+                        .step(call, &args, |cx, args| {
                             take(cx, args, &parcel);
                             Ok(())
                         })
@@ -127,11 +127,5 @@ impl Running {
             },
             move |core, more| self.request.finish(core, failed, &reply, nanos + more),
         );
-    }
-}
-
-impl Request {
-    fn step(&self) -> Step {
-        Step { name: self.command.name, db: self.db, proto: self.proto }
     }
 }

@@ -5,10 +5,10 @@
 
 use std::sync::Arc;
 
+use damselfly_commands::Task;
 use damselfly_commands::sort::Sort;
-use damselfly_commands::{Found, Task};
 
-use super::{Args, Held, Request, Step};
+use super::{Args, Held, Request};
 use crate::core::Core;
 use crate::locks::{Scope, lock_number};
 use crate::tasks::TaskOf;
@@ -23,17 +23,16 @@ impl Core {
 
     /// Begins it on all shards, which are locked.
     fn begin_sort(&mut self, request: Request, sort: Sort, held: Held) {
-        let step = Step { name: request.command.name, db: request.db, proto: request.proto };
-        let (db, owner) = (usize::from(request.db), self.shared.owner(self.ks.hash(sort.key())));
+        let (call, owner) = (request.call(), self.shared.owner(self.ks.hash(sort.key())));
         let target = sort.target().map(|key| self.ks.hash(key));
         // Two that are under way at once have different numbers.
         let past = self.ks.random();
         let sort = Arc::new(sort);
         self.ask_all(
             move |core| {
-                core.ks.begin_past(past, db, sort.concerned());
+                core.ks.begin_past(past, call.db, sort.concerned());
                 let is_here = core.id == owner;
-                is_here.then(|| core.step(step, &Args::default(), |cx, _| sort.begin(cx, past)))
+                is_here.then(|| core.step(call, &Args::default(), |cx, _| sort.begin(cx, past)))
             },
             move |core, begun| match begun.into_iter().flatten().next() {
                 Some((Ok(task), _, nanos)) => core.go_on_later(request, task, target, held, nanos),
@@ -56,12 +55,12 @@ impl Core {
         held: Held,
         nanos: u64,
     ) {
-        let Request { id, command, index, db, proto, owned, .. } = request;
+        let (id, call) = (request.id, request.call());
         let end_at = target.map_or(self.id, |hash| self.shared.owner(hash));
         // Within a transaction, which has the locks, the reply is to be whole when the next command comes.
         let at_once = held.iter().all(|(_, ticket)| ticket.is_none());
         let ticket = target.and(held.iter().find(|(to, _)| *to == end_at)).and_then(|(_, ticket)| *ticket);
-        let kept = target.map(|hash| lock_number(usize::from(db), hash));
+        let kept = target.map(|hash| lock_number(call.db, hash));
         for (to, ticket) in held {
             let kept = kept.filter(|_| to == end_at);
             self.run_on(to, move |core| match (ticket, kept) {
@@ -70,10 +69,13 @@ impl Core {
             });
         }
         let client = Reader { core: self.id, id };
-        let of = TaskOf { found: Found { command, index }, db: usize::from(db), proto, client, at_once };
+        let of = TaskOf { call, index: request.found.index, client, at_once };
         let reader = (target.is_none() && !at_once).then_some(id);
-        self.begin_task(task, command.name, reader, nanos, move |core, task, nanos| {
-            core.end_task_there(end_at, ticket, task, of, id, nanos, owned);
+        self.begin_task(task, call.name, reader, nanos, move |core, task, nanos| {
+            core.end_task_at((end_at, ticket), task, of, move |core, reply, long| {
+                request.book(core, None, nanos);
+                core.answer_long(id, &reply, long);
+            });
         });
     }
 }

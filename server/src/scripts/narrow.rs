@@ -16,7 +16,7 @@ use super::running::{Pace, Watch};
 use super::{CallErrors, Calling, clock};
 use crate::connection::ConnectionId;
 use crate::core::Core;
-use crate::execute::{OUT_OF_MEMORY, Route, databases_of, looks_further, run_handler};
+use crate::execute::{Call, OUT_OF_MEMORY, Route, databases_of, looks_further, run_handler};
 use crate::locks::{Ticket, lock_number};
 use crate::pubsub::Kind;
 use crate::server_commands::monitor;
@@ -285,10 +285,9 @@ impl Narrow<'_> {
                 }
                 let handler = command.run.handler().expect("a command over shards");
                 let before = reply.len();
-                let (name, shard, db) = (command.name, core.id, self.db);
+                let call = Call::of(found, self.db, proto);
                 core.ks.leaves_heat = self.calling.asker.no_touch;
-                failed = run_handler(name, shard, handler, &mut core.ks, &core.env, db, proto, argv, reply)
-                    .is_some();
+                failed = run_handler(call, handler, &mut core.ks, &core.env, argv, reply).is_some();
                 if failed {
                     self.scratch.errors.note(&reply[before..]);
                 }

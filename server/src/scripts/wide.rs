@@ -19,7 +19,7 @@ use super::{CallErrors, Calling, LocalEngine, clock};
 use crate::connection::{Client, Connection, ConnectionId, Listener, Queued, Stream};
 use crate::coordinate::Held;
 use crate::core::Core;
-use crate::execute::{Flow, OUT_OF_MEMORY, Route, place_of, run_handler};
+use crate::execute::{Call, Flow, OUT_OF_MEMORY, Route, place_of, run_handler};
 use crate::locks::Scope;
 use crate::server_commands::{self, monitor};
 use crate::shared::Shared;
@@ -359,10 +359,10 @@ impl Core {
         let handler = found.command.run.handler().expect("a command over shards");
         let started = Instant::now();
         let present = std::mem::replace(&mut self.ks.now, now);
-        let (name, shard) = (found.command.name, self.id);
+        let call = Call::of(found, db, proto);
         let failed = if may_exceed || self.admit_in_script(found.command, argv) {
             self.ks.leaves_heat = asker.no_touch;
-            run_handler(name, shard, handler, &mut self.ks, &self.env, db, proto, argv, reply)
+            run_handler(call, handler, &mut self.ks, &self.env, argv, reply)
         } else {
             ReplyWriter::new(reply, proto).error(OUT_OF_MEMORY);
             Some(OUT_OF_MEMORY.to_string())
@@ -400,7 +400,7 @@ impl Core {
                 flow
             }
             _ => {
-                self.coordinate(STAND_IN, found.command, found.index, argv);
+                self.coordinate(STAND_IN, found, argv);
                 Flow::Pause
             }
         };

@@ -16,7 +16,7 @@ use damselfly_protocol::{Proto, Requests};
 use super::{Outcome, client_of, wait};
 use crate::connection::ConnectionId;
 use crate::core::{Core, Replier};
-use crate::execute::run_handler;
+use crate::execute::{Call, run_handler};
 use crate::locks::lock_number;
 use crate::slot;
 
@@ -268,19 +268,9 @@ impl Population {
         if !core.admit(command, &argv) {
             return;
         }
-        let (shard, db) = (core.id, self.db);
+        let call = Call { name: command.name, db: self.db, proto: Proto::Resp2 };
         // Nothing is wrong with the request. If the key has become something else meanwhile, it stays that.
-        run_handler(
-            command.name,
-            shard,
-            handler,
-            &mut core.ks,
-            &core.env,
-            db,
-            Proto::Resp2,
-            &argv,
-            &mut reply,
-        );
+        run_handler(call, handler, &mut core.ks, &core.env, &argv, &mut reply);
     }
 
     /// A value for a key or an element of this number.
