@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::ops::Deref;
+use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -309,6 +310,39 @@ fn cuts_the_unfinished() {
         std::thread::sleep(Duration::from_millis(50));
     }
     assert_eq!(error_of(&call(&mut clients, &[b"SET", b"k", &[b'v'; 100_000]])), None);
+}
+
+/// Many clients whose long values all begin to arrive in one turn of the server: they wait for each other, and nobody is
+/// cut.
+#[test]
+fn keeps_those_who_go_on() {
+    let (server, mut clients) = start(&["--cache_mode=true"]);
+    let mut streams: Vec<TcpStream> =
+        (0..128).map(|_| TcpStream::connect(server.address()).expect("connects")).collect();
+    let request = |number: usize| encode(&[b"SET", format!("key:{number}").as_bytes(), &vec![b'v'; 1 << 20]]);
+    let signal = |name: &str| {
+        let killed = Command::new("kill").args([name, &server.process_id().to_string()]).status();
+        assert!(killed.expect("kill runs").success());
+    };
+    line(&mut clients, "PING");
+    signal("-STOP");
+    let begin = 100_000;
+    for (number, stream) in streams.iter_mut().enumerate() {
+        stream.write_all(&request(number)[..begin]).expect("the socket takes it");
+    }
+    signal("-CONT");
+    std::thread::scope(|scope| {
+        for (number, stream) in streams.iter_mut().enumerate() {
+            scope.spawn(move || {
+                stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a timeout");
+                let mut reply = [0; 5];
+                let sent = stream.write_all(&request(number)[begin..]);
+                sent.and_then(|()| stream.read_exact(&mut reply)).expect("it is not cut");
+                assert_eq!(&reply, b"+OK\r\n");
+            });
+        }
+    });
+    assert_eq!(info(&mut clients, "client_query_buffer_limit_disconnections"), 0);
 }
 
 /// maxmemory can be lowered and raised while the server runs and clients write, and it follows.

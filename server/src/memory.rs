@@ -167,6 +167,15 @@ impl Memory {
         Some(resident)
     }
 
+    /// How much must go before anybody writes more, if it is far too much; `over` is what the core asking has beyond its
+    /// allowance. What a lowered limit leaves too much of, turns take away: at once it would take long.
+    fn too_much_now(&self, limit: u64, over: i64) -> Option<i64> {
+        let resident = self.resident.load(Ordering::Relaxed);
+        let bound = limit / FAR_OVER_SHARE;
+        let is_urgent = resident > limit + bound && !self.is_lowered.load(Ordering::Relaxed);
+        is_urgent.then(|| ((resident - tolerable(limit)) as i64).max(over).min(bound as i64))
+    }
+
     /// The limit was changed: the budget follows at once, so that the next command meets it. The next look knows better.
     pub(crate) fn set_limit(&self, limit: u64) {
         self.is_lowered.store(limit > 0, Ordering::Relaxed);
@@ -252,7 +261,7 @@ fn look(shared: &Shared) -> u64 {
     if limit == shared.settings.maxmemory() {
         memory.budget.store(budget, Ordering::Relaxed);
     }
-    if resident <= limit {
+    if resident <= tolerable(limit) {
         memory.is_lowered.store(false, Ordering::Relaxed);
     }
     let excess = resident.saturating_sub(counted);
@@ -357,7 +366,7 @@ impl Core {
         if account.abs_diff(self.memory.told) >= TELL_FROM || ticked {
             self.memory.told = account;
             mine.account.store(account, Ordering::Relaxed);
-            mine.input.store(self.memory.input as u64, Ordering::Relaxed);
+            self.tell_input();
             mine.doomed.store(self.ks.doomed_bytes() as u64, Ordering::Relaxed);
         }
         mine.can_give.store(self.ks.has_evictable(self.memory.rule), Ordering::Relaxed);
@@ -609,7 +618,7 @@ impl Core {
         }
         self.memory.unseen = 0;
         let limit = self.shared.settings.maxmemory();
-        if limit == 0 || self.memory.hurries {
+        if limit == 0 || self.shared.memory.is_lowered.load(Ordering::Relaxed) {
             return;
         }
         if self.shared.memory.look(limit).is_none_or(|resident| resident <= tolerable(limit)) {
@@ -617,12 +626,8 @@ impl Core {
         }
         self.look_around();
         for _ in 0..HALT_ROUNDS {
-            let resident = self.shared.memory.resident.load(Ordering::Relaxed);
-            if resident <= limit + limit / FAR_OVER_SHARE {
-                return;
-            }
-            let too_much = (resident - tolerable(limit)) as i64;
-            let too_much = too_much.max(self.account() as i64 - self.memory.allowance);
+            let over = self.account() as i64 - self.memory.allowance;
+            let Some(too_much) = self.shared.memory.too_much_now(limit, over) else { return };
             if self.memory.rule != Eviction::Never && !self.make_room(too_much, too_much) {
                 std::thread::sleep(HALT);
             }
@@ -712,7 +717,12 @@ impl Core {
         let now = (connection.heap_bytes(), connection.input_bytes());
         let before = std::mem::replace(&mut connection.booked, now);
         self.memory.buffers = self.memory.buffers + now.0 - before.0;
-        self.memory.input = self.memory.input + now.1 - before.1;
+        if now.1 != before.1 {
+            self.memory.input = self.memory.input + now.1 - before.1;
+            if now.1.abs_diff(before.1) > INPUT_FREE {
+                self.tell_input();
+            }
+        }
         if now.0 > before.0 + REPLY_FREE && self.memory.is_tight {
             // A long reply that the client does not take at once.
             self.make_way_for(0, (now.0 - before.0) as i64);
@@ -727,6 +737,7 @@ impl Core {
             batch.booked = bytes;
             self.memory.buffers += bytes;
             self.memory.input += bytes;
+            self.tell_input();
         }
     }
 
@@ -734,8 +745,17 @@ impl Core {
     #[inline]
     pub(crate) fn unbook_batch(&mut self, batch: &mut Batch) {
         let booked = std::mem::take(&mut batch.booked);
-        self.memory.buffers -= booked;
-        self.memory.input -= booked;
+        if booked > 0 {
+            self.memory.buffers -= booked;
+            self.memory.input -= booked;
+            self.tell_input();
+        }
+    }
+
+    /// Tells the others at once: if each let in all that there is room for in one turn, together they would let in more
+    /// than they may keep.
+    fn tell_input(&self) {
+        self.shared.peers[self.id].input.store(self.memory.input as u64, Ordering::Relaxed);
     }
 
     /// Keeps what a read brought beyond the last complete request.
@@ -853,6 +873,21 @@ fn is_modest(argv: &Argv<'_>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Writers halt for what is far too much, a bounded part at a time, and never for what was within the limit before it
+    /// was lowered: that would hold everybody up until four fifths of a gigabyte had gone.
+    #[test]
+    fn halting() {
+        let memory = Memory::default();
+        memory.resident.store(6500, Ordering::Relaxed);
+        assert_eq!(memory.too_much_now(6400, 10_000), None, "a little");
+        memory.resident.store(6700, Ordering::Relaxed);
+        assert_eq!(memory.too_much_now(6400, 50), Some(200), "beyond what is tolerable, at most a 32nd");
+        memory.set_limit(640);
+        assert_eq!(memory.too_much_now(640, 6000), None, "the limit was lowered");
+        memory.is_lowered.store(false, Ordering::Relaxed);
+        assert_eq!(memory.too_much_now(640, 6000), Some(20), "a part at a time");
+    }
 
     /// The budget is the limit and a margin less the overhead; it follows the overhead slowly within the limit, not at all
     /// a little beyond it, at once far beyond it, and never goes below a third.
