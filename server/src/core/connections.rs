@@ -303,7 +303,7 @@ impl Core {
 
     /// Sends what there is and sees whether the connection goes on.
     pub fn finish(&mut self, id: ConnectionId) {
-        if self.open_batches > 0 {
+        if self.open_batches > 0 || self.gathers {
             // A reply must not be earlier than the requests before it in the pipeline that go elsewhere.
             self.unsent.push(id);
             return;
