@@ -36,6 +36,8 @@ pub trait Collection: Sized {
     fn expire_members(&mut self, _now: UnixMs) -> usize {
         0
     }
+    /// What it holds from the allocator, without the box that some are in.
+    fn heap_bytes(&self) -> usize;
     /// Whether the key must go. Streams are never empty in this sense: a stream without entries stays.
     fn is_gone(&self) -> bool;
 }
@@ -139,13 +141,11 @@ impl Keyspace {
         if !self.leaves_heat {
             self.table_mut(db).touch(loc);
         }
-        let edited = self.table_mut(db).edit_object(loc, |object| {
-            C::of_mut(object).map(|collection| {
-                let value = change(collection);
-                Edit { value, gone: collection.is_gone() }
-            })
+        let edited = self.table_mut(db).edit_collection(loc, |collection: &mut C| {
+            let value = change(collection);
+            Edit { value, gone: collection.is_gone() }
         });
-        let edit = edited.flatten().ok_or(WrongType)?;
+        let edit = edited.ok_or(WrongType)?;
         if edit.gone {
             self.remove_at(db, loc);
         }
@@ -180,10 +180,10 @@ impl Keyspace {
             self.table_mut(db).touch(loc);
         }
         let stand_in = C::begin(self.hash_seed());
-        let lent = self.table_mut(db).edit_object(loc, |object| {
-            C::of_mut(object).map(|collection| std::mem::replace(collection, stand_in))
-        });
-        lent.flatten().ok_or(WrongType)
+        let lent = self
+            .table_mut(db)
+            .edit_collection(loc, |collection: &mut C| std::mem::replace(collection, stand_in));
+        lent.ok_or(WrongType)
     }
 
     /// Puts a collection that was lent back under its key, which goes if nothing is left in it. None if the key has

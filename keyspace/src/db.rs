@@ -9,6 +9,7 @@ use std::borrow::Cow;
 use damselfly_structures::keytable::{Edited, Expiry, Freed, KeyTable, NewValue, Removed, TableView, Value};
 use damselfly_structures::table::{Cursor, Loc, SegmentId};
 
+use crate::Collection;
 use crate::ahead::Big;
 use crate::cut::DbCut;
 use crate::eviction::Warmth;
@@ -501,6 +502,28 @@ impl Db {
         if let Some(at) = next_expiry {
             self.table.lower_note(loc, at);
         }
+        Some(result)
+    }
+
+    /// As [`Db::edit_object`], for a collection whose type is known: half the time of that for a short change. None if
+    /// it is of another.
+    #[inline]
+    pub(crate) fn edit_collection<C: Collection, R>(
+        &mut self,
+        loc: Loc,
+        change: impl FnOnce(&mut C) -> R,
+    ) -> Option<R> {
+        if matches!(C::TYPE, Type::Hash | Type::Set) {
+            // Their members may expire, which is booked, too.
+            return self.edit_object(loc, |object| C::of_mut(object).map(change)).flatten();
+        }
+        self.before_change(loc);
+        let collection = C::of_mut(self.table.object_mut(loc)?)?;
+        let before = collection.heap_bytes();
+        let result = change(collection);
+        let after = collection.heap_bytes();
+        let bytes = &mut self.object_bytes[C::TYPE as usize];
+        *bytes = *bytes + after - before;
         Some(result)
     }
 

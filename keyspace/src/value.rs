@@ -250,6 +250,10 @@ macro_rules! collection {
                 }
             }
 
+            fn heap_bytes(&self) -> usize {
+                <$name>::heap_bytes(self)
+            }
+
             fn is_gone(&self) -> bool {
                 false
             }
@@ -292,6 +296,7 @@ macro_rules! collection {
                 }
             }
 
+            #[inline]
             fn of_mut(object: &mut Object) -> Option<&mut Self> {
                 match object {
                     Object::$variant(this) => Some(this),
@@ -299,6 +304,12 @@ macro_rules! collection {
                 }
             }
 
+            #[inline]
+            fn heap_bytes(&self) -> usize {
+                <$name>::heap_bytes(self)
+            }
+
+            #[inline]
             fn is_gone(&self) -> bool {
                 let $this = self;
                 $gone

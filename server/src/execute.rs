@@ -105,6 +105,7 @@ impl Core {
         let mut prepared = std::mem::take(&mut self.prepared);
         prepared.clear();
         let mut last: Option<(&[u8], Known)> = None;
+        let mut last_hash = 0;
         for i in 0..requests.len() {
             let argv = requests.argv(bytes, i);
             let name = argv.get(0).expect("a request has a name");
@@ -114,7 +115,14 @@ impl Core {
                 _ => self.know(name),
             };
             last = Some((name, known));
-            prepared.push(self.prepare_known(&argv, known));
+            let mut ready = self.prepare_known(&argv, known);
+            if ready.hash == last_hash && !ready.looks_inside() {
+                // What one of them has asked for need not be asked for again: a pipeline to one list.
+                ready.hash = 0;
+            } else {
+                last_hash = ready.hash;
+            }
+            prepared.push(ready);
         }
         if requests.len() > 1 {
             self.prefetch(id, &prepared, |i| requests.argv(bytes, i));
@@ -124,8 +132,13 @@ impl Core {
         let mut watch = Stopwatch::start();
         let mut flow = Flow::Next;
         let mut is_unhindered = None;
+        // Put together one request ahead: who copies it right behind its parts would wait for them.
+        let mut coming = requests.argv(bytes, 0);
         for (i, ready) in prepared.iter().enumerate() {
-            let argv = requests.argv(bytes, i);
+            let argv = coming;
+            if i + 1 < prepared.len() {
+                coming = requests.argv(bytes, i + 1);
+            }
             if ready.is_simple && *is_unhindered.get_or_insert_with(|| self.is_unhindered(id)) {
                 flow = self.run_simple(id, &argv, *ready, &mut watch);
             } else {

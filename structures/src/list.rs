@@ -167,6 +167,7 @@ impl List {
     }
 
     /// What the list holds from the allocator. A node that is shared with a clone counts for both.
+    #[inline]
     pub fn heap_bytes(&self) -> usize {
         match self.form.get() {
             Form::Pack(pack) => pack.heap_bytes(),
@@ -549,6 +550,7 @@ impl Nodes {
         nodes
     }
 
+    #[inline]
     fn heap_bytes(&self) -> usize {
         good_size(size_of::<Self>()) + good_size(self.spine.capacity() * size_of::<Node>()) + self.node_bytes
     }

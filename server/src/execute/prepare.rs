@@ -44,6 +44,12 @@ pub(super) struct Known {
 }
 
 impl Prepared {
+    /// Whether it looks for something inside of what its key holds.
+    #[inline]
+    pub(super) fn looks_inside(&self) -> bool {
+        self.found.is_some_and(|found| sought(found.command).is_some())
+    }
+
     /// The name of its command, if that runs on this core.
     pub(crate) fn here(&self) -> Option<&'static str> {
         self.found.filter(|_| self.route == Route::Here).map(|found| found.command.name)
@@ -67,7 +73,9 @@ impl Core {
         self.prepare_known(argv, self.know(&argv[0]))
     }
 
-    #[inline]
+    /// In line, so that what it finds out is written where it stays: copied from where it was returned, it would be read
+    /// before the writes of its parts are put together.
+    #[inline(always)]
     pub(super) fn prepare_known(&mut self, argv: &Argv<'_>, known: Known) -> Prepared {
         let found = known.found;
         let here = Prepared { found, route: Route::Here, hash: 0, is_simple: false };
@@ -161,19 +169,30 @@ pub(super) fn load_ahead<'d, 'a>(
     ahead.load();
 }
 
+/// Which argument of a command is looked for inside of what its key holds, if that is a big collection.
+#[inline]
+fn sought(command: &Command) -> Option<usize> {
+    match command.group {
+        Group::Hash | Group::Set => Some(2),
+        Group::SortedSet => match command.name {
+            "ZADD" | "ZINCRBY" => Some(3),
+            "ZSCORE" | "ZMSCORE" | "ZREM" | "ZRANK" | "ZREVRANK" => Some(2),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
 /// Notes what a command will look for inside a big collection.
 fn aim<'a>(ahead: &mut Ahead<'a>, db: &'a Db, hash: u64, command: &Command, argv: Argv<'a>) {
-    let (member, score) = match command.group {
-        Group::Hash | Group::Set => (2, None),
-        Group::SortedSet => match command.name {
-            "ZADD" if argv.len() == 4 => (3, argv.get(2).and_then(parse_f64)),
-            "ZINCRBY" => (3, None),
-            "ZSCORE" | "ZMSCORE" | "ZREM" | "ZRANK" | "ZREVRANK" => (2, None),
-            _ => return,
-        },
-        _ => return,
-    };
-    if let (Some(key), Some(member)) = (argv.get(1), argv.get(member)) {
+    let Some(at) = sought(command) else { return };
+    let adds = command.name == "ZADD";
+    if adds && argv.len() != 4 {
+        // With options, or several members.
+        return;
+    }
+    let score = argv.get(2).filter(|_| adds).and_then(parse_f64);
+    if let (Some(key), Some(member)) = (argv.get(1), argv.get(at)) {
         ahead.aim(db, hash, key, member, score);
     }
 }

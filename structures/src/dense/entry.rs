@@ -20,7 +20,7 @@
 
 #![expect(unsafe_code, reason = "long strings are owned through pointers stored in packed entries")]
 
-use crate::hash::hash;
+use crate::hash::{hash, same};
 use crate::outside;
 use crate::pack::{Item, format_int, parse_int};
 use crate::table::{ENTRY_LEN_MAX, Layout, Plain};
@@ -414,7 +414,7 @@ impl<const VALUE: bool> Layout for Entry<VALUE> {
         let code = entry[0] & CODE;
         if usize::from(code) <= SHORT_MAX {
             let at = key_at(entry);
-            return usize::from(code) == key.len() && &entry[at..at + key.len()] == key;
+            return usize::from(code) == key.len() && same(&entry[at..at + key.len()], key);
         }
         match Span::key(entry).read(entry) {
             Item::Int(value) => parse_int(key) == Some(value),

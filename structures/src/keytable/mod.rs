@@ -22,7 +22,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::alloc::good_size;
-use crate::hash::hash;
+use crate::hash::{hash, same};
 use crate::outside;
 use crate::slab::Slab;
 use crate::table::{Cursor, ENTRY_LEN_MAX, Full, Layout, Loc, SegmentId, Table, Watched};
@@ -199,7 +199,7 @@ impl Layout for KeyLayout {
             };
             let flags_len = if tag & MC_FLAGS == 0 { 0 } else { 4 };
             let at = 2 + Parts::expiry_len(tag) + flags_len + length_len;
-            &entry[at..at + key.len()] == key
+            same(&entry[at..at + key.len()], key)
         } else {
             Self::key(entry, &Parts::of(entry)) == key
         }

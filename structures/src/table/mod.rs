@@ -80,8 +80,26 @@ pub trait Layout {
 pub struct Loc {
     /// A [`Segment`] of the table whose location this is.
     segment: NonNull<()>,
-    bucket: u8,
-    slot: u8,
+    /// Its bucket and slot there. As one number, so that a location has two parts and is returned in registers: through
+    /// memory, its reader waits for three writes to be put together.
+    place: u16,
+}
+
+impl Loc {
+    #[inline]
+    fn new<T>(segment: NonNull<T>, bucket: u8, slot: u8) -> Loc {
+        Loc { segment: segment.cast(), place: u16::from_le_bytes([slot, bucket]) }
+    }
+
+    #[inline]
+    fn bucket(self) -> u8 {
+        self.place.to_le_bytes()[1]
+    }
+
+    #[inline]
+    fn slot(self) -> u8 {
+        self.place.to_le_bytes()[0]
+    }
 }
 
 /// The segment that an insertion needs has no room: the caller splits it ([`Table::split`]) and tries again. Split
@@ -287,7 +305,7 @@ impl<L: Layout> Table<L> {
         let segment = self.segment_ptr(hash);
         // SAFETY: as in `segment`.
         let (bucket, slot) = unsafe { segment.as_ref() }.find(hash, |entry| L::matches(entry, key))?;
-        Some(Loc { segment: segment.cast(), bucket, slot })
+        Some(Loc::new(segment, bucket, slot))
     }
 
     /// Finds an entry by the hash of its key alone: of several keys with this hash, any.
@@ -296,13 +314,13 @@ impl<L: Layout> Table<L> {
         // SAFETY: as in `segment`.
         let segment_ref = unsafe { segment.as_ref() };
         let (bucket, slot) = segment_ref.find(hash, |entry| L::hash(entry, self.seed) == hash)?;
-        Some(Loc { segment: segment.cast(), bucket, slot })
+        Some(Loc::new(segment, bucket, slot))
     }
 
     /// The entry's bytes, from its start to the end of its block.
     #[inline]
     pub fn entry(&self, loc: Loc) -> &[u8] {
-        self.at(loc).entry(loc.bucket, loc.slot)
+        self.at(loc).entry(loc.bucket(), loc.slot())
     }
 
     /// The entry's bytes for in-place changes that keep its length or shorten it (report the difference with
@@ -310,7 +328,7 @@ impl<L: Layout> Table<L> {
     #[inline]
     pub fn entry_mut(&mut self, loc: Loc) -> &mut [u8] {
         let loc = self.own(loc);
-        self.at_mut(loc).entry_mut(loc.bucket, loc.slot)
+        self.at_mut(loc).entry_mut(loc.bucket(), loc.slot())
     }
 
     /// Records that an entry got shorter in place.
@@ -361,7 +379,7 @@ impl<L: Layout> Table<L> {
         if self.segment(hash).is_shared() {
             segment = self.unshare(segment);
         }
-        let at = Loc { segment: segment.cast(), bucket: 0, slot: 0 };
+        let at = Loc::new(segment, 0, 0);
         let before = self.at(at).room();
         let target = self.at_mut(at);
         let placed = target.insert(hash, len, fill);
@@ -370,7 +388,7 @@ impl<L: Layout> Table<L> {
         match placed {
             Ok((bucket, slot)) => {
                 self.len += 1;
-                Ok(Loc { segment: segment.cast(), bucket, slot })
+                Ok(Loc::new(segment, bucket, slot))
             }
             Err(SegmentFull) => Err(Full),
         }
@@ -384,7 +402,7 @@ impl<L: Layout> Table<L> {
         let loc = self.own(loc);
         let before = self.at(loc).room();
         let target = self.at_mut(loc);
-        let resized = target.resize(loc.bucket, loc.slot, len, fill);
+        let resized = target.resize(loc.bucket(), loc.slot(), len, fill);
         let after = target.room();
         self.book(before, after);
         match resized {
@@ -397,10 +415,10 @@ impl<L: Layout> Table<L> {
     pub fn remove(&mut self, loc: Loc) {
         let loc = self.own(loc);
         let seed = self.seed;
-        let hash = L::hash(self.at(loc).entry(loc.bucket, loc.slot), seed);
+        let hash = L::hash(self.at(loc).entry(loc.bucket(), loc.slot()), seed);
         let before = self.at(loc).room();
         let target = self.at_mut(loc);
-        target.remove(loc.bucket, loc.slot, hash);
+        target.remove(loc.bucket(), loc.slot(), hash);
         let after = target.room();
         self.book(before, after);
         self.len -= 1;
@@ -523,7 +541,7 @@ impl<L: Layout> Table<L> {
         }
         let is_joined = segment_ref.depth() < depth;
         segment_ref.visit_home(bucket, self.seed, |bucket, slot| {
-            let loc = Loc { segment: segment.cast(), bucket, slot };
+            let loc = Loc::new(segment, bucket, slot);
             if !is_joined || (L::hash(self.entry(loc), self.seed) ^ start) >> (64 - depth) == 0 {
                 visit(loc);
             }
@@ -568,8 +586,7 @@ impl<L: Layout> Table<L> {
     pub fn visit_segment(&self, id: SegmentId, mut visit: impl FnMut(Loc)) {
         let segment = self.segment_ptr(id.0);
         // SAFETY: in our directory, hence alive.
-        unsafe { segment.as_ref() }
-            .visit_all(|bucket, slot| visit(Loc { segment: segment.cast(), bucket, slot }));
+        unsafe { segment.as_ref() }.visit_all(|bucket, slot| visit(Loc::new(segment, bucket, slot)));
     }
 
     /// Visits the entries of one bucket of a segment in physical order.
@@ -577,7 +594,7 @@ impl<L: Layout> Table<L> {
         let segment = self.segment_ptr(id.0);
         // SAFETY: in our directory, hence alive.
         unsafe { segment.as_ref() }
-            .visit_bucket(bucket, |bucket, slot| visit(Loc { segment: segment.cast(), bucket, slot }));
+            .visit_bucket(bucket, |bucket, slot| visit(Loc::new(segment, bucket, slot)));
     }
 
     /// Asks the processor to load a bucket.
@@ -594,7 +611,7 @@ impl<L: Layout> Table<L> {
 
     /// The segment and bucket that hold an entry.
     pub fn bucket_of(&self, loc: Loc) -> (SegmentId, usize) {
-        (SegmentId(self.at(loc).prefix()), usize::from(loc.bucket))
+        (SegmentId(self.at(loc).prefix()), usize::from(loc.bucket()))
     }
 
     /// A number that the owner may keep per segment (the keyspace: earliest expiry). A split gives it to both
@@ -607,7 +624,7 @@ impl<L: Layout> Table<L> {
     /// Raises the owner's number. In a segment that a clone shares it stays as it is: a lower bound it is all the same.
     #[inline]
     pub fn raise_note(&mut self, id: SegmentId, note: u64) {
-        let loc = Loc { segment: self.segment_ptr(id.0).cast(), bucket: 0, slot: 0 };
+        let loc = Loc::new(self.segment_ptr(id.0), 0, 0);
         if !self.at(loc).is_shared() {
             self.at_mut(loc).set_note(note);
         }
@@ -639,7 +656,7 @@ impl<L: Layout> Table<L> {
         if unsafe { segment.as_ref() }.is_shared() {
             segment = self.unshare(segment);
         }
-        let at = Loc { segment: segment.cast(), bucket: 0, slot: 0 };
+        let at = Loc::new(segment, 0, 0);
         let before = self.at(at).room();
         self.at_mut(at).compact();
         let after = self.at(at).room();
@@ -651,7 +668,7 @@ impl<L: Layout> Table<L> {
     /// that is mostly free; returns how many bytes moved. What clones share stays.
     pub fn move_segment(&mut self, id: SegmentId, is_sparse: &dyn Fn(*const u8) -> bool) -> usize {
         let old = self.segment_ptr(id.0);
-        let at = Loc { segment: old.cast(), bucket: 0, slot: 0 };
+        let at = Loc::new(old, 0, 0);
         if self.at(at).is_shared() {
             return 0;
         }
@@ -675,7 +692,7 @@ impl<L: Layout> Table<L> {
             let segment = self.directory[0];
             // SAFETY: in our directory, hence alive.
             let (bucket, slot) = unsafe { segment.as_ref() }.nth((random() % self.len as u64) as usize);
-            return Some(Loc { segment: segment.cast(), bucket, slot });
+            return Some(Loc::new(segment, bucket, slot));
         }
         // With the usual fill of 43 to 86 % two draws suffice; a table that lost most entries may need many, then
         // the first entry at or behind a random place is taken. Four at a time wait for memory together.
@@ -704,11 +721,8 @@ impl<L: Layout> Table<L> {
     #[inline]
     fn place_drawn(&self, draw: u64) -> Loc {
         let place = (((draw & u64::from(u32::MAX)) * (BUCKETS * L::Bucket::SLOTS) as u64) >> 32) as usize;
-        Loc {
-            segment: self.segment_ptr(draw).cast(),
-            bucket: (place / L::Bucket::SLOTS) as u8,
-            slot: (place % L::Bucket::SLOTS) as u8,
-        }
+        let (bucket, slot) = ((place / L::Bucket::SLOTS) as u8, (place % L::Bucket::SLOTS) as u8);
+        Loc::new(self.segment_ptr(draw), bucket, slot)
     }
 
     /// The entry in the slot that a random number stands for: one draw of [`Table::random`], which goes on until one
@@ -719,21 +733,21 @@ impl<L: Layout> Table<L> {
         let loc = self.place_drawn(draw);
         // A segment that stands in several places is drawn as many times too often, so only its first place counts.
         let first = index == 0 || self.directory[index - 1].cast() != loc.segment;
-        (first && self.at(loc).is_occupied(loc.bucket, loc.slot)).then_some(loc)
+        (first && self.at(loc).is_occupied(loc.bucket(), loc.slot())).then_some(loc)
     }
 
     /// Asks the processor to load what [`Table::drawn`] looks at.
     #[inline]
     pub fn prefetch_drawn(&self, draw: u64) {
         let loc = self.place_drawn(draw);
-        Segment::<L>::prefetch_place(loc.segment.cast(), loc.bucket);
+        Segment::<L>::prefetch_place(loc.segment.cast(), loc.bucket());
     }
 
     /// Asks the processor to load the entry that [`Table::drawn`] finds. Cheap only behind `prefetch_drawn`.
     #[inline]
     pub fn prefetch_drawn_entry(&self, draw: u64) {
         let loc = self.place_drawn(draw);
-        self.at(loc).prefetch_slot(loc.bucket, loc.slot);
+        self.at(loc).prefetch_slot(loc.bucket(), loc.slot());
     }
 
     /// All entries, segment by segment in hash order.
@@ -800,7 +814,7 @@ impl<L: Layout<Bucket = Watched>> Table<L> {
     /// The heat byte of an entry's slot.
     #[inline]
     pub fn heat(&self, loc: Loc) -> u8 {
-        self.at(loc).heat(loc.bucket, loc.slot)
+        self.at(loc).heat(loc.bucket(), loc.slot())
     }
 
     /// Sets the heat byte. Not a change of the entry: it needs no version checked, and in a segment that a clone
@@ -810,13 +824,13 @@ impl<L: Layout<Bucket = Watched>> Table<L> {
         if self.at(loc).is_shared() {
             return;
         }
-        self.at_mut(loc).set_heat(loc.bucket, loc.slot, heat);
+        self.at_mut(loc).set_heat(loc.bucket(), loc.slot(), heat);
     }
 
     /// The version of the entry's bucket.
     #[inline]
     pub fn version(&self, loc: Loc) -> u32 {
-        self.at(loc).version(loc.bucket)
+        self.at(loc).version(loc.bucket())
     }
 
     /// Version of a bucket.
@@ -826,7 +840,7 @@ impl<L: Layout<Bucket = Watched>> Table<L> {
 
     /// Marks a bucket as seen by the cut with this version.
     pub fn set_bucket_version(&mut self, id: SegmentId, bucket: usize, version: u32) {
-        let loc = self.own(Loc { segment: self.segment_ptr(id.0).cast(), bucket: 0, slot: 0 });
+        let loc = self.own(Loc::new(self.segment_ptr(id.0), 0, 0));
         self.at_mut(loc).set_version(bucket as u8, version);
     }
 }
