@@ -367,7 +367,11 @@ impl<L: Layout> Segment<L> {
     #[inline]
     pub(super) fn prefetch_bucket(segment: NonNull<Segment<L>>, hash: u64) {
         // Address arithmetic only: the segment is not accessed.
-        prefetch(segment.as_ptr().cast::<u8>().wrapping_add(home(hash) * size_of::<L::Bucket>()));
+        let address = segment.as_ptr().cast::<u8>();
+        prefetch(address.wrapping_add(home(hash) * size_of::<L::Bucket>()));
+        // What entries are found by, and what is looked at before they are changed.
+        prefetch(address.wrapping_add(std::mem::offset_of!(Segment<L>, blocks)));
+        prefetch(address.wrapping_add(std::mem::offset_of!(Segment<L>, holders)));
     }
 
     #[inline]
