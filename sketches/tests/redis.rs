@@ -5,7 +5,8 @@ use damselfly_sketches::geo::{self, Point, Search, Shape};
 use damselfly_sketches::hll::{self, HllError, SPARSE_MAX_BYTES, Union};
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 struct Xorshift(u64);
@@ -52,56 +53,42 @@ impl Reply {
     }
 }
 
-/// A redis-server of our own on a free port, killed at the end.
+/// A redis-server of our own on a socket of its own, killed at the end.
 struct Redis {
     process: Child,
-    stream: BufReader<TcpStream>,
+    stream: BufReader<UnixStream>,
+    socket: PathBuf,
 }
 
 impl Redis {
     fn start(test: &str) -> Option<Redis> {
         let program = std::env::var("REDIS_SERVER").unwrap_or_else(|_| "redis-server".into());
-        // The port is free when asked for; if somebody takes it in between, the next try gets another.
-        for _ in 0..5 {
-            let port = TcpListener::bind("127.0.0.1:0").ok()?.local_addr().ok()?.port();
-            let process = Command::new(&program)
-                .args([
-                    "--port",
-                    &port.to_string(),
-                    "--save",
-                    "",
-                    "--bind",
-                    "127.0.0.1",
-                    "--loglevel",
-                    "warning",
-                ])
-                .current_dir(std::env::temp_dir())
-                .stdin(Stdio::null())
-                .stdout(Stdio::piped())
-                .stderr(Stdio::null())
-                .spawn();
-            let Ok(mut process) = process else {
-                eprintln!("SKIPPED {test}: no {program} to compare with");
-                return None;
-            };
-            for _ in 0..100_000 {
-                if let Ok(stream) = TcpStream::connect(("127.0.0.1", port)) {
-                    let mut redis = Redis { process, stream: BufReader::new(stream) };
-                    let info = redis.call(&[b"INFO", b"server"]);
-                    let info = String::from_utf8_lossy(info.bytes()).into_owned();
-                    let version = info.lines().find_map(|line| line.strip_prefix("redis_version:"));
-                    eprintln!("{test}: compared with redis-server {}", version.unwrap_or("?"));
-                    return Some(redis);
-                }
-                if process.try_wait().expect("our child").is_some() {
-                    break;
-                }
-                std::thread::yield_now();
+        let socket = std::env::temp_dir().join(format!("damselfly-{test}-{}.sock", std::process::id()));
+        let process = Command::new(&program)
+            .args(["--port", "0", "--save", "", "--loglevel", "warning", "--unixsocket"])
+            .arg(&socket)
+            .current_dir(std::env::temp_dir())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
+        let Ok(mut process) = process else {
+            eprintln!("SKIPPED {test}: no {program} to compare with");
+            return None;
+        };
+        let stream = loop {
+            if let Ok(stream) = UnixStream::connect(&socket) {
+                break stream;
             }
-            let _ = process.kill();
-            let _ = process.wait();
-        }
-        panic!("redis-server does not start");
+            assert!(process.try_wait().expect("our child").is_none(), "redis-server does not start");
+            std::thread::yield_now();
+        };
+        let mut redis = Redis { process, stream: BufReader::new(stream), socket };
+        let info = redis.call(&[b"INFO", b"server"]);
+        let info = String::from_utf8_lossy(info.bytes()).into_owned();
+        let version = info.lines().find_map(|line| line.strip_prefix("redis_version:"));
+        eprintln!("{test}: compared with redis-server {}", version.unwrap_or("?"));
+        Some(redis)
     }
 
     fn send(&mut self, words: &[&[u8]]) {
@@ -145,6 +132,7 @@ impl Drop for Redis {
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
+        let _ = std::fs::remove_file(&self.socket);
     }
 }
 

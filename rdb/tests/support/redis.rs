@@ -1,7 +1,7 @@
 //! A redis-server of one test, spoken to without a library.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -39,7 +39,7 @@ impl Reply {
 /// A redis-server of this test alone.
 pub struct Redis {
     process: Child,
-    link: BufReader<TcpStream>,
+    link: BufReader<UnixStream>,
     folder: PathBuf,
 }
 
@@ -59,11 +59,12 @@ impl Redis {
         if let Some(rdb) = rdb {
             std::fs::write(folder.join("dump.rdb"), rdb).expect("room for a file");
         }
-        let port =
-            TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port").port();
+        let socket = folder.join("socket");
         let process = Command::new("redis-server")
-            .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--dir"])
+            .args(["--port", "0", "--save", "", "--dir"])
             .arg(&folder)
+            .arg("--unixsocket")
+            .arg(&socket)
             .args(["--sanitize-dump-payload", "yes", "--databases", "2000000"])
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -74,7 +75,7 @@ impl Redis {
         };
         let start = Instant::now();
         let link = loop {
-            match TcpStream::connect(("127.0.0.1", port)) {
+            match UnixStream::connect(&socket) {
                 Ok(link) => break link,
                 Err(_) if start.elapsed() < Duration::from_secs(20) => {
                     std::thread::sleep(Duration::from_millis(20))

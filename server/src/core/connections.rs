@@ -306,6 +306,7 @@ impl Core {
         if self.open_batches > 0 || self.gathers {
             // A reply must not be earlier than the requests before it in the pipeline that go elsewhere.
             self.unsent.push(id);
+            self.book(id);
             return;
         }
         self.send_published();
