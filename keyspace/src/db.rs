@@ -505,8 +505,8 @@ impl Db {
         Some(result)
     }
 
-    /// As [`Db::edit_object`], for a collection whose type is known: half the time of that for a short change. None if
-    /// it is of another.
+    /// As [`Db::edit_object`], for a collection whose type is known: its bytes are asked for without a look at what it is,
+    /// and where no member expires, nor is that asked. None if it is of another type.
     #[inline]
     pub(crate) fn edit_collection<C: Collection, R>(
         &mut self,

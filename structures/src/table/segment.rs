@@ -92,6 +92,11 @@ pub(super) struct SegmentFull;
 
 fn segment_layout<L: Layout>() -> AllocLayout {
     const { assert!(size_of::<Segment<L>>() == BLOCK_LEN, "a segment is exactly one size class") };
+    const {
+        let [holders, count] =
+            [std::mem::offset_of!(Segment<L>, holders), std::mem::offset_of!(Segment<L>, count)];
+        assert!(holders / 64 == count / 64, "who asks for one of them has both");
+    }
     AllocLayout::new::<Segment<L>>()
 }
 
@@ -366,12 +371,9 @@ impl<L: Layout> Segment<L> {
 
     #[inline]
     pub(super) fn prefetch_bucket(segment: NonNull<Segment<L>>, hash: u64) {
-        // Address arithmetic only: the segment is not accessed.
-        let address = segment.as_ptr().cast::<u8>();
-        prefetch(address.wrapping_add(home(hash) * size_of::<L::Bucket>()));
-        // What entries are found by, and what is looked at before they are changed.
-        prefetch(address.wrapping_add(std::mem::offset_of!(Segment<L>, blocks)));
-        prefetch(address.wrapping_add(std::mem::offset_of!(Segment<L>, holders)));
+        Segment::prefetch_place(segment, home(hash) as u8);
+        // What is looked at before entries are changed: who holds the segment, and its counters.
+        prefetch(segment.as_ptr().cast::<u8>().wrapping_add(std::mem::offset_of!(Segment<L>, holders)));
     }
 
     #[inline]
@@ -401,6 +403,7 @@ impl<L: Layout> Segment<L> {
     /// Asks the processor to load a bucket and the addresses of the first blocks.
     #[inline]
     pub(super) fn prefetch_place(segment: NonNull<Segment<L>>, bucket: u8) {
+        // Address arithmetic only: the segment is not accessed.
         let address = segment.as_ptr().cast::<u8>();
         prefetch(address.wrapping_add(usize::from(bucket) * size_of::<L::Bucket>()));
         prefetch(address.wrapping_add(std::mem::offset_of!(Segment<L>, blocks)));
@@ -409,10 +412,9 @@ impl<L: Layout> Segment<L> {
     /// Asks the processor to load what an insertion looks at: bucket, blocks, counters.
     #[inline]
     pub(super) fn prefetch_insert(segment: NonNull<Segment<L>>, hash: u64) {
-        Segment::prefetch_place(segment, home(hash) as u8);
-        let address = segment.as_ptr().cast::<u8>();
-        prefetch(address.wrapping_add(std::mem::offset_of!(Segment<L>, blocks) + 64));
-        prefetch(address.wrapping_add(std::mem::offset_of!(Segment<L>, count)));
+        Segment::prefetch_bucket(segment, hash);
+        let blocks = std::mem::offset_of!(Segment<L>, blocks);
+        prefetch(segment.as_ptr().cast::<u8>().wrapping_add(blocks + 64));
     }
 
     /// Asks the processor to load the place where an insertion puts its entry. Cheap only if the counters are cached.
