@@ -171,6 +171,8 @@ impl Flags {
     pub const DANGEROUS: Flags = Flags(1 << 16);
     /// Runs a script.
     pub const SCRIPT: Flags = Flags(1 << 17);
+    /// Takes no longer than it takes to read its arguments and to write its reply.
+    pub const BRIEF: Flags = Flags(1 << 18);
 
     /// Both sets.
     pub const fn with(self, other: Flags) -> Flags {

@@ -706,7 +706,7 @@ const LRANGE: Command = Command {
     name: "LRANGE",
     arity: Arity::Exactly(4),
     keys: Keys::First,
-    flags: Flags::READ,
+    flags: Flags::READ.with(Flags::BRIEF),
     spread: Spread::Single,
     group: Group::List,
     since: "1.0.0",

@@ -248,7 +248,7 @@ const SMEMBERS: Command = Command {
     name: "SMEMBERS",
     arity: Arity::Exactly(2),
     keys: Keys::First,
-    flags: Flags::READ,
+    flags: Flags::READ.with(Flags::BRIEF),
     spread: Spread::Single,
     group: Group::Set,
     since: "1.0.0",

@@ -7,6 +7,8 @@ mod bounds;
 mod pick;
 mod range;
 
+use std::ops::Range;
+
 use damselfly_keyspace::Class;
 use damselfly_keyspace::values::PackLimits;
 use damselfly_keyspace::values::zset::{Change, SortedSet};
@@ -75,6 +77,16 @@ impl Pairs {
         let nested = scores && out.proto() == Proto::Resp3;
         out.array(if scores && !nested { 2 * len } else { len });
         Pairs { scores, nested }
+    }
+
+    /// The members with these ranks. Who wants no scores has none decoded.
+    #[inline]
+    fn write_all(self, out: &mut ReplyWriter<'_>, set: &SortedSet, ranks: Range<usize>, reverse: bool) {
+        if self.scores {
+            set.visit(ranks, reverse, |member, score| self.write(out, member, score));
+        } else {
+            set.visit_members(ranks, reverse, |member| out.bulk(member));
+        }
     }
 
     #[inline]

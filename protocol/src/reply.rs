@@ -46,6 +46,9 @@ pub struct Deferred {
 /// order, which would leave this where it does not belong, is caught.
 const UNFILLED: u8 = 0xFF;
 
+/// Bytes of a string that is written without a call.
+const SHORT_BULK_MAX: usize = 32;
+
 /// Marker, 20 digits, CR LF.
 const HEADER_LEN_MAX: usize = DECIMAL_LEN_MAX + 3;
 
@@ -141,10 +144,40 @@ impl<'a> ReplyWriter<'a> {
     /// A string.
     #[inline]
     pub fn bulk(&mut self, bytes: &[u8]) {
-        self.out.reserve(bytes.len() + HEADER_LEN_MAX + 2);
-        self.header(b'$', bytes.len());
-        self.out.extend_from_slice(bytes);
-        self.out.extend_from_slice(b"\r\n");
+        match bytes.len() {
+            4..8 => self.short_bulk::<4>(bytes),
+            8..16 => self.short_bulk::<8>(bytes),
+            16..=SHORT_BULK_MAX => self.short_bulk::<16>(bytes),
+            _ => {
+                self.out.reserve(bytes.len() + HEADER_LEN_MAX + 2);
+                self.header(b'$', bytes.len());
+                self.out.extend_from_slice(bytes);
+                self.out.extend_from_slice(b"\r\n");
+            }
+        }
+    }
+
+    /// A string of `N` to twice as many bytes, copied as its first and its last `N`, which may overlap: without a call,
+    /// and with room asked for once.
+    #[inline(always)]
+    fn short_bulk<const N: usize>(&mut self, bytes: &[u8]) {
+        const ROOM: usize = 8 + SHORT_BULK_MAX + 2;
+        let (len, start) = (bytes.len(), self.out.len());
+        let (Some(first), Some(last)) = (bytes.first_chunk::<N>(), bytes.last_chunk::<N>()) else { return };
+        self.out.extend_from_slice(&[0; ROOM]);
+        let Some(line) = self.out[start..].first_chunk_mut::<ROOM>() else { return };
+        let [tens, ones] = PAIRS[len];
+        let at = if len < 10 {
+            line[..4].copy_from_slice(&[b'$', ones, b'\r', b'\n']);
+            4
+        } else {
+            line[..5].copy_from_slice(&[b'$', tens, ones, b'\r', b'\n']);
+            5
+        };
+        line[at..at + N].copy_from_slice(first);
+        line[at + len - N..at + len].copy_from_slice(last);
+        line[at + len..at + len + 2].copy_from_slice(b"\r\n");
+        self.out.truncate(start + at + len + 2);
     }
 
     /// The beginning of a string of so many bytes. They and a line's end are to follow.

@@ -320,7 +320,8 @@ impl Stopwatch {
 }
 
 /// Whether a command may be timed together with its neighbours of the same kind; the others are timed alone so that
-/// the slow log can name them.
+/// the slow log can name them. (A clock reading for each was a twelfth of a pipelined ZRANGE 0 9.)
+#[inline]
 pub fn timed_in_runs(command: &Command) -> bool {
-    command.flags.has(Flags::FAST) || matches!(command.name, "SET" | "MSET")
+    command.flags.has(Flags::FAST) || command.flags.has(Flags::BRIEF)
 }

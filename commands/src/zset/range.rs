@@ -32,6 +32,8 @@ struct Form {
 const ZRANGE_FORM: Form = Form { by: None, reverse: None, store: false };
 
 impl<'a> Query<'a> {
+    // Inlined, or what it returns would be read back in wider pieces than it was stored.
+    #[inline(always)]
     fn parse(mut args: Args<'a>, form: Form) -> Result<Query<'a>, CommandError> {
         const LIMIT: CommandError = CommandError::text(
             "ERR syntax error, LIMIT is only supported in combination with either BYSCORE or BYLEX",
@@ -94,7 +96,7 @@ fn reply_range(cx: &mut Cx<'_>, mut args: Args<'_>, form: Form) -> CmdResult {
     let (reverse, size) = (query.reverse, (ranks.len(), set.len(), set.heap_bytes()));
     let walk = || Walk::Ranks { ranks: ranks.clone(), reverse, pairs };
     if !put_aside(&mut cx.later, cx.out.proto(), set, size, walk) {
-        set.visit(ranks, reverse, |member, score| pairs.write(&mut cx.out, member, score));
+        pairs.write_all(&mut cx.out, set, ranks, reverse);
     }
     Ok(())
 }
@@ -220,7 +222,7 @@ pub(super) const ZRANGE: Command = Command {
     name: "ZRANGE",
     arity: Arity::AtLeast(4),
     keys: Keys::First,
-    flags: Flags::READ,
+    flags: Flags::READ.with(Flags::BRIEF),
     spread: Spread::Single,
     group: Group::SortedSet,
     since: "1.2.0",
@@ -237,7 +239,7 @@ pub(super) const ZRANGEBYLEX: Command = Command {
     name: "ZRANGEBYLEX",
     arity: Arity::AtLeast(4),
     keys: Keys::First,
-    flags: Flags::READ,
+    flags: Flags::READ.with(Flags::BRIEF),
     spread: Spread::Single,
     group: Group::SortedSet,
     since: "2.8.9",
@@ -254,7 +256,7 @@ pub(super) const ZRANGEBYSCORE: Command = Command {
     name: "ZRANGEBYSCORE",
     arity: Arity::AtLeast(4),
     keys: Keys::First,
-    flags: Flags::READ,
+    flags: Flags::READ.with(Flags::BRIEF),
     spread: Spread::Single,
     group: Group::SortedSet,
     since: "1.0.5",
@@ -395,7 +397,7 @@ pub(super) const ZREVRANGE: Command = Command {
     name: "ZREVRANGE",
     arity: Arity::AtLeast(4),
     keys: Keys::First,
-    flags: Flags::READ,
+    flags: Flags::READ.with(Flags::BRIEF),
     spread: Spread::Single,
     group: Group::SortedSet,
     since: "1.2.0",
@@ -412,7 +414,7 @@ pub(super) const ZREVRANGEBYLEX: Command = Command {
     name: "ZREVRANGEBYLEX",
     arity: Arity::AtLeast(4),
     keys: Keys::First,
-    flags: Flags::READ,
+    flags: Flags::READ.with(Flags::BRIEF),
     spread: Spread::Single,
     group: Group::SortedSet,
     since: "2.8.9",
@@ -429,7 +431,7 @@ pub(super) const ZREVRANGEBYSCORE: Command = Command {
     name: "ZREVRANGEBYSCORE",
     arity: Arity::AtLeast(4),
     keys: Keys::First,
-    flags: Flags::READ,
+    flags: Flags::READ.with(Flags::BRIEF),
     spread: Spread::Single,
     group: Group::SortedSet,
     since: "2.2.0",

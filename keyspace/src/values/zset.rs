@@ -259,9 +259,21 @@ impl SortedSet {
                 }
             }
             SortedSet::Big(tree) => {
-                let entries = if reverse { tree.range_reverse(ranks) } else { tree.range(ranks) };
-                entries.for_each(|(member, score)| visit(member, score));
+                if reverse {
+                    tree.range_reverse(ranks).for_each(|(member, score)| visit(member, score));
+                } else {
+                    tree.visit(ranks, visit);
+                }
             }
+        }
+    }
+
+    /// As [`SortedSet::visit`], without the scores.
+    #[inline]
+    pub fn visit_members(&self, ranks: Range<usize>, reverse: bool, mut visit: impl FnMut(&[u8])) {
+        match self {
+            SortedSet::Big(tree) if !reverse => tree.visit_members(ranks, visit),
+            _ => self.visit(ranks, reverse, |member, _| visit(member)),
         }
     }
 

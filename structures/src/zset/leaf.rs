@@ -154,6 +154,17 @@ impl<'a> View<'a> {
         init: B,
         f: &mut impl FnMut(B, (&'a [u8], f64)) -> B,
     ) -> B {
+        self.fold_members(range, init, |result, at, member| f(result, (member, self.score(at))))
+    }
+
+    /// Positions and members one after the other.
+    #[inline(always)]
+    pub(super) fn fold_members<B>(
+        self,
+        range: Range<usize>,
+        init: B,
+        mut f: impl FnMut(B, usize, &'a [u8]) -> B,
+    ) -> B {
         let mut begin = self.leaf.begin(range.start);
         range.fold(init, |result, at| {
             let end = self.end(at);
@@ -161,7 +172,7 @@ impl<'a> View<'a> {
             let member =
                 if end & FLAG_LARGE != 0 { self.leaf.large_member(at) } else { &self.bytes[begin..until] };
             begin = until;
-            f(result, (member, self.score(at)))
+            f(result, at, member)
         })
     }
 

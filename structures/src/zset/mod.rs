@@ -33,7 +33,7 @@ pub use ahead::{Ahead, STEPS as STEPS_AHEAD};
 pub use iter::Iter;
 
 use index::tag_of;
-use leaf::{NewEntry, order_of};
+use leaf::{NewEntry, View, order_of};
 use std::ops::Range;
 use std::sync::Arc;
 use tree::{Node, Store, Target};
@@ -223,6 +223,35 @@ impl ZSet {
     /// The entries of these ranks, descending: the first is that of rank `ranks.end - 1`.
     pub fn range_reverse(&self, ranks: Range<usize>) -> Iter<'_> {
         self.walk(ranks, true)
+    }
+
+    /// Visits the entries of these ranks, ascending. Ranks beyond the end are left out.
+    #[inline]
+    pub fn visit(&self, ranks: Range<usize>, mut visit: impl FnMut(&[u8], f64)) {
+        match self.within_leaf(&ranks) {
+            Some((leaf, places)) => leaf.fold(places, (), &mut |(), (member, score)| visit(member, score)),
+            None => self.range(ranks).for_each(|(member, score)| visit(member, score)),
+        }
+    }
+
+    /// As [`ZSet::visit`], without the scores, which need not be decoded then.
+    #[inline]
+    pub fn visit_members(&self, ranks: Range<usize>, mut visit: impl FnMut(&[u8])) {
+        match self.within_leaf(&ranks) {
+            Some((leaf, places)) => leaf.fold_members(places, (), |(), _, member| visit(member)),
+            None => self.range(ranks).for_each(|(member, _)| visit(member)),
+        }
+    }
+
+    /// The leaf that has all entries of these ranks, and where; most ranges are short and have one, and need no path
+    /// to go on to the next.
+    #[inline]
+    fn within_leaf(&self, ranks: &Range<usize>) -> Option<(View<'_>, Range<usize>)> {
+        let end = ranks.end.min(self.len);
+        let root = self.root.as_deref().filter(|_| ranks.start < end)?;
+        let (leaf, at) = self.store.leaf_at(root, ranks.start);
+        let last = at + (end - ranks.start);
+        (last <= leaf.len()).then_some((leaf, at..last))
     }
 
     /// All entries, ascending.

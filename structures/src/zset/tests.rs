@@ -64,6 +64,12 @@ fn compare(set: &ZSet, model: &Model, random: &mut Random) {
         let expected = all.get(low..high.min(all.len())).unwrap_or_default();
         assert_eq!(set.range(low..high).collect::<Vec<_>>(), expected);
         assert!(set.range_reverse(low..high).eq(expected.iter().rev().copied()));
+        let mut visited = expected.iter().copied();
+        set.visit(low..high, |member, score| assert_eq!(Some((member, score)), visited.next()));
+        assert_eq!(visited.next(), None);
+        let mut visited = expected.iter();
+        set.visit_members(low..high, |member| assert_eq!(Some(member), visited.next().map(|entry| entry.0)));
+        assert_eq!(visited.next(), None);
         let rank = random.below(all.len());
         let (member, score) = all[rank];
         assert_eq!(set.rank(member), Some((rank, score)));

@@ -8,7 +8,7 @@
 //! Leaves are numbered (see `pages.rs`), inner nodes counted pointers; both are copied on write along the path.
 
 use super::index::Index;
-use super::leaf::{LEAF_BYTES_MAX, LEAF_BYTES_MIN, LEAF_MERGED_MAX, Leaf, NewEntry};
+use super::leaf::{LEAF_BYTES_MAX, LEAF_BYTES_MIN, LEAF_MERGED_MAX, Leaf, NewEntry, View};
 use super::pages::{Pages, clone_with_capacity};
 use crate::alloc::good_size;
 use std::sync::Arc;
@@ -139,6 +139,20 @@ pub(super) struct Store {
 impl Store {
     pub(super) fn new(seed: u64) -> Store {
         Store { leaves: Pages::new(), index: Index::new(seed), free: Arc::default(), heap: 0 }
+    }
+
+    /// The leaf with the entry of this rank, which exists, and the entry's position there.
+    #[inline]
+    pub(super) fn leaf_at(&self, root: &Node, mut rank: usize) -> (View<'_>, usize) {
+        let mut node = root;
+        loop {
+            let (child, inside) = node.child_at(rank);
+            rank = inside;
+            match &node.entries[child].child {
+                Child::Node(below) => node = below,
+                Child::Leaf(number) => return (self.leaves.get(*number as usize).view(), rank),
+            }
+        }
     }
 
     pub(super) fn heap_bytes(&self) -> usize {
