@@ -282,6 +282,11 @@ impl Keyspace {
         self.dbs.iter().flatten().map(|db| db.dead_bytes()).sum()
     }
 
+    /// Of [`Keyspace::heap_bytes`], those of tables, with short strings in them.
+    pub fn table_bytes(&self) -> usize {
+        self.dbs.iter().flatten().map(|db| db.table_bytes()).sum()
+    }
+
     /// A random number; not for secrets.
     #[inline]
     pub fn random(&mut self) -> u64 {

@@ -75,8 +75,9 @@ const OPTION_PURGE_DELAY: c_int = 15;
 /// Milliseconds after which whoever frees a page gives back all that are free. The watcher of memory does so earlier
 /// (`give_back`), which spares the cores the system calls.
 const PURGE_DELAY_MS: c_long = 200;
-/// Percentage of blocks in use up to which a page is sparse.
+/// Percentages of blocks in use up to which a page is sparse, and up to which it is loose.
 const SPARSE_UP_TO: usize = 70;
+const LOOSE_UP_TO: usize = 80;
 
 /// Leaves giving free memory back to [`give_back`]. To be called before there are other threads.
 pub fn give_back_later() {
@@ -87,11 +88,20 @@ pub fn give_back_later() {
 /// Whether the page in which this thread's live allocation at `address` lies is mostly free, so that moving its
 /// blocks elsewhere would free it. The page that the thread allocates from next is never called sparse.
 pub fn is_sparse(address: *const u8) -> bool {
+    is_used_up_to(SPARSE_UP_TO, address)
+}
+
+/// The same of a page of which a fifth is free.
+pub fn is_loose(address: *const u8) -> bool {
+    is_used_up_to(LOOSE_UP_TO, address)
+}
+
+fn is_used_up_to(percent: usize, address: *const u8) -> bool {
     // SAFETY: the address is that of a live allocation, so its page is there; no heap means any. The function reads
     // the page's counters without locks, which is meant for the thread that the page belongs to. Of an allocation
     // that came from another thread (a value that travelled between shards) a counter may be stale; the answer is
     // only a hint.
-    unsafe { mi_unsafe_heap_page_is_under_utilized(std::ptr::null_mut(), address.cast(), SPARSE_UP_TO) }
+    unsafe { mi_unsafe_heap_page_is_under_utilized(std::ptr::null_mut(), address.cast(), percent) }
 }
 
 /// Gives the free pages of all threads back to the system. For a thread with few allocations of its own: those of the
@@ -184,6 +194,23 @@ mod tests {
             n % 10 == 0
         });
         assert!(sparse(&all) > 900, "{}", sparse(&all));
+    }
+
+    /// A page that lost one object of four is loose and not sparse.
+    #[test]
+    fn loose_pages() {
+        let mut all: Vec<Vec<u8>> = (0..10_000).map(|_| vec![2; 900]).collect();
+        let count = |asks: fn(*const u8) -> bool, all: &[Vec<u8>]| {
+            all.iter().filter(|one| asks(one.as_ptr())).count()
+        };
+        assert!(count(is_loose, &all) < 300, "{}", count(is_loose, &all));
+        let mut n = 0;
+        all.retain(|_| {
+            n += 1;
+            n % 4 != 0
+        });
+        assert!(count(is_loose, &all) > 7000, "{}", count(is_loose, &all));
+        assert!(count(is_sparse, &all) < 300, "{}", count(is_sparse, &all));
     }
 
     /// Both can be called at any time, and memory in use is not what is given back.

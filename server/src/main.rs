@@ -262,6 +262,7 @@ fn serve(config: Config, set_log_level: Box<dyn Fn(LogLevel) + Send + Sync>) -> 
                 account: AtomicU64::new(0),
                 input: AtomicU64::new(0),
                 doomed: AtomicU64::new(0),
+                holes: AtomicU64::new(0),
                 can_give: AtomicBool::new(false),
             })
         })

@@ -32,6 +32,8 @@ pub struct Peer {
     pub input: AtomicU64,
     /// What it is about to free.
     pub doomed: AtomicU64,
+    /// What its account leaves out: holes in its tables.
+    pub holes: AtomicU64,
     /// Some of its keys may go for want of memory.
     pub can_give: AtomicBool,
 }
