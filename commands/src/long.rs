@@ -225,7 +225,7 @@ impl Long {
                         ranks.start += count;
                         ranks.start - count..ranks.start
                     };
-                    set.visit(piece, *reverse, |member, score| pairs.write(out, member, score));
+                    pairs.write_all(out, set, piece, *reverse);
                 }
                 ranks.start >= ranks.end
             }

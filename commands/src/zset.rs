@@ -81,7 +81,13 @@ impl Pairs {
 
     /// The members with these ranks. Who wants no scores has none decoded.
     #[inline]
-    fn write_all(self, out: &mut ReplyWriter<'_>, set: &SortedSet, ranks: Range<usize>, reverse: bool) {
+    pub(crate) fn write_all(
+        self,
+        out: &mut ReplyWriter<'_>,
+        set: &SortedSet,
+        ranks: Range<usize>,
+        reverse: bool,
+    ) {
         if self.scores {
             set.visit(ranks, reverse, |member, score| self.write(out, member, score));
         } else {

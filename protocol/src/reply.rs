@@ -163,9 +163,13 @@ impl<'a> ReplyWriter<'a> {
     fn short_bulk<const N: usize>(&mut self, bytes: &[u8]) {
         const ROOM: usize = 8 + SHORT_BULK_MAX + 2;
         let (len, start) = (bytes.len(), self.out.len());
-        let (Some(first), Some(last)) = (bytes.first_chunk::<N>(), bytes.last_chunk::<N>()) else { return };
+        let (Some(first), Some(last)) = (bytes.first_chunk::<N>(), bytes.last_chunk::<N>()) else {
+            unreachable!("{len} bytes are at least {N}")
+        };
         self.out.extend_from_slice(&[0; ROOM]);
-        let Some(line) = self.out[start..].first_chunk_mut::<ROOM>() else { return };
+        let Some(line) = self.out[start..].first_chunk_mut::<ROOM>() else {
+            unreachable!("{ROOM} bytes were just put there")
+        };
         let [tens, ones] = PAIRS[len];
         let at = if len < 10 {
             line[..4].copy_from_slice(&[b'$', ones, b'\r', b'\n']);

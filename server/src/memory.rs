@@ -566,10 +566,11 @@ impl Core {
             None
         } else if self.ks.dead_bytes() > self.ks.heap_bytes() / HOLES_SHARE {
             Some(Pages::Full)
+        } else if !memory.is_loose.load(Ordering::Relaxed) {
+            None
         } else {
             // Holes of tables are filled by what is written next; only values outside leave theirs for ever.
-            let is_worth_it = self.ks.table_bytes() < self.ks.heap_bytes() / 2;
-            (memory.is_loose.load(Ordering::Relaxed) && is_worth_it).then_some(Pages::Loose)
+            (self.ks.table_bytes() < self.ks.heap_bytes() / 2).then_some(Pages::Loose)
         }
     }
 

@@ -604,7 +604,7 @@ impl Task for Combining {
                 let size = (set.len(), set.len(), set.heap_bytes());
                 let walk = || Walk::Ranks { ranks: 0..set.len(), reverse: false, pairs };
                 if !put_aside(&mut cx.later, cx.out.proto(), &*set, size, walk) {
-                    set.for_each(|member, score| pairs.write(&mut cx.out, member, score));
+                    pairs.write_all(&mut cx.out, set, 0..set.len(), false);
                 }
             }
             Purpose::Store(key) => {

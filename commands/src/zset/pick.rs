@@ -87,7 +87,7 @@ fn pop_many(cx: &mut Cx<'_>, key: &[u8], end: End, count: usize, shape: Shape) -
         cx.out.array(if pairs.nested { count } else { 2 * count });
         let walk = || Walk::Ranks { ranks: shown.clone(), reverse, pairs };
         if !put_aside(&mut cx.later, cx.out.proto(), &set, (count, len, set.heap_bytes()), walk) {
-            set.visit(shown.clone(), reverse, |member, score| pairs.write(&mut cx.out, member, score));
+            pairs.write_all(&mut cx.out, &set, shown.clone(), reverse);
         }
         Ok(())
     })
