@@ -1,7 +1,8 @@
 //! Which keys go when there is no room for all.
 //!
 //! Each key has a byte of *heat* in its bucket: how often it was used, and in which epoch last. An epoch is as long
-//! as twenty uses per key; with each one that passes, what was counted before counts half. A *hand* passes over the
+//! as twenty uses per key, or up to twice that while few keys come in; with each one that passes, what was counted before
+//! counts half. A *hand* passes over the
 //! buckets, and of the keys in the one that it is at, the *lightest* goes: that with the fewest uses of late per byte.
 //! If even that is heavier than what went of late, the hand first looks a little further. So a value of a megabyte must
 //! be used a thousand times as often as one of a kilobyte to stay. Keys that have expired go before all others.
@@ -29,6 +30,11 @@ use crate::{Class, Db, Keyspace, UnixMs};
 
 /// Uses per key in an epoch. Longer ones tell the popular from the very popular, shorter ones follow change.
 const EPOCH_USES: u64 = 20;
+/// An epoch goes on until so many keys per key have come in: where nearly all requests are hits, who may go is seldom
+/// used at all, and change is slow to matter.
+const EPOCH_BIRTHS: u64 = 3;
+/// But it has no more uses per key than this.
+const EPOCH_USES_MAX: u64 = 40;
 /// An epoch has at least so many uses.
 const EPOCH_USES_MIN: u64 = 1024;
 /// Epochs that the heat can tell apart.
@@ -91,8 +97,9 @@ fn log2(weight: u64) -> i64 {
 #[derive(Default)]
 pub(crate) struct Warmth {
     epoch: u8,
-    /// Uses since the epoch's length was last looked at.
+    /// Uses since the epoch's length was last looked at, and keys that have come in.
     uses: u64,
+    births: u64,
     /// New keys queue, and ghosts are kept: memory has been short.
     is_selective: bool,
     /// Hashes of new keys, oldest first. A key may have gone meanwhile.
@@ -199,6 +206,7 @@ impl Db {
     #[inline]
     pub(crate) fn born(&mut self, hash: u64, loc: Loc) {
         self.warmth.uses += 1;
+        self.warmth.births += 1;
         let mut heat = 1 | self.warmth.epoch << EPOCH_SHIFT;
         if self.warmth.is_selective {
             heat = self.born_again(hash);
@@ -402,8 +410,9 @@ impl Db {
 pub(crate) struct Epochs {
     /// The present one.
     pub(crate) now: u8,
-    /// Uses in it, up to the last look.
+    /// Uses in it, up to the last look, and keys that have come in.
     uses: u64,
+    births: u64,
     /// When each began, by its number.
     began: [UnixMs; EPOCHS as usize],
     /// Memory has been short.
@@ -422,10 +431,12 @@ impl Keyspace {
         let mut keys = 0;
         for db in self.dbs.iter_mut().flatten() {
             self.epochs.uses += std::mem::take(&mut db.warmth.uses);
+            self.epochs.births += std::mem::take(&mut db.warmth.births);
             keys += db.len() as u64;
         }
-        if self.epochs.uses >= (keys * EPOCH_USES).max(EPOCH_USES_MIN) {
-            self.epochs.uses = 0;
+        let is_quiet = self.epochs.births < keys * EPOCH_BIRTHS && self.epochs.uses < keys * EPOCH_USES_MAX;
+        if self.epochs.uses >= (keys * EPOCH_USES).max(EPOCH_USES_MIN) && !is_quiet {
+            (self.epochs.uses, self.epochs.births) = (0, 0);
             self.epochs.now = (self.epochs.now + 1) % EPOCHS;
             self.epochs.began[usize::from(self.epochs.now)] = self.now;
             for db in self.dbs.iter_mut().flatten() {
@@ -623,6 +634,33 @@ mod tests {
             let kept = (0..1000).filter(|&n| keyspace.find(0, &hot(n)).is_some()).count();
             assert!(kept >= 990, "{kept} of 1000 were kept, selective {selective}");
             keyspace.check();
+        }
+    }
+
+    /// An epoch is twenty uses of each key long where many of them are births, and up to twice that where few are.
+    #[test]
+    fn epochs_are_longer_where_few_come_in() {
+        for (births, uses) in [(0, 40), (1, 40), (2, 30), (3, 20), (8, 20)] {
+            let mut keyspace = keyspace();
+            let key = |n: usize| format!("key:{n}").into_bytes();
+            (0..1000).for_each(|n| keyspace.set_string(0, &key(n), b"value", Expiry::Never));
+            keyspace.keep_epochs();
+            (keyspace.epochs.uses, keyspace.epochs.births) = (0, 0);
+            let before = keyspace.epochs.now;
+            let mut lasted = 0;
+            while keyspace.epochs.now == before {
+                for n in 0..1000 {
+                    if n % 20 < births {
+                        keyspace.remove(0, &key(n));
+                        keyspace.set_string(0, &key(n), b"value", Expiry::Never);
+                    } else {
+                        keyspace.read(0, &key(n));
+                    }
+                }
+                keyspace.keep_epochs();
+                lasted += 1;
+            }
+            assert_eq!(lasted, uses, "with {births} births in twenty uses");
         }
     }
 

@@ -440,6 +440,10 @@ struct Knobs {
     passes: usize,
     /// Uses per key in one epoch.
     epoch: usize,
+    /// It goes on until there were as many misses per key,
+    misses: usize,
+    /// or so many uses.
+    longest: usize,
     /// Evicted keys that are remembered, in percent of those that are there.
     ghosts: usize,
     /// Share of all keys that may wait in the queue, in percent.
@@ -457,6 +461,8 @@ struct Heat {
     heat: Vec<u8>,
     epoch: u8,
     clock: usize,
+    /// Misses in this epoch.
+    missed: usize,
     ghosts: Vec<u16>,
     queue: VecDeque<u32>,
     /// Keys by bucket, eight in the mean.
@@ -489,6 +495,7 @@ impl Heat {
             heat: vec![0; trace.sizes.len()],
             epoch: 0,
             clock: 0,
+            missed: 0,
             ghosts: vec![0; ghosts],
             queue: VecDeque::new(),
             buckets: vec![Vec::new(); (trace.capacity / mean) as usize / 8 / 2 * 2],
@@ -627,14 +634,18 @@ impl Heat {
 impl Policy for Heat {
     fn access(&mut self, key: u32, size: u32) -> bool {
         self.clock += 1;
-        if self.clock >= self.knobs.epoch * self.here.keys.len().max(64) {
+        let keys = self.here.keys.len().max(64);
+        let is_still = self.missed < self.knobs.misses * keys && self.clock < self.knobs.longest * keys;
+        if self.clock >= self.knobs.epoch * keys && !is_still {
             self.clock = 0;
+            self.missed = 0;
             self.epoch = (self.epoch + 1) & 7;
         }
         if self.here.has(key) {
             self.heat[key as usize] = self.used(self.heat[key as usize]);
             return true;
         }
+        self.missed += 1;
         while self.here.lacks_room(size) {
             self.evict();
         }
@@ -672,7 +683,17 @@ type Make = Box<dyn Fn(&Trace) -> Box<dyn Policy>>;
 
 fn policies() -> Vec<(&'static str, Make)> {
     let heat = |knobs: Knobs| -> Make { Box::new(move |trace| Box::new(Heat::new(trace, knobs))) };
-    let base = Knobs { group: 2, passes: 4, epoch: 20, ghosts: 160, queue: 1, sized: 2, lag_from: 8 };
+    let base = Knobs {
+        group: 2,
+        passes: 4,
+        epoch: 20,
+        misses: 3,
+        longest: 40,
+        ghosts: 160,
+        queue: 1,
+        sized: 2,
+        lag_from: 8,
+    };
     vec![
         ("redis lru", Box::new(|trace| Box::new(Redis::new(trace, false)))),
         ("redis lfu", Box::new(|trace| Box::new(Redis::new(trace, true)))),
@@ -691,6 +712,9 @@ fn policies() -> Vec<(&'static str, Make)> {
         ("heat, no size", heat(Knobs { sized: 0, ..base })),
         ("heat, epoch 16", heat(Knobs { epoch: 16, ..base })),
         ("heat, epoch 24", heat(Knobs { epoch: 24, ..base })),
+        ("heat, epoch 20 always", heat(Knobs { misses: 0, ..base })),
+        ("heat, up to epoch 80", heat(Knobs { longest: 80, ..base })),
+        ("heat, six misses", heat(Knobs { misses: 6, ..base })),
         ("heat, one bucket", heat(Knobs { group: 1, ..base })),
         ("heat, one bucket, all uses count", heat(Knobs { group: 1, lag_from: 99, ..base })),
         ("heat, one bucket, one never counts", heat(Knobs { group: 1, lag_from: 1, ..base })),

@@ -173,7 +173,7 @@ fn hits(options: &Options) -> Result<(), Failure> {
                 return Err(Failure::Broken("DBSIZE is a number".to_owned()));
             };
             println!(
-                "| {} | {} MB | {} | {hits:.1} | {kept} | {errors} | {:.2} | {:.0} |",
+                "| {} | {} MB | {} | {hits:.2} | {kept} | {errors} | {:.2} | {:.0} |",
                 trace.name,
                 maxmemory / MB,
                 contestant.name,
@@ -181,7 +181,7 @@ fn hits(options: &Options) -> Result<(), Failure> {
                 began.elapsed().as_secs_f64(),
             );
         }
-        println!("| {} | | belady, modelled | {:.1} | | | | |", trace.name, belady(trace, requests).0);
+        println!("| {} | | belady, modelled | {:.2} | | | | |", trace.name, belady(trace, requests).0);
     }
     Ok(())
 }
