@@ -98,16 +98,39 @@ void df_error_text(lua_State *L) {
 
 /* Tables that cannot be written. */
 
-LUA_API void df_set_readonly(lua_State *L, int index, int readonly) {
+static Table *table_at(lua_State *L, int index) {
     Table *table;
     lua_pushvalue(L, index);
     table = hvalue(L->top - 1);
-    table->readonly = cast_byte(readonly);
     lua_pop(L, 1);
+    return table;
+}
+
+LUA_API void df_set_readonly(lua_State *L, int index, int readonly) {
+    table_at(L, index)->readonly = cast_byte(readonly);
 }
 
 void df_readonly_error(lua_State *L) {
     luaG_runerror(L, "Attempt to modify a readonly table");
+}
+
+/* Lists that are filled again. */
+
+LUA_API int df_is_list(lua_State *L, int index, int len) {
+    const Table *table = table_at(L, index);
+    /* A table without fields has one node, which is empty, and which it shares with others like it. */
+    return table->sizearray == len && table->lsizenode == 0 && ttisnil(gval(gnode(table, 0)))
+        && table->metatable == NULL && !table->readonly;
+}
+
+LUA_API void df_set_text(lua_State *L, int index, int n, const char *text, size_t len) {
+    Table *table;
+    TString *string;
+    luaC_checkGC(L);
+    string = luaS_newlstr(L, text, len);
+    table = table_at(L, index);
+    setsvalue2n(L, &table->array[n - 1], string);
+    luaC_objbarriert(L, table, obj2gco(string));
 }
 
 /* Collections. */

@@ -58,6 +58,11 @@ LUA_API void df_reset_gc(lua_State *L);
 /* Room for `size` more values. lua_checkstack refuses it to a function that was called with 8000 arguments, as by
 ** redis.call(unpack(t)). */
 LUA_API void df_room(lua_State *L, int size);
+/* Whether the table at `index` is a list of `len` places and nothing else, as lua_createtable has made it: whatever is
+** in the places, it has no other fields and no metatable. */
+LUA_API int df_is_list(lua_State *L, int index, int len);
+/* Place `n` of such a table becomes a string. */
+LUA_API void df_set_text(lua_State *L, int index, int n, const char *text, size_t len);
 /* An error that passes pcall, xpcall, coroutines and error handlers. */
 LUA_API void df_abort(lua_State *L);
 LUA_API int df_is_aborting(lua_State *L);

@@ -4,7 +4,7 @@
 //! keep data from call to call, which no script should reach. The second state is made when the first library comes.
 //!
 //! Invariant: between runs, a state's main stack is empty but for the error handler, nothing refers to a host, and all
-//! tables that scripts share are read-only. So whatever a script does, the next one finds what it would have found.
+//! tables that scripts share are read-only, but for KEYS and ARGV, which each run finds as if they were new. So whatever a script does, the next one finds what it would have found.
 
 use crate::cjson::{self, Settings};
 use crate::context::{Context, Stopped};
@@ -20,6 +20,9 @@ use std::hash::{BuildHasherDefault, Hasher};
 
 /// The name of a script: the SHA-1 of its source.
 pub type Sha = [u8; sha1::LEN];
+
+/// Something for each of many scripts.
+pub type ByScript<V> = HashMap<Sha, V, BuildHasherDefault<FirstBytes>>;
 
 /// Scripts that an engine keeps compiled. The oldest one goes first; the server keeps the sources.
 pub const COMPILED_MAX: usize = 1000;
@@ -70,7 +73,7 @@ pub enum Ended {
 pub struct Engine {
     options: Options,
     scripts: State,
-    compiled: HashMap<Sha, Script, BuildHasherDefault<FirstBytes>>,
+    compiled: ByScript<Script>,
     /// Oldest first.
     order: VecDeque<Sha>,
     functions: Option<State>,
@@ -90,7 +93,7 @@ struct Registered {
 
 /// Digests are evenly spread; nobody can find many whose first 8 bytes meet.
 #[derive(Default)]
-struct FirstBytes(u64);
+pub struct FirstBytes(u64);
 
 impl Hasher for FirstBytes {
     fn finish(&self) -> u64 {
@@ -300,22 +303,23 @@ fn set_strict(stack: &mut Stack) {
     stack.set_metatable(-2);
 }
 
-/// Sets KEYS and ARGV, which are globals of scripts.
+/// Sets KEYS and ARGV, which are globals of scripts. The tables of the last run are filled again if they still look as
+/// they did: nothing that lives on refers to them, because a script can only write to its own values and to these two,
+/// and one that was put into the other is not left there.
 fn set_keys(stack: &mut Stack, names: &[Kept; 2], keys: &[&[u8]], args: &[&[u8]]) {
-    stack.set_readonly(Stack::GLOBALS, false);
     for (name, list) in names.iter().zip([keys, args]) {
         stack.push_kept(name);
-        push_list(stack, list);
+        stack.raw_get(Stack::GLOBALS);
+        let is_filled = stack.type_of(-1) == Type::Table && stack.refill_list(list);
+        stack.pop(1);
+        if is_filled {
+            continue;
+        }
+        stack.push_kept(name);
+        stack.push_list(list);
+        stack.set_readonly(Stack::GLOBALS, false);
         assert!(stack.raw_set(Stack::GLOBALS).is_ok(), "a name is a key");
-    }
-    stack.set_readonly(Stack::GLOBALS, true);
-}
-
-fn push_list(stack: &mut Stack, list: &[&[u8]]) {
-    stack.push_table(list.len(), 0);
-    for (i, bytes) in list.iter().enumerate() {
-        stack.push_bytes(bytes);
-        stack.raw_seti(-2, i + 1);
+        stack.set_readonly(Stack::GLOBALS, true);
     }
 }
 
@@ -347,11 +351,11 @@ fn error_of(stack: &mut Stack, cx: &mut Context) -> Problem {
 }
 
 /// `text script: name, on @user_script:1.`
-fn with_place(text: &[u8], name: &[u8], place: Option<&(Vec<u8>, i32)>) -> Vec<u8> {
+fn with_place(text: &[u8], name: &str, place: Option<&(Vec<u8>, i32)>) -> Vec<u8> {
     let mut message = text.to_vec();
     if let Some((source, line)) = place {
         message.extend_from_slice(b" script: ");
-        message.extend_from_slice(name);
+        message.extend_from_slice(name.as_bytes());
         message.extend_from_slice(b", on ");
         message.extend_from_slice(source);
         message.extend_from_slice(format!(":{line}.").as_bytes());
@@ -364,7 +368,7 @@ impl State {
     fn answer(
         &mut self,
         args: usize,
-        (name, killed): (&[u8], &str),
+        (name, killed): (&dyn Fn() -> String, &str),
         (read_only, proto): (bool, Proto),
         host: &mut dyn Host,
         out: &mut Vec<u8>,
@@ -388,13 +392,13 @@ impl State {
                 return Ended::Aborted;
             }
             Outcome::Stopped(Stopped::Killed) => {
-                (with_place(killed.as_bytes(), name, place.as_ref()), Ended::Killed)
+                (with_place(killed.as_bytes(), &name(), place.as_ref()), Ended::Killed)
             }
             Outcome::Failed(problem) if problem.engine => {
-                let text = [b"ERR Error running script ", name, b", ", &problem.text].concat();
+                let text = [b"ERR Error running script ", name().as_bytes(), b", ", &problem.text].concat();
                 (text, Ended::Failed)
             }
-            Outcome::Failed(problem) => (with_place(&problem.text, name, place.as_ref()), Ended::Failed),
+            Outcome::Failed(problem) => (with_place(&problem.text, &name(), place.as_ref()), Ended::Failed),
         };
         out.truncate(start);
         ReplyWriter::new(out, proto).error(message);
@@ -476,13 +480,8 @@ impl Engine {
         let mut stack = self.scripts.lua.stack();
         set_keys(&mut stack, &self.scripts.lists, call.keys, call.args);
         stack.push_kept(&script.function);
-        let mut name = [0; sha1::LEN * 2];
-        for (two, byte) in name.as_chunks_mut::<2>().0.iter_mut().zip(sha) {
-            let digit = |value: u8| b"0123456789abcdef"[usize::from(value)];
-            *two = [digit(byte >> 4), digit(byte & 15)];
-        }
         let killed = "ERR Error running script: Script killed by user with SCRIPT KILL.";
-        self.scripts.answer(0, (&name, killed), (read_only, call.proto), host, out)
+        self.scripts.answer(0, (&|| sha1::hex(sha), killed), (read_only, call.proto), host, out)
     }
 
     /// Reads a library: its name. The error is a complete error text.
@@ -577,10 +576,10 @@ impl Engine {
         let read_only = call.read_only || registered.info.flags.no_writes;
         let mut stack = state.lua.stack();
         stack.push_kept(&registered.callback);
-        push_list(&mut stack, call.keys);
-        push_list(&mut stack, call.args);
+        stack.push_list(call.keys);
+        stack.push_list(call.args);
         let killed = "ERR Error running script: Script killed by user with FUNCTION KILL.";
-        state.answer(2, (name.as_bytes(), killed), (read_only, call.proto), host, out)
+        state.answer(2, (&|| name.to_owned(), killed), (read_only, call.proto), host, out)
     }
 
     /// Bytes that Lua has: `used_memory_scripts_eval` and `used_memory_functions`.

@@ -31,7 +31,7 @@ mod redis;
 mod reply;
 mod shebang;
 
-pub use engine::{COMPILED_MAX, Call, Ended, Engine, Options, Sha};
+pub use engine::{ByScript, COMPILED_MAX, Call, Ended, Engine, Options, Sha};
 pub use function::{FunctionInfo, Library, key_of};
 pub use host::{AclCheck, CallOutcome, Host, How, LogLevel, Repl, Tick};
 pub use shebang::ScriptFlags;

@@ -109,11 +109,13 @@ mod ffi {
         // What `interpreter/damselfly.h` adds.
         pub fn df_abort(l: *mut State);
         pub fn df_room(l: *mut State, size: c_int);
+        pub fn df_set_text(l: *mut State, index: c_int, n: c_int, text: *const c_char, len: usize);
         pub fn df_work(l: *mut State, units: usize);
     }
     unsafe extern "C" {
         pub fn lua_getallocf(l: *mut State, ud: *mut *mut c_void) -> Alloc;
         pub fn df_set_readonly(l: *mut State, index: c_int, readonly: c_int);
+        pub fn df_is_list(l: *mut State, index: c_int, len: c_int) -> c_int;
         pub fn df_reset_gc(l: *mut State);
         pub fn df_set_tick(l: *mut State, tick: Tick);
         pub fn df_set_aborting(l: *mut State, aborting: c_int);
@@ -657,6 +659,37 @@ impl Stack {
         let (array, fields) = (array.min(RESERVED_MAX) as c_int, fields.min(RESERVED_MAX) as c_int);
         // SAFETY: there is room, and in Rust mode memory.
         unsafe { ffi::lua_createtable(self.raw(), array, fields) };
+    }
+
+    /// Pushes a list of strings.
+    pub(crate) fn push_list(&mut self, list: &[&[u8]]) {
+        self.push_table(list.len(), 0);
+        for (i, bytes) in list.iter().enumerate() {
+            self.push_bytes(bytes);
+            self.raw_seti(-2, i + 1);
+        }
+    }
+
+    /// Makes the table on top what [`Stack::push_list`] pushes; false if it is no list of that length any more, and
+    /// then nothing has changed.
+    pub(crate) fn refill_list(&mut self, list: &[&[u8]]) -> bool {
+        /// Longer ones are not worth asking for.
+        const LEN_MAX: usize = 64;
+        self.table(-1);
+        self.room(1);
+        // SAFETY: a table is on top, and there is room for another reference to it.
+        let is_list =
+            list.len() <= LEN_MAX && unsafe { ffi::df_is_list(self.raw(), -1, list.len() as c_int) } != 0;
+        if is_list {
+            for (i, bytes) in list.iter().enumerate() {
+                // SAFETY: as above. The table has as many places, which was asked a moment ago; a collection, which
+                // the call may start, changes no table's length and calls no script.
+                unsafe {
+                    ffi::df_set_text(self.raw(), -1, i as c_int + 1, bytes.as_ptr().cast(), bytes.len());
+                }
+            }
+        }
+        is_list
     }
 
     /// Memory that a function's upvalue keeps alive: a number that Rust code reads and writes through

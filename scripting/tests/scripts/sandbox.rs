@@ -1,6 +1,6 @@
 //! Ways out of the sandbox: none leads to a file, a process, another script's data or another script's code.
 
-use crate::fake::{Fake, answer, engine};
+use crate::fake::{Fake, answer, engine, eval};
 
 /// What scripts share, as one sees it that comes after: types of all that is reachable, what a few functions do, and
 /// that nothing was added.
@@ -189,5 +189,57 @@ fn states_close_with_coroutines_alive() {
         assert_eq!(out, b":100\r\n");
         engine.flush_libraries();
         assert_eq!(engine.memory().1, 0);
+    }
+}
+
+/// KEYS and ARGV are what the call says, whatever the last script did to its own, of the same length or of another.
+#[test]
+fn lists_are_new_for_each_run() {
+    const VIEW: &str = "
+        local all = {}
+        for _, list in ipairs({KEYS, ARGV}) do
+            for key, value in pairs(list) do all[#all + 1] = tostring(key) .. '=' .. tostring(value) end
+            all[#all + 1] = '#' .. #list .. tostring(getmetatable(list)) .. tostring(rawget(list, 'x')) .. ';'
+        end
+        return table.concat(all, ' ')";
+    let mut engine = engine();
+    let mut host = Fake::default();
+    type List<'a> = &'a [&'a [u8]];
+    let runs: [(List<'_>, List<'_>); 5] = [
+        (&[b"a", b"b"], &[b"1", b"2", b"3"]),
+        (&[b"c", b"d"], &[b"4", b"5", b"6"]),
+        (&[], &[b"7"]),
+        (&[b"e"], &[]),
+        (&[], &[]),
+    ];
+    for change in [
+        "return 1",
+        "KEYS[1] = 'x' ARGV[3] = nil return 1",
+        "KEYS[2] = nil KEYS[1] = nil for i = 1, #ARGV do table.remove(ARGV) end return 1",
+        "KEYS.x = 1 ARGV[KEYS] = ARGV return 1",
+        "KEYS.x = 1 KEYS.x = nil KEYS[0] = 'zero' return 1",
+        "for i = 1, 100 do KEYS[i], ARGV[-i] = i, i end return 1",
+        "ARGV[1] = KEYS KEYS[1] = ARGV KEYS[2] = {ARGV, KEYS} return 1",
+        "setmetatable(KEYS, {__index = function() return 'x' end}) setmetatable(ARGV, {__mode = 'kv'}) return 1",
+        "setmetatable(KEYS, {__mode = 'v'}) setmetatable(KEYS, nil) return 1",
+        "table.sort(ARGV, function(a, b) return a > b end) table.insert(KEYS, 1, 'x') return 1",
+        "KEYS[1.5] = true ARGV[true] = false error('x')",
+    ] {
+        for (before_keys, before_args) in runs {
+            for (keys, args) in runs {
+                eval(&mut engine, &mut host, change.as_bytes(), before_keys, before_args);
+                let text = |list: List<'_>| {
+                    let mut text = String::new();
+                    for (at, value) in list.iter().enumerate() {
+                        text += &format!("{}={} ", at + 1, String::from_utf8_lossy(value));
+                    }
+                    format!("{text}#{}nilnil;", list.len())
+                };
+                let expected = format!("{} {}", text(keys), text(args));
+                let (reply, _) = eval(&mut engine, &mut host, VIEW.as_bytes(), keys, args);
+                let expected = format!("${}\r\n{expected}\r\n", expected.len());
+                assert_eq!(String::from_utf8_lossy(&reply), expected, "after {change}");
+            }
+        }
     }
 }

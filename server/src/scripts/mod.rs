@@ -35,7 +35,7 @@ use std::sync::atomic::Ordering;
 use damselfly_commands::{Command, Found, Run, ScriptBy, ScriptCall, lookup};
 use damselfly_protocol::number::parse_i64;
 use damselfly_protocol::{Argv, Proto, ReplyWriter};
-use damselfly_scripting::{Ended, Engine, How, Library, LogLevel, Options, Sha};
+use damselfly_scripting::{ByScript, Ended, Engine, How, Library, LogLevel, Options, Sha};
 
 use crate::batch::{Batch, Entry, Lent};
 use crate::connection::{Connection, ConnectionId, Queued};
@@ -142,7 +142,7 @@ impl LocalEngine {
 pub struct Local {
     engine: Option<LocalEngine>,
     /// Not counted together with other threads: they would all write the same memory at each call.
-    known: HashMap<Sha, Rc<Code>>,
+    known: ByScript<Rc<Code>>,
     /// Runs on this core.
     runs: u64,
     /// How often scripts had been forgotten when `known` was filled.
