@@ -1,11 +1,11 @@
 //! Which keys go when there is no room for all.
 //!
 //! Each key has a byte of *heat* in its bucket: how often it was used, and in which epoch last. An epoch is as long
-//! as twenty uses per key, or up to twice that while few keys come in; with each one that passes, what was counted before
-//! counts half. A *hand* passes over the
-//! buckets, and of the keys in the one that it is at, the *lightest* goes: that with the fewest uses of late per byte.
-//! If even that is heavier than what went of late, the hand first looks a little further. So a value of a megabyte must
-//! be used a thousand times as often as one of a kilobyte to stay. Keys that have expired go before all others.
+//! as twenty uses per key, or up to twice that while few keys come in; with each one that passes, what was counted
+//! before counts half. A *hand* passes over the buckets, and of the keys in the one that it is at, the *lightest* goes:
+//! that with the fewest uses of late per byte. If even that is heavier than what went of late, the hand first looks a
+//! little further. So a value of a megabyte must be used a thousand times as often as one of a kilobyte to stay. Keys
+//! that have expired go before all others.
 //!
 //! Two more things make it resist scans and loops. New keys wait in a short *queue*, in which the hand passes them
 //! over; who leaves it is weighed against the lightest that the hand finds, and the lighter of the two goes. And who

@@ -4,7 +4,8 @@
 //! keep data from call to call, which no script should reach. The second state is made when the first library comes.
 //!
 //! Invariant: between runs, a state's main stack is empty but for the error handler, nothing refers to a host, and all
-//! tables that scripts share are read-only, but for KEYS and ARGV, which each run finds as if they were new. So whatever a script does, the next one finds what it would have found.
+//! tables that scripts share are read-only, but for KEYS and ARGV, which each run finds as if they were new. So whatever
+//! a script does, the next one finds what it would have found.
 
 use crate::cjson::{self, Settings};
 use crate::context::{Context, Stopped};
