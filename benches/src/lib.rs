@@ -9,8 +9,9 @@
 //!
 //! Reading order: [`rows`] is the table of what is measured and what it must be; [`run`] interleaves the rounds;
 //! [`drive`] is what happens to one server in one round, with [`benchmark`] for redis-benchmark and [`client`] for
-//! shapes that redis-benchmark cannot do; [`server`] starts, measures and stops; [`report`] prints. [`workloads`] are
-//! named and seeded, and shared with the benches of single structures.
+//! shapes that redis-benchmark cannot do; [`server`] starts, measures and stops; [`report`] prints. [`stalls`] tells what
+//! the machine is to blame for. [`workloads`] are named and seeded, and shared with the benches of single
+//! structures.
 
 pub mod benchmark;
 pub mod client;
@@ -19,6 +20,7 @@ pub mod report;
 pub mod rows;
 pub mod run;
 pub mod server;
+pub mod stalls;
 pub mod sys;
 pub mod traces;
 pub mod workloads;

@@ -1,4 +1,4 @@
-//! The three system calls that std does not offer, each behind a safe function.
+//! The system calls that std does not offer, each behind a safe function.
 //!
 //! Processor time comes from the process's own CPU clock. The alternatives were /proc/PID/stat, which counts in
 //! ticks of 10 ms, and the sum over /proc/PID/task/*/schedstat, which is in nanoseconds but misses threads that have
@@ -6,7 +6,7 @@
 //! call, and counts user and system time of all threads.
 #![expect(
     unsafe_code,
-    reason = "prctl, the CPU clock of another process and setrlimit have no safe wrapper in std"
+    reason = "prctl, the CPU clock of another process, setrlimit and the scheduler's calls have no safe wrapper in std"
 )]
 
 use std::io;
@@ -66,6 +66,27 @@ pub fn raise_open_files() -> io::Result<u64> {
         return Err(io::Error::last_os_error());
     }
     Ok(limit.rlim_cur)
+}
+
+/// Ties the calling thread to one processor, where it comes before all threads without real-time priority. That needs
+/// a privilege.
+pub fn come_first_on(processor: usize) -> io::Result<()> {
+    // SAFETY: plain integers, for which zero is a value.
+    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    // SAFETY: the macro's function checks the number against the size of the set.
+    unsafe { libc::CPU_SET(processor, &mut set) };
+    // SAFETY: the pointer is to a live local of the size given; zero is the calling thread.
+    if unsafe { libc::sched_setaffinity(0, size_of_val(&set), &raw const set) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: plain integers, for which zero is a value.
+    let mut param: libc::sched_param = unsafe { std::mem::zeroed() };
+    param.sched_priority = 50;
+    // SAFETY: as above, for the parameter.
+    if unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &raw const param) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -261,6 +261,7 @@ fn serve(config: Config, set_log_level: Box<dyn Fn(LogLevel) + Send + Sync>) -> 
                 data_bytes: AtomicU64::new(0),
                 account: AtomicU64::new(0),
                 input: AtomicU64::new(0),
+                starved_since_ms: AtomicU64::new(u64::MAX),
                 doomed: AtomicU64::new(0),
                 holes: AtomicU64::new(0),
                 can_give: AtomicBool::new(false),

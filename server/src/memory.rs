@@ -81,13 +81,15 @@ const EXTRA: i64 = 4096;
 const TOIL_STEPS: u32 = 1024;
 /// Steps that find nobody which one command waits for.
 const SEARCH_STEPS: usize = 32;
-/// Steps of eviction and of tidying in one turn; and when there is more than a sixteenth too much, as after the limit
-/// was lowered. Tidying takes some 25 microseconds for one, if there is something to move.
+/// Steps of eviction in one turn; and when there is more than a sixteenth too much, as after the limit was lowered.
 const EVICT_STEPS: u32 = 256;
 const EVICT_STEPS_HURRIED: u32 = 1024;
 const STEP_BYTES: usize = 16 << 10;
+/// Steps of tidying in one turn, of some 100 microseconds each if there is something to move; and where memory beyond the
+/// limit must go at once. (That is not so while a lowered limit has not been reached yet, which takes seconds and had
+/// better not be noticed: turns with the longer tidying took 15 ms and more.)
 const TIDY_STEPS: u32 = 8;
-const TIDY_STEPS_HURRIED: u32 = 64;
+const TIDY_STEPS_URGENT: u32 = 64;
 const HURRY_SHARE: u64 = 16;
 /// Commands of scripts between two looks at the account, while memory is not short.
 const UNASKED_MAX: u32 = 64;
@@ -118,8 +120,10 @@ const INPUT_FREE: usize = 4 << 10;
 /// A batch with less is not booked, and buffers that grow by less wait for the end of the turn until others go for them.
 const BATCH_FREE: usize = 64 << 10;
 const REPLY_FREE: usize = 64 << 10;
-/// A client whose unfinished request holds room and that has sent nothing for so long is closed when room is short.
+/// A client whose unfinished request holds room and that has sent nothing for so long is closed when room is short; and
+/// one that may not send, which then is the first of all who wait, after so long.
 const STALLED_MS: u64 = 500;
+const STARVED_MS: u64 = 5000;
 /// Such clients are looked for once in so long, and connections that wait for room are let in so many at a time.
 const CUT_EVERY_MS: u64 = 100;
 const FED_PER_TICK: usize = 64;
@@ -308,6 +312,8 @@ pub struct Account {
     pub input: usize,
     /// Connections whose long requests wait for room, in order.
     starved: VecDeque<ConnectionId>,
+    /// The others were told since when some wait.
+    told_starved: bool,
     /// When clients that hold room and send nothing are looked for next.
     next_cut_ms: u64,
     /// What the others know of this core's account.
@@ -335,6 +341,7 @@ impl Default for Account {
             buffers: 0,
             input: 0,
             starved: VecDeque::new(),
+            told_starved: false,
             next_cut_ms: 0,
             told: 0,
             hurries: false,
@@ -349,9 +356,9 @@ impl Default for Account {
 }
 
 impl Account {
-    /// Some wait for room.
+    /// Some wait for room, or the others believe so.
     pub(crate) fn has_starved(&self) -> bool {
-        !self.starved.is_empty()
+        !self.starved.is_empty() || self.told_starved
     }
 
     /// A connection is gone.
@@ -406,8 +413,7 @@ impl Core {
         self.memory.allowance = budget as i64 - others as i64;
         let used = others + account;
         self.memory.is_tight = used > budget / 10 * 8;
-        let is_lowered = shared.memory.is_lowered.load(Ordering::Relaxed);
-        self.memory.hurries = is_lowered && used > budget + budget / HURRY_SHARE;
+        self.memory.hurries = self.is_lowered() && used > budget + budget / HURRY_SHARE;
         if used > budget / SELECTIVE_FROM.1 * SELECTIVE_FROM.0 && self.memory.rule != Eviction::Never {
             self.ks.be_selective();
         }
@@ -432,7 +438,7 @@ impl Core {
     fn admit_if_room(&mut self, argv: &Argv<'_>) -> bool {
         // Where each turn does a lot, commands do no more than they must: they wait for the turn, too.
         let (hurries, toils) = (self.memory.hurries, self.memory.toil < TOIL_STEPS);
-        if toils && !hurries && self.is_over_limit() && Instant::now() >= self.memory.tidy_from {
+        if toils && !self.is_lowered() && self.is_over_limit() && Instant::now() >= self.memory.tidy_from {
             // Holes appear faster than they are closed: who writes waits until some are.
             self.tidy(Pages::Sparse);
             self.memory.toil += TOIL_STEPS / 2;
@@ -610,9 +616,14 @@ impl Core {
         limit > 0 && self.shared.memory.resident.load(Ordering::Relaxed) > limit + limit / OVER_SHARE
     }
 
+    /// Whether the limit was lowered, and has not been reached since.
+    fn is_lowered(&self) -> bool {
+        self.shared.memory.is_lowered.load(Ordering::Relaxed)
+    }
+
     fn tidy(&mut self, pages: Pages) -> bool {
-        let is_urgent = self.is_over_limit() && !self.memory.hurries;
-        let steps = if is_urgent { TIDY_STEPS_HURRIED } else { TIDY_STEPS };
+        let is_urgent = self.is_over_limit() && !self.is_lowered();
+        let steps = if is_urgent { TIDY_STEPS_URGENT } else { TIDY_STEPS };
         let asks = match pages {
             Pages::Full => |_| false,
             Pages::Loose => allocator::is_loose,
@@ -671,7 +682,7 @@ impl Core {
         }
         self.memory.unseen = 0;
         let limit = self.shared.settings.maxmemory();
-        if limit == 0 || self.shared.memory.is_lowered.load(Ordering::Relaxed) {
+        if limit == 0 || self.is_lowered() {
             return;
         }
         if self.shared.memory.look(limit).is_none_or(|resident| resident <= tolerable(limit)) {
@@ -844,9 +855,13 @@ impl Core {
     /// Closes those that hold room without using it, and lets some of those that wait for room try again. In this order:
     /// one that may try again has not used its chance yet.
     pub(crate) fn feed_starved(&mut self) {
-        if self.ks.now >= self.memory.next_cut_ms && !self.may_buffer(0, self.input_limit() as usize / 4) {
+        if self.memory.starved.is_empty() && self.memory.told_starved {
+            self.tell_starved(u64::MAX);
+        }
+        if self.ks.now >= self.memory.next_cut_ms && !self.has_input_room() {
             self.memory.next_cut_ms = self.ks.now + CUT_EVERY_MS;
             self.close_stalled();
+            self.close_starved();
             self.close_silent(None);
         }
         for _ in 0..FED_PER_TICK.min(self.memory.starved.len()) {
@@ -858,21 +873,54 @@ impl Core {
         }
     }
 
-    /// Closes the clients with a long unfinished request that have sent nothing for a while. Those that may not send
-    /// count from when they could last: if all wait for each other, the first to have stopped is the first to go.
+    /// Closes the clients with a long unfinished request that have sent nothing for a while though they might.
     fn close_stalled(&mut self) {
         let now = self.ks.now;
         let stalled: Vec<ConnectionId> = self
             .connections()
             .filter(|connection| {
-                let patience = if connection.starved { 10 * STALLED_MS } else { STALLED_MS };
-                connection.input_bytes() > INPUT_FREE && now.saturating_sub(connection.active_ms) > patience
+                let silent_ms = now.saturating_sub(connection.active_ms);
+                !connection.starved && connection.input_bytes() > INPUT_FREE && silent_ms > STALLED_MS
             })
             .map(|connection| connection.id)
             .collect();
         for id in stalled {
             self.close_for_input(id);
         }
+    }
+
+    /// Those that hold room and may not send until others let go might wait for each other for ever. So the one that has
+    /// waited for longest is closed after a while, on whichever core it is, and the next ones until there is room again:
+    /// who came later finds it.
+    fn close_starved(&mut self) {
+        let mut starved: Vec<(u64, ConnectionId)> = self
+            .connections()
+            .filter(|connection| connection.starved && connection.input_bytes() > INPUT_FREE)
+            .map(|connection| (connection.active_ms, connection.id))
+            .collect();
+        starved.sort_unstable_by_key(|&(active_ms, _)| active_ms);
+        let mut starved = starved.into_iter().peekable();
+        loop {
+            let first_ms = starved.peek().map_or(u64::MAX, |&(active_ms, _)| active_ms);
+            self.tell_starved(first_ms);
+            let peers = &self.shared.peers;
+            let is_first = peers.iter().all(|peer| first_ms <= peer.starved_since_ms.load(Ordering::Relaxed));
+            if self.ks.now.saturating_sub(first_ms) <= STARVED_MS || !is_first || self.has_input_room() {
+                return;
+            }
+            let Some((_, id)) = starved.next() else { return };
+            self.close_for_input(id);
+        }
+    }
+
+    fn tell_starved(&mut self, since_ms: u64) {
+        self.memory.told_starved = since_ms < u64::MAX;
+        self.shared.peers[self.id].starved_since_ms.store(since_ms, Ordering::Relaxed);
+    }
+
+    /// Whether unfinished requests have left a quarter of what they may take.
+    fn has_input_room(&self) -> bool {
+        self.may_buffer(0, self.input_limit() as usize / 4)
     }
 
     /// While there is half as much more than may be, closes clients with a long unfinished request, except one who has

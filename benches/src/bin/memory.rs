@@ -5,8 +5,8 @@
 //! lets sizes grow and shrink with an expiry on every key. `cost` compares a SET at the limit with one below it.
 //! `lower` takes four fifths of the memory away under load. `unfinished` has many clients send half a value each, and
 //! `unread` has one ask for far more than it reads. `day` goes through the hours of a day, twelve of the given seconds
-//! in all, `aside` has many clients ask for values of a megabyte before they read any, and `cgroup` plays all that is hostile to a server that was told nothing about memory, in a cgroup whose
-//! limit it must find by itself.
+//! in all, `aside` has many clients ask for values of a megabyte before they read any, and `cgroup` plays all that is
+//! hostile to a server that was told nothing about memory, in a cgroup whose limit it must find by itself.
 //!
 //! Resident memory and processor time are the kernel's, read from outside.
 
@@ -20,7 +20,7 @@ use clap::Parser;
 use damselfly_benches::client::{Connection, encode};
 use damselfly_benches::server::{Contestant, Server};
 use damselfly_benches::traces::{Random, Trace, belady, mix, traces};
-use damselfly_benches::{Failure, sys};
+use damselfly_benches::{Failure, stalls, sys};
 use redis_protocol::resp2::types::OwnedFrame;
 
 /// Shows servers at the limit of their memory.
@@ -374,35 +374,40 @@ fn lower(options: &Options) -> Result<(), Failure> {
         flood(server.address, &seen, &|_| size, None, &is_full)?;
         let stop = AtomicBool::new(false);
         let loaded = Flood::default();
-        let (reached, before, times, batch_before) = std::thread::scope(|scope| {
-            let load = scope
-                .spawn(|| flood(server.address, &loaded, &|_| size, None, &|| stop.load(Ordering::Relaxed)));
-            // The same load at the limit as it was: what the clients and the machine make of it.
-            let before = read_times(server.address, Instant::now() + Duration::from_secs(2));
-            let batch_before = loaded.longest.swap(0, Ordering::Relaxed);
-            let reader = scope.spawn(|| read_times(server.address, Instant::now() + Duration::from_secs(10)));
-            std::thread::sleep(Duration::from_secs(1));
-            let began = Instant::now();
-            let set = server.connect().and_then(|mut connection| {
-                connection.call(&[b"CONFIG", b"SET", b"maxmemory", low.to_string().as_bytes()])
-            });
-            while set.is_ok()
-                && server.resident_about().unwrap_or(0) > low * 105 / 100 + (16 << 20)
-                && began.elapsed() < Duration::from_secs(60)
-            {
-                std::thread::sleep(Duration::from_millis(20));
-            }
-            let reached = set.map(|_| began.elapsed());
-            let times = reader.join().expect("the reader ends");
-            stop.store(true, Ordering::Relaxed);
-            load.join()
-                .expect("the load ends")
-                .and(reached)
-                .map(|reached| (reached, before, times, batch_before))
-        })?;
+        let (lowered, stall) = stalls::watch(|| {
+            std::thread::scope(|scope| {
+                let load = scope.spawn(|| {
+                    flood(server.address, &loaded, &|_| size, None, &|| stop.load(Ordering::Relaxed))
+                });
+                // The same load at the limit as it was: what the clients and the machine make of it.
+                let before = read_times(server.address, Instant::now() + Duration::from_secs(2));
+                let batch_before = loaded.longest.swap(0, Ordering::Relaxed);
+                let reader =
+                    scope.spawn(|| read_times(server.address, Instant::now() + Duration::from_secs(10)));
+                std::thread::sleep(Duration::from_secs(1));
+                let began = Instant::now();
+                let set = server.connect().and_then(|mut connection| {
+                    connection.call(&[b"CONFIG", b"SET", b"maxmemory", low.to_string().as_bytes()])
+                });
+                while set.is_ok()
+                    && server.resident_about().unwrap_or(0) > low * 105 / 100 + (16 << 20)
+                    && began.elapsed() < Duration::from_secs(60)
+                {
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                let reached = set.map(|_| began.elapsed());
+                let times = reader.join().expect("the reader ends");
+                stop.store(true, Ordering::Relaxed);
+                load.join()
+                    .expect("the load ends")
+                    .and(reached)
+                    .map(|reached| (reached, before, times, batch_before))
+            })
+        });
+        let (reached, before, times, batch_before) = lowered?;
         let (before, times) = (before?, times?);
         println!(
-            "values of {size}: 1 GB to 200 MB in {:.1} s; longest GET {:.1} ms, p99 {:.1} ms; longest round of SETs {:.0} ms; errors {}; before, longest GET {:.1} ms, p99 {:.1} ms, longest round {:.0} ms",
+            "values of {size}: 1 GB to 200 MB in {:.1} s; longest GET {:.1} ms, p99 {:.1} ms; longest round of SETs {:.0} ms; errors {}; before, longest GET {:.1} ms, p99 {:.1} ms, longest round {:.0} ms; the machine stood still for at most {}",
             reached.as_secs_f64(),
             times[times.len() - 1] as f64 / 1000.0,
             times[times.len() * 99 / 100] as f64 / 1000.0,
@@ -411,6 +416,7 @@ fn lower(options: &Options) -> Result<(), Failure> {
             before[before.len() - 1] as f64 / 1000.0,
             before[before.len() * 99 / 100] as f64 / 1000.0,
             batch_before as f64 / 1000.0,
+            stall.map_or("? ms".to_owned(), |stall| format!("{:.0} ms", stall.as_secs_f64() * 1000.0)),
         );
     }
     Ok(())
