@@ -161,6 +161,28 @@ fn order() {
     }
 }
 
+/// A subscriber who asks something has what was published before when it is answered, also where deliveries keep a
+/// distance.
+#[test]
+fn messages_come_before_later_replies() {
+    let (_server, mut clients) = start(Kind::Damselfly { threads: 1 });
+    for subscriber in 0..64 {
+        call(&mut clients, &format!("S{subscriber}"), "SUBSCRIBE c");
+    }
+    for i in 0..200 {
+        // The first of them makes a delivery, which the second may have to keep its distance from.
+        for part in ["a", "b"] {
+            call(&mut clients, "P", &format!("PUBLISH c {part}{i}"));
+        }
+        clients.send("S0", &words("PING last")).expect("sends");
+        for wanted in [format!("a{i}"), format!("b{i}"), "last".to_owned()] {
+            let reply = clients.receive("S0").unwrap_or_else(|error| panic!("{error}"));
+            let text = reply.elements().and_then(|parts| parts.last()?.text()).expect("a message");
+            assert_eq!(text, wanted.as_bytes());
+        }
+    }
+}
+
 /// Who does not read is cut at its limit; the publisher and the other subscribers do not notice.
 #[test]
 fn slow_subscribers_are_cut() {

@@ -82,6 +82,8 @@ pub enum Drive {
         pipeline: u32,
         /// Messages published in total.
         messages: u64,
+        /// The publisher goes on when all subscribers have what it published, else when it has its replies.
+        in_step: bool,
     },
     /// Resident memory per item of a workload.
     Memory {
@@ -139,8 +141,8 @@ impl Drive {
             Self::Transactions { connections, pipeline, transactions, keys } => {
                 transact(server, connections, pipeline, sizes.of(transactions), sizes.of(keys))
             }
-            Self::Publish { subscribers, pipeline, messages } => {
-                publish(server, subscribers, pipeline, sizes.of(messages))
+            Self::Publish { subscribers, pipeline, messages, in_step } => {
+                publish(server, subscribers, pipeline, sizes.of(messages), in_step)
             }
             Self::Memory { workload } => weigh(server, workload, sizes),
             Self::Idle { connections } => idle(server, connections, sizes),
@@ -186,9 +188,15 @@ impl Drive {
                 sizes.of(*transactions),
                 sizes.of(*keys)
             ),
-            Self::Publish { subscribers, pipeline, messages } => format!(
-                "own client, {subscribers} subscribers, {} messages of 32 B, {pipeline} at a time; per delivered message",
-                sizes.of(*messages)
+            Self::Publish { subscribers, pipeline, messages, in_step } => format!(
+                "own client, {subscribers} subscribers, {} messages of 32 B, {pipeline} at a time, each batch when {}; \
+                 per delivered message",
+                sizes.of(*messages),
+                if *in_step {
+                    "all have the last, read in turn by one thread"
+                } else {
+                    "the last is replied to, read by a thread each"
+                }
             ),
             Self::Memory { workload } => {
                 format!(
@@ -301,9 +309,15 @@ fn transact(
     Ok(vec![(Metric::Cpu, spent.as_secs_f64() * 1e9 / done as f64)])
 }
 
-/// In lock step: a batch is published, then read to its end by every subscriber in turn. So the client needs one
-/// thread and no message is ever in a backlog, whatever the server's limits are.
-fn publish(server: &Server, subscribers: u32, pipeline: u32, messages: u64) -> Result<Figures, Failure> {
+/// In lock step a batch is published, then read to its end by every subscriber in turn. So the client needs one thread
+/// and no message is ever in a backlog, whatever the server's limits are. Else every subscriber has a thread that reads.
+fn publish(
+    server: &Server,
+    subscribers: u32,
+    pipeline: u32,
+    messages: u64,
+    in_step: bool,
+) -> Result<Figures, Failure> {
     let message = [b'm'; 32];
     let mut push = Vec::new();
     encode(&mut push, &[b"message", b"channel", &message]);
@@ -312,27 +326,38 @@ fn publish(server: &Server, subscribers: u32, pipeline: u32, messages: u64) -> R
     (0..pipeline).for_each(|_| encode(&mut batch, &[b"PUBLISH", b"channel", &message]));
 
     let mut publisher = server.connect()?;
+    let replied = |publisher: &mut Connection| {
+        (0..pipeline).try_for_each(|_| match publisher.receive_ok()? {
+            OwnedFrame::Integer(count) if count == i64::from(subscribers) => Ok(()),
+            frame => Err(Failure::Broken(format!("PUBLISH answered {frame:?}"))),
+        })
+    };
     let mut readers = open_many(server, u64::from(subscribers))?;
     for reader in &mut readers {
         reader.call(&[b"SUBSCRIBE", b"channel"])?;
     }
+    let batches = messages.div_ceil(u64::from(pipeline));
     let before = server.cpu_time()?;
-    let mut published = 0;
-    while published < messages {
-        publisher.send(&batch)?;
-        for reader in &mut readers {
-            reader.skip(batch_bytes)?;
+    if in_step {
+        for _ in 0..batches {
+            publisher.send(&batch)?;
+            readers.iter_mut().try_for_each(|reader| reader.skip(batch_bytes))?;
+            replied(&mut publisher)?;
         }
-        for _ in 0..pipeline {
-            let frame = publisher.receive_ok()?;
-            if frame != OwnedFrame::Integer(i64::from(subscribers)) {
-                return Err(Failure::Broken(format!("PUBLISH answered {frame:?}")));
+    } else {
+        std::thread::scope(|scope| -> Result<(), Failure> {
+            let skip = |reader: &mut Connection| reader.skip(batch_bytes * batches);
+            let readers: Vec<_> =
+                readers.iter_mut().map(|reader| scope.spawn(move || skip(reader))).collect();
+            for _ in 0..batches {
+                publisher.send(&batch)?;
+                replied(&mut publisher)?;
             }
-        }
-        published += u64::from(pipeline);
+            readers.into_iter().try_for_each(|reader| reader.join().expect("a reader ends"))
+        })?;
     }
     let spent = server.cpu_time()? - before;
-    let delivered = published * u64::from(subscribers);
+    let delivered = batches * u64::from(pipeline) * u64::from(subscribers);
     Ok(vec![(Metric::Cpu, spent.as_secs_f64() * 1e9 / delivered as f64)])
 }
 

@@ -411,7 +411,13 @@ pub const SCENARIOS: &[Scenario] = &[
         rows: &[row("PUBLISH to 100 subscribers, 2 threads", Metric::Cpu, ratio(0.70), None)],
         threads: 2,
         rounds: 3,
-        drive: Drive::Publish { subscribers: 100, pipeline: 16, messages: 20_000 },
+        drive: Drive::Publish { subscribers: 100, pipeline: 16, messages: 20_000, in_step: true },
+    },
+    Scenario {
+        rows: &[row("PUBLISH that waits for nobody, the same", Metric::Cpu, ratio(0.70), None)],
+        threads: 2,
+        rounds: 3,
+        drive: Drive::Publish { subscribers: 100, pipeline: 16, messages: 20_000, in_step: false },
     },
     // Memory.
     Scenario {

@@ -47,6 +47,7 @@ use crate::listen::Listening;
 use crate::locks::Locks;
 use crate::mailbox::Message;
 use crate::memory::{Account, rule_of};
+use crate::modes::Modes;
 use crate::pace::{Idle, Pace};
 use crate::pause::Pause;
 use crate::poll::{Poll, Ready, Token};
@@ -319,9 +320,10 @@ impl Core {
             let visit_ms = visited_ms + self.tick_period.as_millis() as u64;
             // The wall clock may have been set back.
             let early = (visited_ms..visit_ms).contains(&self.ks.now);
-            if early && (more || self.linger(visit_ms)?) {
+            if early && (more || self.rest_before_delivery()? || self.linger(visit_ms)?) {
                 continue;
             }
+            self.deliver_published();
             visited_ms = self.ks.now;
             if more {
                 tokio::task::yield_now().await;
@@ -371,8 +373,22 @@ impl Core {
             }
             mailbox.wake_up();
         }
+        self.deliver_published();
         self.close_all();
         Ok(())
+    }
+
+    /// Waits for the next event until what was published here is to be delivered; false if nothing is.
+    fn rest_before_delivery(&mut self) -> io::Result<bool> {
+        let Some(rest) = self.time_to_delivery() else { return Ok(false) };
+        let shared = self.shared.clone();
+        let mailbox = &shared.peers[self.id].mailbox;
+        if mailbox.fall_asleep() {
+            let looked = self.collect_ready(rest);
+            mailbox.wake_up();
+            self.looked = !looked?;
+        }
+        Ok(true)
     }
 
     /// Waits for the next event until `until_ms`, where the last turn has met some; true if there is one. Going to
@@ -393,7 +409,7 @@ impl Core {
         if !mailbox.fall_asleep() {
             return Ok(true);
         }
-        let looked = self.collect_ready(wait_ms);
+        let looked = self.collect_ready(Duration::from_millis(wait_ms));
         mailbox.wake_up();
         self.looked = !looked?;
         Ok(!self.ready.is_empty())
@@ -415,7 +431,7 @@ impl Core {
         self.settle_account(ticked);
         let mut more = self.take_messages();
         if !std::mem::take(&mut self.looked) {
-            more |= self.collect_ready(0)?;
+            more |= self.collect_ready(Duration::ZERO)?;
         }
         // Behind the look at the sockets, so that a request that follows a changed setting meets it.
         self.read_settings();
@@ -450,7 +466,7 @@ impl Core {
         more |= self.keep_memory();
         self.send_turn();
         self.send_invalidations();
-        self.deliver_published();
+        self.deliver_when_due();
         self.send_batches();
         more |= !self.again.is_empty() || !self.later.is_empty() || !self.accept_again.is_empty();
         more |= !self.next_turn.is_empty() || !self.put_off.is_empty();
@@ -487,9 +503,9 @@ impl Core {
     }
 
     /// Takes note of what sockets are ready, waiting for the first of them; true if there may be more.
-    fn collect_ready(&mut self, wait_ms: u64) -> io::Result<bool> {
+    fn collect_ready(&mut self, wait: Duration) -> io::Result<bool> {
         let mut batch = std::mem::take(&mut self.ready_batch);
-        let more = self.poll.collect(&mut batch, wait_ms);
+        let more = self.poll.collect(&mut batch, wait);
         self.pace.meet(batch.len());
         self.ready.extend(batch.drain(..));
         self.ready_batch = batch;
@@ -503,6 +519,7 @@ impl Core {
         self.busy = self.shared.scripts.running.busy();
         let Some(busy) = self.busy else { return };
         self.answer_batch_under_way(busy);
+        self.deliver_published();
         // It waits for the script, whatever it sends meanwhile.
         let waiting = match caller.and_then(|id| self.connection(id)) {
             Some(connection) => std::mem::replace(&mut connection.waiting, true),
@@ -528,7 +545,7 @@ impl Core {
                 Some(job @ Message::Job(_)) => self.put_off.push_back(job),
             }
         }
-        if let Err(error) = self.collect_ready(0) {
+        if let Err(error) = self.collect_ready(Duration::ZERO) {
             tracing::warn!(%error, "sockets cannot be looked at");
         }
         // Also those that were ready when the script began: nobody tells of them again.
@@ -557,6 +574,11 @@ impl Core {
         let Some(connection) = self.connection(id) else { return };
         connection.readable |= event.readable;
         connection.hung_up |= event.ended;
+        if event.readable && connection.modes.has(Modes::SUBSCRIBED) {
+            // What it is told next must not be earlier.
+            self.deliver_published();
+        }
+        let Some(connection) = self.connection(id) else { return };
         if event.ended && connection.blocked.is_some() {
             self.close(id);
             return;

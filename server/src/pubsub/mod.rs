@@ -5,6 +5,12 @@
 //! cores, serialised and shared; each core writes it to its subscribers at the end of its turn, so that what came
 //! together costs a subscriber one system call.
 //!
+//! Pace. A system call for each of many subscribers takes long, and publishers who do not wait for them go on meanwhile.
+//! So after a delivery the core does other things, or nothing, for as long as it took, a millisecond at most; what is
+//! published meanwhile goes with the next. One who publishes now and then, or to few, never notices; 16 messages at a time
+//! to 100 subscribers cost a fifth (docs/benchmarks.md). Waiting three times as long costs no less, and publishers who do
+//! wait for their subscribers a quarter more. A subscriber who sends something gets what was published before first.
+//!
 //! Order. A message is in the mailboxes of all its cores before the reply to its PUBLISH leaves, and mailboxes are
 //! queues: who publishes after the reply to another PUBLISH is heard later, whatever connections the two used. (The
 //! exception: a mailbox that is full, where messages wait with their sender.) A core delivers what it has before it
@@ -21,6 +27,7 @@ pub mod registry;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use damselfly_config::glob::Pattern;
 use damselfly_protocol::{Proto, ReplyWriter};
@@ -93,12 +100,21 @@ type Table = HashMap<Arc<[u8]>, Listeners>;
 #[derive(Default)]
 struct Subscriptions([HashMap<Arc<[u8]>, usize>; 3]);
 
+/// After a delivery the next one waits for as long as it took, and no longer than this; nor with more than so many
+/// messages or bytes of them.
+const REST_MAX: Duration = Duration::from_millis(1);
+const PENDING_MAX: usize = 256;
+const PENDING_BYTES_MAX: usize = 256 << 10;
+
 /// One core's part; see the module's head.
 pub struct PubSub {
     tables: [Table; 3],
     clients: HashMap<ConnectionId, Subscriptions>,
-    /// Published and not yet written to subscribers here.
+    /// Published and not yet written to subscribers here, and the bytes of it.
     pending: Vec<Arc<Message>>,
+    pending_bytes: usize,
+    /// From when on it may be written.
+    rests_until: Instant,
     /// The same for the other cores, by number.
     outgoing: Vec<Vec<Arc<Message>>>,
     has_outgoing: bool,
@@ -116,6 +132,8 @@ impl PubSub {
             tables: Default::default(),
             clients: HashMap::new(),
             pending: Vec::new(),
+            pending_bytes: 0,
+            rests_until: Instant::now(),
             outgoing: vec![Vec::new(); cores],
             has_outgoing: false,
             outlook: Outlook::new(),
@@ -160,6 +178,7 @@ impl Core {
             let message = Arc::new(Message::new(kind, channel, payload));
             for &core in cores {
                 if core == self.id {
+                    pubsub.pending_bytes += message.bytes.len();
                     pubsub.pending.push(message.clone());
                 } else {
                     pubsub.outgoing[core].push(message.clone());
@@ -190,7 +209,14 @@ impl Core {
         for to in 0..self.pubsub.outgoing.len() {
             let messages = std::mem::take(&mut self.pubsub.outgoing[to]);
             if !messages.is_empty() {
-                self.post(to, Mail::Job(Box::new(move |core| core.pubsub.pending.extend(messages))));
+                self.post(
+                    to,
+                    Mail::Job(Box::new(move |core| {
+                        core.pubsub.pending_bytes +=
+                            messages.iter().map(|message| message.bytes.len()).sum::<usize>();
+                        core.pubsub.pending.extend(messages);
+                    })),
+                );
             }
         }
     }
@@ -274,6 +300,28 @@ impl Core {
         self.shared.registry.change(kind, hash, name, self.id, false);
     }
 
+    /// As [`Core::deliver_published`], if the last delivery was long enough ago.
+    #[inline]
+    pub(crate) fn deliver_when_due(&mut self) {
+        if !self.pubsub.pending.is_empty() && self.time_to_delivery().is_none() {
+            let began = Instant::now();
+            self.deliver();
+            let ended = Instant::now();
+            self.pubsub.rests_until = ended + (ended - began).min(REST_MAX);
+        }
+    }
+
+    /// How long what was published has to wait yet, if anything has.
+    pub(crate) fn time_to_delivery(&self) -> Option<Duration> {
+        let pubsub = &self.pubsub;
+        let (pending, bytes) = (pubsub.pending.len(), pubsub.pending_bytes);
+        if pending == 0 || pending >= PENDING_MAX || bytes >= PENDING_BYTES_MAX {
+            return None;
+        }
+        let rest = pubsub.rests_until.saturating_duration_since(Instant::now());
+        (!rest.is_zero()).then_some(rest)
+    }
+
     /// Writes what was published to the subscribers on this core.
     #[inline]
     pub(crate) fn deliver_published(&mut self) {
@@ -284,6 +332,7 @@ impl Core {
 
     fn deliver(&mut self) {
         let messages = std::mem::take(&mut self.pubsub.pending);
+        self.pubsub.pending_bytes = 0;
         // Taken out while connections are at hand; whoever must be cut meanwhile only after they are back.
         let tables = std::mem::take(&mut self.pubsub.tables);
         let mut forms = Forms::default();
