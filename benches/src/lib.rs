@@ -10,8 +10,7 @@
 //! Reading order: [`rows`] is the table of what is measured and what it must be; [`run`] interleaves the rounds;
 //! [`drive`] is what happens to one server in one round, with [`benchmark`] for redis-benchmark and [`client`] for
 //! shapes that redis-benchmark cannot do; [`server`] starts, measures and stops; [`report`] prints. [`stalls`] tells what
-//! the machine is to blame for. [`workloads`] are named and seeded, and shared with the benches of single
-//! structures.
+//! the machine is to blame for. [`workloads`] are named and seeded, and shared with the benches of single structures.
 
 pub mod benchmark;
 pub mod client;

@@ -381,13 +381,20 @@ impl Core {
     /// Waits for the next event until what was published here is to be delivered; false if nothing is.
     fn rest_before_delivery(&mut self) -> io::Result<bool> {
         let Some(rest) = self.time_to_delivery() else { return Ok(false) };
+        self.look_for(rest)?;
+        Ok(true)
+    }
+
+    /// Waits for the next event for so long, and takes note of what sockets are ready; false if messages have come already.
+    fn look_for(&mut self, wait: Duration) -> io::Result<bool> {
         let shared = self.shared.clone();
         let mailbox = &shared.peers[self.id].mailbox;
-        if mailbox.fall_asleep() {
-            let looked = self.collect_ready(rest);
-            mailbox.wake_up();
-            self.looked = !looked?;
+        if !mailbox.fall_asleep() {
+            return Ok(false);
         }
+        let looked = self.collect_ready(wait);
+        mailbox.wake_up();
+        self.looked = !looked?;
         Ok(true)
     }
 
@@ -404,15 +411,7 @@ impl Core {
         if let Some(rest) = self.pace.rest_after(met) {
             std::thread::sleep(rest);
         }
-        let shared = self.shared.clone();
-        let mailbox = &shared.peers[self.id].mailbox;
-        if !mailbox.fall_asleep() {
-            return Ok(true);
-        }
-        let looked = self.collect_ready(Duration::from_millis(wait_ms));
-        mailbox.wake_up();
-        self.looked = !looked?;
-        Ok(!self.ready.is_empty())
+        Ok(!self.look_for(Duration::from_millis(wait_ms))? || !self.ready.is_empty())
     }
 
     /// One turn; true if there is certainly more to do.
@@ -574,11 +573,6 @@ impl Core {
         let Some(connection) = self.connection(id) else { return };
         connection.readable |= event.readable;
         connection.hung_up |= event.ended;
-        if event.readable && connection.modes.has(Modes::SUBSCRIBED) {
-            // What it is told next must not be earlier.
-            self.deliver_published();
-        }
-        let Some(connection) = self.connection(id) else { return };
         if event.ended && connection.blocked.is_some() {
             self.close(id);
             return;
@@ -586,6 +580,10 @@ impl Core {
         if event.writable && connection.pending_output() > 0 && !connection.flush() {
             self.close(id);
             return;
+        }
+        if event.readable && connection.modes.has(Modes::SUBSCRIBED) {
+            // What it is told next must not be earlier.
+            self.deliver_published();
         }
         self.pump(id);
     }
@@ -654,7 +652,7 @@ impl Core {
 
     /// Whether the next tick will have something to do.
     fn has_work_for_ticks(&self) -> bool {
-        let waits = self.pause.is_some() || self.memory.has_starved() || !self.accept_at_tick.is_empty();
+        let waits = self.pause.is_some() || self.has_starved() || !self.accept_at_tick.is_empty();
         waits || self.expired_some
     }
 

@@ -38,7 +38,7 @@ use damselfly_protocol::{Argv, Scanner, Skip};
 
 use crate::allocator;
 use crate::batch::Batch;
-use crate::connection::ConnectionId;
+use crate::connection::{Connection, ConnectionId};
 use crate::core::Core;
 use crate::execute::OUT_OF_MEMORY;
 use crate::locks::lock_number;
@@ -312,8 +312,6 @@ pub struct Account {
     pub input: usize,
     /// Connections whose long requests wait for room, in order.
     starved: VecDeque<ConnectionId>,
-    /// The others were told since when some wait.
-    told_starved: bool,
     /// When clients that hold room and send nothing are looked for next.
     next_cut_ms: u64,
     /// What the others know of this core's account.
@@ -341,7 +339,6 @@ impl Default for Account {
             buffers: 0,
             input: 0,
             starved: VecDeque::new(),
-            told_starved: false,
             next_cut_ms: 0,
             told: 0,
             hurries: false,
@@ -356,11 +353,6 @@ impl Default for Account {
 }
 
 impl Account {
-    /// Some wait for room, or the others believe so.
-    pub(crate) fn has_starved(&self) -> bool {
-        !self.starved.is_empty() || self.told_starved
-    }
-
     /// A connection is gone.
     pub(crate) fn forget(&mut self, booked: (usize, usize)) {
         self.buffers -= booked.0;
@@ -855,8 +847,8 @@ impl Core {
     /// Closes those that hold room without using it, and lets some of those that wait for room try again. In this order:
     /// one that may try again has not used its chance yet.
     pub(crate) fn feed_starved(&mut self) {
-        if self.memory.starved.is_empty() && self.memory.told_starved {
-            self.tell_starved(u64::MAX);
+        if self.memory.starved.is_empty() {
+            self.starved_since_ms().store(u64::MAX, Ordering::Relaxed);
         }
         if self.ks.now >= self.memory.next_cut_ms && !self.has_input_room() {
             self.memory.next_cut_ms = self.ks.now + CUT_EVERY_MS;
@@ -876,33 +868,33 @@ impl Core {
     /// Closes the clients with a long unfinished request that have sent nothing for a while though they might.
     fn close_stalled(&mut self) {
         let now = self.ks.now;
-        let stalled: Vec<ConnectionId> = self
-            .connections()
-            .filter(|connection| {
-                let silent_ms = now.saturating_sub(connection.active_ms);
-                !connection.starved && connection.input_bytes() > INPUT_FREE && silent_ms > STALLED_MS
-            })
-            .map(|connection| connection.id)
-            .collect();
-        for id in stalled {
+        let is_stalled = |connection: &Connection| {
+            !connection.starved && now.saturating_sub(connection.active_ms) > STALLED_MS
+        };
+        for (_, id) in self.unfinished(is_stalled) {
             self.close_for_input(id);
         }
+    }
+
+    /// The clients with a long unfinished request of which this is true, those first who have been silent for longest.
+    fn unfinished(&self, which: impl Fn(&Connection) -> bool) -> Vec<(u64, ConnectionId)> {
+        let mut found: Vec<(u64, ConnectionId)> = self
+            .connections()
+            .filter(|connection| connection.input_bytes() > INPUT_FREE && which(connection))
+            .map(|connection| (connection.active_ms, connection.id))
+            .collect();
+        found.sort_unstable_by_key(|&(active_ms, _)| active_ms);
+        found
     }
 
     /// Those that hold room and may not send until others let go might wait for each other for ever. So the one that has
     /// waited for longest is closed after a while, on whichever core it is, and the next ones until there is room again:
     /// who came later finds it.
     fn close_starved(&mut self) {
-        let mut starved: Vec<(u64, ConnectionId)> = self
-            .connections()
-            .filter(|connection| connection.starved && connection.input_bytes() > INPUT_FREE)
-            .map(|connection| (connection.active_ms, connection.id))
-            .collect();
-        starved.sort_unstable_by_key(|&(active_ms, _)| active_ms);
-        let mut starved = starved.into_iter().peekable();
+        let mut starved = self.unfinished(|connection| connection.starved).into_iter().peekable();
         loop {
             let first_ms = starved.peek().map_or(u64::MAX, |&(active_ms, _)| active_ms);
-            self.tell_starved(first_ms);
+            self.starved_since_ms().store(first_ms, Ordering::Relaxed);
             let peers = &self.shared.peers;
             let is_first = peers.iter().all(|peer| first_ms <= peer.starved_since_ms.load(Ordering::Relaxed));
             if self.ks.now.saturating_sub(first_ms) <= STARVED_MS || !is_first || self.has_input_room() {
@@ -913,9 +905,14 @@ impl Core {
         }
     }
 
-    fn tell_starved(&mut self, since_ms: u64) {
-        self.memory.told_starved = since_ms < u64::MAX;
-        self.shared.peers[self.id].starved_since_ms.store(since_ms, Ordering::Relaxed);
+    /// What the others are told: see [`crate::shared::Peer`].
+    fn starved_since_ms(&self) -> &AtomicU64 {
+        &self.shared.peers[self.id].starved_since_ms
+    }
+
+    /// Some wait for room, or the others believe so.
+    pub(crate) fn has_starved(&self) -> bool {
+        !self.memory.starved.is_empty() || self.starved_since_ms().load(Ordering::Relaxed) < u64::MAX
     }
 
     /// Whether unfinished requests have left a quarter of what they may take.
@@ -930,13 +927,7 @@ impl Core {
         if self.may_buffer(usize::MAX >> 1, room) {
             return;
         }
-        let mut silent: Vec<(u64, ConnectionId)> = self
-            .connections()
-            .filter(|connection| Some(connection.id) != except && connection.input_bytes() > INPUT_FREE)
-            .map(|connection| (connection.active_ms, connection.id))
-            .collect();
-        silent.sort_unstable_by_key(|&(active_ms, _)| active_ms);
-        for (_, id) in silent {
+        for (_, id) in self.unfinished(|connection| Some(connection.id) != except) {
             if self.may_buffer(usize::MAX >> 1, room) {
                 break;
             }

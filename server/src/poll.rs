@@ -69,10 +69,10 @@ impl Poll {
         Ok(epoll::add(&self.epoll, fd, epoll::EventData::new_u64(token.0), flags)?)
     }
 
-    /// Collects what is ready into `ready`; if nothing is, what comes first within some time (less than a
-    /// second). True if there may be more.
+    /// Collects what is ready into `ready`; if nothing is, what comes first within some time. True if
+    /// there may be more.
     pub fn collect(&mut self, ready: &mut Vec<Ready>, wait: Duration) -> io::Result<bool> {
-        let wait = Timespec { tv_sec: 0, tv_nsec: wait.subsec_nanos().into() };
+        let wait = Timespec { tv_sec: wait.as_secs().cast_signed(), tv_nsec: wait.subsec_nanos().into() };
         self.events.clear();
         let spare = rustix::buffer::spare_capacity(&mut self.events);
         match epoll::wait(&self.epoll, spare, Some(&wait)) {

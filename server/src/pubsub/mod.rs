@@ -106,13 +106,30 @@ const REST_MAX: Duration = Duration::from_millis(1);
 const PENDING_MAX: usize = 256;
 const PENDING_BYTES_MAX: usize = 256 << 10;
 
+/// Messages that wait for their delivery.
+#[derive(Default)]
+struct Pending {
+    messages: Vec<Arc<Message>>,
+    bytes: usize,
+}
+
+impl Pending {
+    fn push(&mut self, message: Arc<Message>) {
+        self.bytes += message.bytes.len();
+        self.messages.push(message);
+    }
+
+    fn is_full(&self) -> bool {
+        self.messages.len() >= PENDING_MAX || self.bytes >= PENDING_BYTES_MAX
+    }
+}
+
 /// One core's part; see the module's head.
 pub struct PubSub {
     tables: [Table; 3],
     clients: HashMap<ConnectionId, Subscriptions>,
-    /// Published and not yet written to subscribers here, and the bytes of it.
-    pending: Vec<Arc<Message>>,
-    pending_bytes: usize,
+    /// Published and not yet written to subscribers here.
+    pending: Pending,
     /// From when on it may be written.
     rests_until: Instant,
     /// The same for the other cores, by number.
@@ -131,8 +148,7 @@ impl PubSub {
         PubSub {
             tables: Default::default(),
             clients: HashMap::new(),
-            pending: Vec::new(),
-            pending_bytes: 0,
+            pending: Pending::default(),
             rests_until: Instant::now(),
             outgoing: vec![Vec::new(); cores],
             has_outgoing: false,
@@ -178,7 +194,6 @@ impl Core {
             let message = Arc::new(Message::new(kind, channel, payload));
             for &core in cores {
                 if core == self.id {
-                    pubsub.pending_bytes += message.bytes.len();
                     pubsub.pending.push(message.clone());
                 } else {
                     pubsub.outgoing[core].push(message.clone());
@@ -209,14 +224,10 @@ impl Core {
         for to in 0..self.pubsub.outgoing.len() {
             let messages = std::mem::take(&mut self.pubsub.outgoing[to]);
             if !messages.is_empty() {
-                self.post(
-                    to,
-                    Mail::Job(Box::new(move |core| {
-                        core.pubsub.pending_bytes +=
-                            messages.iter().map(|message| message.bytes.len()).sum::<usize>();
-                        core.pubsub.pending.extend(messages);
-                    })),
-                );
+                let take_in = move |core: &mut Core| {
+                    messages.into_iter().for_each(|message| core.pubsub.pending.push(message));
+                };
+                self.post(to, Mail::Job(Box::new(take_in)));
             }
         }
     }
@@ -303,7 +314,7 @@ impl Core {
     /// As [`Core::deliver_published`], if the last delivery was long enough ago.
     #[inline]
     pub(crate) fn deliver_when_due(&mut self) {
-        if !self.pubsub.pending.is_empty() && self.time_to_delivery().is_none() {
+        if !self.pubsub.pending.messages.is_empty() && self.time_to_delivery().is_none() {
             let began = Instant::now();
             self.deliver();
             let ended = Instant::now();
@@ -313,26 +324,24 @@ impl Core {
 
     /// How long what was published has to wait yet, if anything has.
     pub(crate) fn time_to_delivery(&self) -> Option<Duration> {
-        let pubsub = &self.pubsub;
-        let (pending, bytes) = (pubsub.pending.len(), pubsub.pending_bytes);
-        if pending == 0 || pending >= PENDING_MAX || bytes >= PENDING_BYTES_MAX {
+        let pending = &self.pubsub.pending;
+        if pending.messages.is_empty() || pending.is_full() {
             return None;
         }
-        let rest = pubsub.rests_until.saturating_duration_since(Instant::now());
+        let rest = self.pubsub.rests_until.saturating_duration_since(Instant::now());
         (!rest.is_zero()).then_some(rest)
     }
 
     /// Writes what was published to the subscribers on this core.
     #[inline]
     pub(crate) fn deliver_published(&mut self) {
-        if !self.pubsub.pending.is_empty() {
+        if !self.pubsub.pending.messages.is_empty() {
             self.deliver();
         }
     }
 
     fn deliver(&mut self) {
-        let messages = std::mem::take(&mut self.pubsub.pending);
-        self.pubsub.pending_bytes = 0;
+        let messages = std::mem::take(&mut self.pubsub.pending).messages;
         // Taken out while connections are at hand; whoever must be cut meanwhile only after they are back.
         let tables = std::mem::take(&mut self.pubsub.tables);
         let mut forms = Forms::default();
@@ -369,10 +378,10 @@ impl Core {
         }
         self.pubsub.tables = tables;
         self.flush_pushed();
-        if self.pubsub.pending.is_empty() {
+        if self.pubsub.pending.messages.is_empty() {
             let mut messages = messages;
             messages.clear();
-            self.pubsub.pending = messages;
+            self.pubsub.pending.messages = messages;
         }
     }
 
