@@ -559,6 +559,46 @@ fn order_within_a_pipeline() {
     }
 }
 
+/// What flushing forgets is given back at once, by the threads on which it ran narrowly and by that of wide scripts.
+#[test]
+fn flushing_gives_memory_back() {
+    let (_server, mut clients) = start(2, &[]);
+    let used = |clients: &mut Tcp, name: &str| {
+        let info = call(clients, "A", &["INFO", "memory"]);
+        let number = info.split(name).nth(1).and_then(|rest| rest.trim_start_matches(':').split('\\').next());
+        number.and_then(|number| number.parse::<usize>().ok()).unwrap_or_else(|| panic!("{name} in {info}"))
+    };
+    let filler = "local t = {'a', 'b', 'c', 'd', 'e', 'f', 'g', 'h'} ".repeat(100);
+    for number in 0..100 {
+        let script = format!(
+            "{filler} redis.call('GET', 'k1') redis.call('GET', 'k2') redis.call('GET', 'k3') return {number}"
+        );
+        call(&mut clients, "A", &["EVAL", &script, "0"]);
+        let name = format!("f{number}");
+        let library = format!(
+            "#!lua name={name}\nredis.register_function('{name}', function() {filler} redis.call('GET', 'k1') \
+             redis.call('GET', 'k2') redis.call('GET', 'k3') return 1 end)"
+        );
+        call(&mut clients, "A", &["FUNCTION", "LOAD", &library]);
+        assert_eq!(call(&mut clients, "A", &["FCALL", &name, "0"]), "1");
+    }
+    for (flush, name) in [("SCRIPT", "used_memory_vm_eval"), ("FUNCTION", "used_memory_vm_functions")] {
+        let before = used(&mut clients, name);
+        call(&mut clients, "A", &[flush, "FLUSH"]);
+        let until = Instant::now() + Duration::from_secs(10);
+        // The thread of wide scripts takes note when it has time.
+        while used(&mut clients, name) > before / 4 {
+            assert!(
+                Instant::now() < until,
+                "{name}: {before} before, {} afterwards",
+                used(&mut clients, name)
+            );
+            thread::sleep(Duration::from_millis(5));
+        }
+        assert!(before > 1 << 20, "{name}: only {before} before");
+    }
+}
+
 /// MONITOR shows a script before its commands, and those once, although it ran twice.
 #[test]
 fn monitored() {
@@ -587,7 +627,10 @@ fn monitored_transactions() {
         commands.iter().for_each(|command| drop(call(clients, "A", command)));
         call(clients, "A", &["EXEC"]);
     };
-    transaction(&mut clients, &[&["SET", "k", "1"], &["GET", "k"]]);
+    call(&mut clients, "A", &["MULTI"]);
+    call(&mut clients, "A", &["SET", "k", "1"]);
+    call(&mut clients, "A", &["GET", "k"]);
+    call(&mut clients, "A", &["Exec"]);
     let script = "return redis.call('INCR',KEYS[1])";
     transaction(&mut clients, &[&["MGET", "a", "b", "c", "d"], &["EVAL", script, "1", "k"], &["PING"]]);
     call(&mut clients, "A", &["WATCH", "k"]);
@@ -608,7 +651,7 @@ fn monitored_transactions() {
         r#""MULTI""#,
         r#""SET" "k" "1""#,
         r#""GET" "k""#,
-        r#""EXEC""#,
+        r#""Exec""#,
         r#""MULTI""#,
         r#""MGET" "a" "b" "c" "d""#,
         &eval,

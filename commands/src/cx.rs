@@ -39,6 +39,8 @@ pub struct Env {
     ///
     /// [`Task`]: crate::Task
     pub at_once_max: usize,
+    /// The command comes from a script.
+    pub in_script: bool,
     /// RESTORE takes payloads with wrong checksums (DEBUG SET-SKIP-CHECKSUM-VALIDATION).
     pub mends_checksums: bool,
 }
@@ -58,6 +60,7 @@ impl Default for Env {
             zset_pack: PackLimits::default(),
             stream_node: NodeLimits::default(),
             at_once_max: AT_ONCE_MAX,
+            in_script: false,
             mends_checksums: false,
         }
     }

@@ -41,7 +41,8 @@ const SORT: Command = Command {
 };
 
 fn sort(cx: &mut Cx<'_>, args: Args<'_>) -> CmdResult {
-    run(cx, &Sort::parse(args, true)?)
+    let sort = Sort::parse(args, true)?.for_script(cx.env.in_script);
+    run(cx, &sort)
 }
 
 const SORT_RO: Command = Command {
@@ -58,7 +59,8 @@ const SORT_RO: Command = Command {
 };
 
 fn sort_ro(cx: &mut Cx<'_>, args: Args<'_>) -> CmdResult {
-    run(cx, &Sort::parse(args, false)?)
+    let sort = Sort::parse(args, false)?.for_script(cx.env.in_script);
+    run(cx, &sort)
 }
 
 /// A SORT on one shard.
@@ -155,6 +157,8 @@ pub struct Sort {
     count: i64,
     descending: bool,
     alpha: bool,
+    /// A script asks.
+    in_script: bool,
 }
 
 /// By what elements are sorted.
@@ -181,6 +185,7 @@ impl Sort {
             count: -1,
             descending: false,
             alpha: false,
+            in_script: false,
         };
         while !args.is_empty() {
             if args.take_word("ASC") {
@@ -209,6 +214,11 @@ impl Sort {
         Ok(sort)
     }
 
+    /// The same, for a script or not.
+    pub fn for_script(self, in_script: bool) -> Sort {
+        Sort { in_script, ..self }
+    }
+
     /// Whether it looks at keys that are not among its arguments.
     pub fn looks_further(&self) -> bool {
         self.by.is_some() && !self.unsorted || self.gets_keys()
@@ -234,8 +244,8 @@ impl Sort {
     /// By what the elements of a key of this type are sorted.
     fn by_of(&self, kind: Type) -> By {
         match kind {
-            // A stored set in no order would not be the same everywhere.
-            Type::Set if self.unsorted && self.store.is_some() => By::Element,
+            // A stored set in no order would not be the same everywhere, nor what a script makes of one.
+            Type::Set if self.unsorted && (self.store.is_some() || self.in_script) => By::Element,
             _ if self.unsorted => By::Nothing,
             _ if self.by.is_some() => By::Weight,
             _ => By::Element,

@@ -95,7 +95,7 @@ impl Keyspace {
         let Some((class, event)) = C::MEMBERS_EXPIRE else { return true };
         let Value::Object(object) = self.value(db, loc) else { return true };
         let due = C::of(object).and_then(C::next_expiry).is_some_and(|at| at <= self.now);
-        !due || !self.active_expire || self.expire_members::<C>(db, loc, class, event)
+        !due || !self.active_expire || self.keeps_expired || self.expire_members::<C>(db, loc, class, event)
     }
 
     #[cold]

@@ -415,6 +415,8 @@ pub(crate) struct Epochs {
     births: u64,
     /// When each began, by its number.
     began: [UnixMs; EPOCHS as usize],
+    /// When a key was last seen to have been used, whichever it was.
+    used_at: UnixMs,
     /// Memory has been short.
     pub(crate) is_selective: bool,
     /// The database whose hand moves.
@@ -429,10 +431,14 @@ impl Keyspace {
     /// Begins a new epoch when the present one has lasted long enough. To be called now and then.
     pub fn keep_epochs(&mut self) {
         let mut keys = 0;
+        let uses_before = self.epochs.uses;
         for db in self.dbs.iter_mut().flatten() {
             self.epochs.uses += std::mem::take(&mut db.warmth.uses);
             self.epochs.births += std::mem::take(&mut db.warmth.births);
             keys += db.len() as u64;
+        }
+        if self.epochs.uses != uses_before {
+            self.epochs.used_at = self.now;
         }
         let is_quiet = self.epochs.births < keys * EPOCH_BIRTHS && self.epochs.uses < keys * EPOCH_USES_MAX;
         if self.epochs.uses >= (keys * EPOCH_USES).max(EPOCH_USES_MIN) && !is_quiet {
@@ -453,15 +459,18 @@ impl Keyspace {
         }
     }
 
-    /// For how long a key has not been used, as far as is known: since the end of the epoch in which it last was.
+    /// For how long a key has not been used, as far as is known: since the end of the epoch in which it last was, or
+    /// for as long as none was used.
     pub fn idle_ms(&self, db: usize, loc: Loc) -> UnixMs {
-        match self.table(db).epochs_idle(loc) {
-            0 => 0,
+        let since = match self.table(db).epochs_idle(loc) {
+            0 if self.dbs.iter().flatten().any(|db| db.warmth.uses > 0) => self.now,
+            0 => self.epochs.used_at,
             epochs => {
                 let next = self.epochs.now.wrapping_sub(epochs as u8 - 1) % EPOCHS;
-                self.now.saturating_sub(self.epochs.began[usize::from(next)])
+                self.epochs.began[usize::from(next)]
             }
-        }
+        };
+        self.now.saturating_sub(since)
     }
 
     /// Makes room: removes one key, or looks further for one. `is_spared` says of a database and a hash that the

@@ -127,6 +127,8 @@ pub struct Stats {
     pub mutations: u64,
     /// Keys that the background walk found to have expired.
     pub expired_in_background: u64,
+    /// Elements of collections that went because their own time had come.
+    pub expired_elements: u64,
     /// Keys of flushed databases, and big collections: what is freed in steps.
     pub freed_in_steps: u64,
 }
@@ -170,6 +172,11 @@ pub struct Keyspace {
     pub active_expire: bool,
     /// Whether reading a key leaves its heat as it is, as a client may ask that looks at keys without wanting them kept.
     pub leaves_heat: bool,
+    /// Nothing is to change by itself: a command that only reads leaves keys whose time has come where they are, though
+    /// it does not see them. See [`Keyspace::begin_command`].
+    pub is_paused: bool,
+    /// What that means for the command that runs now.
+    keeps_expired: bool,
     /// Whether anybody listens to events; while false, [`Keyspace::changed`] only counts.
     pub observed: bool,
     /// Whether reads that find nothing are events too ([`Class::KeyMiss`]).
@@ -204,6 +211,8 @@ impl Keyspace {
             stats: Stats::default(),
             db_stats: vec![DbStats::default(); options.databases].into(),
             active_expire: true,
+            is_paused: false,
+            keeps_expired: false,
             leaves_heat: false,
             observed: false,
             notes_misses: false,
@@ -293,6 +302,19 @@ impl Keyspace {
         next_random(&mut self.random)
     }
 
+    /// A command begins, of those that may write or not. What is looked up outside of commands may always go.
+    #[inline]
+    pub fn begin_command(&mut self, may_write: bool) {
+        self.keeps_expired = self.is_paused && !may_write;
+    }
+
+    /// It has ended.
+    #[inline]
+    pub fn end_command(&mut self) {
+        self.keeps_expired = false;
+        self.leaves_heat = false;
+    }
+
     /// Finds a key that is there *now*: one whose time has come is removed on the way, announced as expired.
     #[inline]
     pub fn find(&mut self, db: usize, key: &[u8]) -> Option<Loc> {
@@ -306,13 +328,20 @@ impl Keyspace {
         let table = self.dbs[db].as_deref()?;
         let loc = table.find(hash, key)?;
         if table.expire_at(loc).is_some_and(|at| at <= self.now) {
-            self.expire(db, loc);
+            if !self.keeps_expired {
+                self.expire(db, loc);
+            }
             return None;
         }
         if self.lose_elements(db, loc) {
             return None;
         }
         Some(loc)
+    }
+
+    /// Finds a key that is in memory, though its time may have come.
+    pub fn find_even_expired(&self, db: usize, key: &[u8]) -> Option<Loc> {
+        self.dbs[db].as_deref()?.find(self.hash(key), key)
     }
 
     /// As [`Keyspace::find`], counted as a read.
@@ -581,7 +610,9 @@ impl Keyspace {
             let loc = self.db(db)?.random(|| next_random(&mut random))?;
             self.random = random;
             if self.table(db).expire_at(loc).is_some_and(|at| at <= self.now) {
-                self.expire(db, loc);
+                if !self.is_paused {
+                    self.expire(db, loc);
+                }
             } else if !self.lose_elements(db, loc) {
                 return Some(loc);
             }

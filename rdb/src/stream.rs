@@ -51,6 +51,8 @@ pub(crate) struct StreamState {
     entries: u64,
     first: StreamId,
     last: Option<StreamId>,
+    /// The last id that was ever given, of an entry or not.
+    last_given: StreamId,
 }
 
 impl StreamState {
@@ -62,6 +64,7 @@ impl StreamState {
             entries: 0,
             first: StreamId::default(),
             last: None,
+            last_given: StreamId::default(),
         }
     }
 
@@ -76,6 +79,7 @@ impl StreamState {
         self.part = match self.part {
             Part::Nodes { left: 0 } | Part::Meta => {
                 let meta = self.meta(cursor)?;
+                self.last_given = meta.last_id;
                 sink.event(Event::StreamMeta(meta))?;
                 Part::Groups { left: meta.groups }
             }
@@ -94,11 +98,12 @@ impl StreamState {
             Part::Groups { left } => {
                 let name = cursor.string(&mut scratch.first, limits)?;
                 let last_id = StreamId { ms: cursor.length()?, seq: cursor.length()? };
-                let mut entries_read = None;
-                if self.value_type != value_type::STREAM_LISTPACKS {
+                let entries_read = if self.value_type == value_type::STREAM_LISTPACKS {
+                    self.entries_to(last_id)
+                } else {
                     // Written as a signed number, -1 for "unknown".
-                    entries_read = Some(cursor.length()?).filter(|&read| i64::try_from(read).is_ok());
-                }
+                    Some(cursor.length()?).filter(|&read| i64::try_from(read).is_ok())
+                };
                 let pending = cursor.length()?;
                 sink.event(Event::Group(Group { name, last_id, entries_read, pending }))?;
                 self.groups = left - 1;
@@ -136,6 +141,17 @@ impl StreamState {
             }
         };
         Ok(false)
+    }
+
+    /// How many entries there are up to an id, as far as servers reckon it for a group of a file of before Redis 7,
+    /// which does not say how many it has read: of such a file nobody knows what was deleted.
+    fn entries_to(&self, id: StreamId) -> Option<u64> {
+        match (self.entries, id) {
+            (0, _) => Some(0),
+            _ if id >= self.last_given => (id == self.last_given).then_some(self.entries),
+            _ if id <= self.first => Some(u64::from(id == self.first)),
+            _ => None,
+        }
     }
 
     fn meta(&self, cursor: &mut Cursor<'_>) -> Result<StreamMeta, Stop> {

@@ -115,6 +115,36 @@ fn sorted_sets() {
     assert_eq!(value(12, &string(&packed)), expected(&[("a", 1.0), ("b", 1.5), ("c", f64::INFINITY)]));
 }
 
+/// Streams of before Redis 7 do not say how many entries a group has read. It is what the group's place tells, or
+/// unknown, as for servers that read such a file.
+#[test]
+fn streams() {
+    // Entries 5-0, 6-0 and 7-0, each with field f and value v, in a node of its own; given was also 8-0.
+    let node = |ms: u8| {
+        let node = listpack(&[b"1", b"0", b"1", b"f", b"0", b"2", b"0", b"0", b"v", b"4"]);
+        [string(&[0, 0, 0, 0, 0, 0, 0, ms, 0, 0, 0, 0, 0, 0, 0, 0]), string(&node)].concat()
+    };
+    let stream = |last: u8, places: &[(u8, u8)]| {
+        let mut bytes = [&[3][..], &node(5), &node(6), &node(7), &[3, last, 0, places.len() as u8]].concat();
+        for (name, &(ms, seq)) in (b'a'..).zip(places) {
+            bytes.extend([1, name, ms, seq, 0, 0]);
+        }
+        match value(15, &bytes) {
+            Ok(Value::Stream(stream)) => {
+                assert_eq!(stream.meta.entries_added, 3);
+                stream.groups.into_iter().map(|group| group.entries_read).collect()
+            }
+            other => panic!("{other:?}"),
+        }
+    };
+    let read: Vec<Option<u64>> = stream(8, &[(0, 0), (5, 0), (6, 0), (7, 0), (8, 0), (9, 0)]);
+    assert_eq!(read, [Some(0), Some(1), None, None, Some(3), None]);
+    assert_eq!(stream(7, &[(4, 9), (7, 0), (7, 1)]), [Some(0), Some(3), None]);
+    let empty = value(15, &[0, 0, 8, 0, 1, 1, b'g', 8, 0, 0, 0]);
+    let Ok(Value::Stream(empty)) = empty else { panic!("{empty:?}") };
+    assert_eq!(empty.groups[0].entries_read, Some(0));
+}
+
 /// Module values and module data about the file are walked over in a file, refused in a payload.
 #[test]
 fn modules() {

@@ -467,7 +467,7 @@ impl Core {
         });
         let Some((at, task)) = task else { return then(self, served) };
         let Waiter { found, db, proto, .. } = *waiter;
-        let call = Call::of(found, db, proto);
+        let call = Call::of(found.command, db, proto);
         let of = TaskOf { call, index: found.index, client: waiter.client(), at_once: false };
         let then: OnServed = Box::new(then);
         self.begin_task(task, call.name, None, 0, move |core, task, nanos| {

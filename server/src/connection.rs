@@ -177,6 +177,8 @@ pub struct Client {
     pub no_evict: bool,
     /// MONITOR.
     pub monitor: bool,
+    /// How it spelled EXEC last, while somebody monitored.
+    pub exec_word: [u8; 4],
     /// Pushes that wait until the command under way is answered.
     pub held: Vec<u8>,
     /// How long it has not taken its replies.

@@ -27,6 +27,7 @@ use crate::core::{Core, Replier};
 use crate::execute::{Call, Sender, databases_of, run_handler, run_handler_for, set_running, sort_of};
 use crate::locks::{Scope, Ticket, lock_number};
 use crate::mailbox::Message;
+use crate::scripts::STAND_IN;
 use crate::tasks::TaskOf;
 use crate::tracking::Asker;
 
@@ -77,7 +78,7 @@ type Args = Vec<Vec<u8>>;
 impl Request {
     /// Where and for whom its handler runs.
     fn call(&self) -> Call {
-        Call::of(self.found, usize::from(self.db), self.proto)
+        Call::of(self.found.command, usize::from(self.db), self.proto)
     }
 
     /// Counts the command once, with the time that all its parts took.
@@ -175,7 +176,7 @@ impl Core {
         match command.spread {
             Spread::Sort => {
                 if let Some(sort) = sort_of(command, argv).filter(Sort::looks_further) {
-                    return self.sort(request, sort);
+                    return self.sort(request, sort.for_script(id == STAND_IN));
                 }
             }
             Spread::Relay(relay) => return self.relay(relay, request, &parts),

@@ -514,6 +514,7 @@ impl Core {
         }
         watch.count(&mut self.stats, index);
         if !self.admit(command, argv) {
+            watch.refuse();
             self.stats.commands[index].rejected += 1;
             self.answer_error(id, OUT_OF_MEMORY);
             return Flow::Next;
@@ -542,7 +543,7 @@ impl Core {
         watch: &mut Stopwatch,
     ) -> Ran {
         let Some((connection, ks, env)) = self.split(id) else { return Ran::Over(0, Flow::Pause) };
-        let call = Call::of(found, usize::from(connection.db), connection.proto);
+        let call = Call::of(found.command, usize::from(connection.db), connection.proto);
         let before = connection.output.len();
         let (mut rest, output) = (None, &mut connection.output);
         ks.leaves_heat = connection.no_touch;

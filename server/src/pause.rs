@@ -89,6 +89,7 @@ impl Core {
                 to,
                 move |core, replier| {
                     core.pause = Some(pause.merged(core.pause.filter(|old| old.until_ms > core.ks.now)));
+                    core.ks.is_paused = true;
                     // What had begun before ends. Messages between two cores keep their order, so when all have
                     // answered this, they have run what this core had sent them.
                     core.behind_tasks(|core| core.ask_all(|_| (), move |core, _| replier.reply(core, ())));
@@ -108,6 +109,7 @@ impl Core {
     /// Ends the pause on this core.
     pub fn unpause(&mut self) {
         self.pause = None;
+        self.ks.is_paused = false;
         for id in std::mem::take(&mut self.held) {
             self.resume(id);
         }

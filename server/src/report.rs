@@ -187,6 +187,10 @@ pub struct CoreReport {
     pub tracking_prefixes: u64,
     /// Clients that are subscribed.
     pub pubsub_clients: u64,
+    /// Clients that watch keys.
+    pub watching_clients: u64,
+    /// Keys that anybody watches.
+    pub watched_keys: u64,
     /// What was done about slow subscribers.
     pub backpressure: Counts,
 }
@@ -230,6 +234,7 @@ impl CoreReport {
             tracking_items: core.tracking.keys_and_items().1 as u64,
             tracking_prefixes: core.tracking.prefixes() as u64,
             pubsub_clients: core.pubsub.clients() as u64,
+            watched_keys: core.watches.keys() as u64,
             backpressure: core.pubsub.backlog.counts,
             ..CoreReport::default()
         };
@@ -237,6 +242,7 @@ impl CoreReport {
         report.blocked = core.held.len() as u64;
         for connection in core.connections() {
             let client = &connection.client;
+            report.watching_clients += u64::from(connection.watching.is_some());
             // The counters of closed connections may have been set back below zero by a reset, see `reset`.
             report.received = report.received.wrapping_add(connection.received);
             report.sent = report.sent.wrapping_add(connection.sent_total);
@@ -306,6 +312,8 @@ impl CoreReport {
             tracking_items,
             tracking_prefixes,
             pubsub_clients,
+            watching_clients,
+            watched_keys,
             backpressure,
         } = other;
         self.shard_bytes.extend(shard_bytes);
@@ -315,9 +323,10 @@ impl CoreReport {
         for (db, other) in self.dbs.iter_mut().zip(&dbs) {
             db.add(other);
         }
-        let Stats { mutations, expired_in_background, freed_in_steps } = keyspace;
+        let Stats { mutations, expired_in_background, expired_elements, freed_in_steps } = keyspace;
         self.keyspace.mutations += mutations;
         self.keyspace.expired_in_background += expired_in_background;
+        self.keyspace.expired_elements += expired_elements;
         self.keyspace.freed_in_steps += freed_in_steps;
         for (stat, other) in self.commands.iter_mut().zip(&commands) {
             stat.calls += other.calls;
@@ -364,6 +373,8 @@ impl CoreReport {
             (&mut self.tracking_keys, tracking_keys),
             (&mut self.tracking_items, tracking_items),
             (&mut self.pubsub_clients, pubsub_clients),
+            (&mut self.watching_clients, watching_clients),
+            (&mut self.watched_keys, watched_keys),
             (&mut sums.soft_limit, soft_limit),
             (&mut sums.hard_limit, hard_limit),
             (&mut sums.forced_disconnect, forced_disconnect),

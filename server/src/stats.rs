@@ -300,6 +300,11 @@ impl Stopwatch {
         }
     }
 
+    /// The call that was counted last was refused: Redis counts it as rejected, not as a call.
+    pub fn refuse(&mut self) {
+        self.command = self.command.map(|(index, calls)| (index, calls - 1)).filter(|(_, calls)| *calls > 0);
+    }
+
     /// Gives up what was counted since the command changed, which is booked elsewhere; returns how long that took.
     pub fn give_up(&mut self) -> u64 {
         let now = Instant::now();

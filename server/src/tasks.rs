@@ -201,7 +201,7 @@ impl Core {
     ) {
         let Some(connection) = self.connection(id) else { return self.unlock(ticket) };
         connection.waiting = true;
-        let call = Call::of(found, usize::from(connection.db), connection.proto);
+        let call = Call::of(found.command, usize::from(connection.db), connection.proto);
         let asker = self.asker(id);
         if asker.remembers {
             self.remember(asker.client, found.command, argv);
@@ -232,7 +232,7 @@ impl Core {
     ) {
         let entry = alone.entries[0];
         let found = Found { command: entry.command, index: usize::from(entry.index) };
-        let call = Call::of(found, usize::from(entry.db), entry.proto);
+        let call = Call::of(found.command, usize::from(entry.db), entry.proto);
         let ticket = self.lock_target(&*task, call.db, ticket);
         let client = Reader { core: from, id: entry.connection };
         let of = TaskOf { call, index: found.index, client, at_once: false };

@@ -106,6 +106,11 @@ impl Watching {
     pub fn is_dirty(&self) -> bool {
         self.flag.load(Ordering::Acquire)
     }
+
+    /// How many keys it watches.
+    pub fn len(&self) -> usize {
+        self.keys.len()
+    }
 }
 
 /// Those who watch a key, for each key of a database.
@@ -119,6 +124,11 @@ pub struct Watches {
 }
 
 impl Watches {
+    /// How many keys are watched here.
+    pub fn keys(&self) -> usize {
+        self.keys.iter().map(HashMap::len).sum()
+    }
+
     /// Whether nobody watches anything here.
     pub fn is_empty(&self) -> bool {
         self.len == 0
@@ -564,7 +574,14 @@ impl Core {
         let mut watch = Stopwatch::start();
         for i in 0..transaction.len() {
             let found = transaction.commands[i];
-            self.run_step(asker, found, Call::of(found, db, proto), &transaction.argv(i), &mut watch, out);
+            self.run_step(
+                asker,
+                found,
+                Call::of(found.command, db, proto),
+                &transaction.argv(i),
+                &mut watch,
+                out,
+            );
         }
         // Once for all: whoever is woken by one of the commands sees the work of all.
         self.after_command_of(asker.client);
@@ -930,7 +947,14 @@ impl Exec {
                 let mut watch = Stopwatch::start();
                 for (i, db) in dbs.iter().enumerate() {
                     let (found, argv) = (part.commands[i], part.argv(i));
-                    core.run_step(asker, found, Call::of(found, *db, proto), &argv, &mut watch, &mut out);
+                    core.run_step(
+                        asker,
+                        found,
+                        Call::of(found.command, *db, proto),
+                        &argv,
+                        &mut watch,
+                        &mut out,
+                    );
                     core.date_events(asker.client, || Moment::of_step(began, steps[i]));
                     ends.push(out.len());
                 }

@@ -102,6 +102,7 @@ impl Core {
             created_ms: self.ks.now,
             no_evict: false,
             monitor: false,
+            exec_word: crate::server_commands::monitor::EXEC,
             held: Vec::new(),
             slowness: Slowness::default(),
         };

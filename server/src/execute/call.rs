@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-use damselfly_commands::{Args, CmdResult, Cx, Env, Found, Handler, Later};
+use damselfly_commands::{Args, CmdResult, Command, Cx, Env, Flags, Handler, Later};
 use damselfly_keyspace::Keyspace;
 use damselfly_protocol::{Argv, Proto, ReplyWriter};
 
@@ -32,6 +32,7 @@ pub(crate) fn set_shard(shard: usize) {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Call {
     pub name: &'static str,
+    pub may_write: bool,
     pub db: usize,
     pub proto: Proto,
 }
@@ -39,8 +40,8 @@ pub(crate) struct Call {
 impl Call {
     /// Of this command.
     #[inline]
-    pub fn of(found: Found, db: usize, proto: Proto) -> Call {
-        Call { name: found.command.name, db, proto }
+    pub fn of(command: &'static Command, db: usize, proto: Proto) -> Call {
+        Call { name: command.name, may_write: command.flags.has(Flags::WRITE), db, proto }
     }
 }
 
@@ -71,9 +72,10 @@ pub(crate) fn run_handler_for(
 ) -> Option<String> {
     RUNNING.set(call.name);
     let before = out.len();
+    ks.begin_command(call.may_write);
     let mut cx = Cx { ks, db: call.db, out: ReplyWriter::new(out, call.proto), env, later };
     let ended = handler(&mut cx, Args::behind_name(argv));
-    cx.ks.leaves_heat = false;
+    cx.ks.end_command();
     match ended {
         Ok(()) => None,
         Err(error) => {

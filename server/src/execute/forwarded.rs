@@ -128,8 +128,9 @@ impl Core {
         }
         watch.count(&mut self.stats, usize::from(entry.index));
         let before = replies.len();
-        let call = Call { name: entry.command.name, db: usize::from(entry.db), proto: entry.proto };
+        let call = Call::of(entry.command, usize::from(entry.db), entry.proto);
         if !self.admit(entry.command, argv) {
+            watch.refuse();
             self.stats.commands[usize::from(entry.index)].rejected += 1;
             self.stats.count_error(OUT_OF_MEMORY);
             ReplyWriter::new(replies, entry.proto).error(OUT_OF_MEMORY);

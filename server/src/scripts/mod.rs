@@ -31,8 +31,9 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
-use damselfly_commands::{Command, Found, Run, ScriptBy, ScriptCall, lookup};
+use damselfly_commands::{Command, Found, Run, ScriptBy, ScriptCall, ServerCommand, lookup};
 use damselfly_protocol::number::parse_i64;
 use damselfly_protocol::{Argv, Proto, ReplyWriter};
 use damselfly_scripting::{ByScript, Ended, Engine, How, Library, LogLevel, Options, Sha};
@@ -44,6 +45,7 @@ use crate::execute::{Flow, Route, Sender};
 use crate::locks::{Scope, Ticket};
 use crate::mailbox::Message;
 use crate::server_commands::monitor;
+use crate::server_commands::server::unix_time;
 use crate::server_commands::subcommands::{self, Subcommand};
 use crate::shared::Shared;
 use crate::stats::Stopwatch;
@@ -121,14 +123,28 @@ impl LocalEngine {
         }
     }
 
+    /// Forgets at once what was forgotten, and tells what it still uses.
+    fn refresh(&mut self, shared: &Shared) {
+        self.catch_up(shared);
+        // A library that cannot be loaded is tried again, and its error told, when one of its functions is called.
+        if !self.loaded.is_empty() {
+            let _ = self.load_libraries(shared);
+        }
+        self.note_memory_from(shared, 0);
+    }
+
     /// Tells how much memory it uses, for INFO.
     fn note_memory(&mut self, shared: &Shared) {
+        // Not for every few bytes: the sum is memory that all threads write.
+        self.note_memory_from(shared, 64 * 1024);
+    }
+
+    /// As [`LocalEngine::note_memory`], if it is so much more or less than was told before.
+    fn note_memory_from(&mut self, shared: &Shared, worth_it: usize) {
         let (scripts, functions) = self.engine.memory();
         for (place, now) in [scripts, functions].into_iter().enumerate() {
             let before = std::mem::replace(&mut self.noted[place], now);
-            // Not for every few bytes: the sum is memory that all threads write.
-            const WORTH_IT: usize = 64 * 1024;
-            if before.abs_diff(now) < WORTH_IT && before != 0 {
+            if before.abs_diff(now) < worth_it && before != 0 {
                 self.noted[place] = before;
             } else if before != now {
                 shared.scripts.engine_bytes[place].fetch_add(now.wrapping_sub(before), Ordering::Relaxed);
@@ -154,9 +170,28 @@ pub struct Local {
     reply: Vec<u8>,
     /// The connection that commands of scripts are given, and for whom they run.
     stand_in: Option<(Box<Connection>, Asker)>,
+    /// What TIME says to the script that asks.
+    time: Option<Duration>,
+}
+
+/// The time that a script has been told, which stays the same for it.
+#[derive(Default)]
+struct SeenTime(Option<Duration>);
+
+impl SeenTime {
+    /// What TIME says, if that is the command.
+    fn for_command(&mut self, command: &Command) -> Option<Duration> {
+        let asks = matches!(command.run, Run::Server(ServerCommand::Time));
+        asks.then(|| *self.0.get_or_insert_with(unix_time))
+    }
 }
 
 impl Local {
+    /// What TIME says to a client, if that is a script.
+    pub(crate) fn time_for(&self, id: ConnectionId) -> Option<Duration> {
+        self.time.filter(|_| id == STAND_IN)
+    }
+
     /// The stand-in, if that is who is meant.
     #[cold]
     pub(crate) fn stand_in(&mut self, id: ConnectionId) -> Option<&mut Connection> {
@@ -432,6 +467,19 @@ impl Core {
         let loaded = local.engine.load(&sha, text);
         self.put_engine(local);
         Ok(self.shared.scripts.keep(sha, text, loaded?, keep))
+    }
+
+    /// Scripts or libraries were forgotten: all engines give back what they have of them, then this goes on.
+    pub(crate) fn refresh_engines(&mut self, then: impl FnOnce(&mut Core) + 'static) {
+        if let Some(thread) = self.shared.scripts.thread.get() {
+            thread.catch_up();
+        }
+        let refresh = |core: &mut Core| {
+            if let Some(local) = &mut core.scripts.engine {
+                local.refresh(&core.shared);
+            }
+        };
+        self.ask_all(refresh, move |core, _| then(core));
     }
 
     /// Gives the engine's memory back. The next script makes a new one.

@@ -13,7 +13,7 @@ use damselfly_protocol::{Argv, Proto, ReplyWriter, Requests};
 use damselfly_scripting::{AclCheck, CallOutcome, Ended, Host, How, LogLevel, Repl, Tick};
 
 use super::running::{Pace, Watch};
-use super::{CallErrors, Calling, clock};
+use super::{CallErrors, Calling, SeenTime, clock};
 use crate::connection::ConnectionId;
 use crate::core::Core;
 use crate::execute::{Call, OUT_OF_MEMORY, Route, databases_of, looks_further, run_handler};
@@ -101,6 +101,7 @@ struct Narrow<'a> {
     core: &'a mut Core,
     calling: &'a Calling<'a>,
     db: usize,
+    time: SeenTime,
     /// The lock that the run itself holds.
     ticket: Option<Ticket>,
     watch: Watch,
@@ -142,6 +143,7 @@ impl Core {
         let watch = Watch::begin(&self.shared, self.id, calling.code, true);
         let mut host = Narrow {
             db: calling.db,
+            time: SeenTime::default(),
             core: self,
             calling,
             ticket,
@@ -252,6 +254,7 @@ impl Narrow<'_> {
             Run::Server(ServerCommand::Publish) => self.publish(Kind::Channel, argv, proto, reply),
             Run::Server(ServerCommand::SPublish) => self.publish(Kind::Shard, argv, proto, reply),
             Run::Server(which) if answers_at_once(which) => {
+                self.core.scripts.time = self.time.for_command(command);
                 self.core.serve_at_once(which, argv, &mut self.db, proto, reply);
             }
             Run::Server(_) | Run::Script(_) => return CallOutcome::Abort,
@@ -285,9 +288,11 @@ impl Narrow<'_> {
                 }
                 let handler = command.run.handler().expect("a command over shards");
                 let before = reply.len();
-                let call = Call::of(found, self.db, proto);
+                let call = Call::of(found.command, self.db, proto);
                 core.ks.leaves_heat = self.calling.asker.no_touch;
+                core.env.in_script = true;
                 failed = run_handler(call, handler, &mut core.ks, &core.env, argv, reply).is_some();
+                core.env.in_script = false;
                 if failed {
                     self.scratch.errors.note(&reply[before..]);
                 }

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use damselfly_commands::{Command, Found, Run, ServerCommand};
 use damselfly_keyspace::{Keyspace, Options};
@@ -15,7 +15,7 @@ use damselfly_scripting::{AclCheck, CallOutcome, Ended, Host, How, LogLevel, Rep
 
 use super::registry::Code;
 use super::running::{Pace, Watch};
-use super::{CallErrors, Calling, LocalEngine, clock};
+use super::{CallErrors, Calling, LocalEngine, SeenTime, clock};
 use crate::connection::{Client, Connection, ConnectionId, Listener, Queued, Stream};
 use crate::coordinate::Held;
 use crate::core::Core;
@@ -70,6 +70,13 @@ impl WideCall {
     }
 }
 
+/// What the thread is to do.
+enum Work {
+    Run(Box<Task>),
+    /// Forget what was forgotten.
+    CatchUp,
+}
+
 /// A call on its way to the thread.
 struct Task {
     call: WideCall,
@@ -90,25 +97,35 @@ struct Done {
 }
 
 /// The thread, as the cores see it.
-pub struct ScriptThread(Sender<Task>);
+pub struct ScriptThread(Sender<Work>);
 
 impl ScriptThread {
     fn start(shared: &Arc<Shared>) -> std::io::Result<ScriptThread> {
-        let (sender, tasks) = channel();
+        let (sender, work) = channel();
         let shared = shared.clone();
         std::thread::Builder::new()
             .name("scripts".to_string())
             .stack_size(super::STACK_LEN)
-            .spawn(move || serve(&shared, &tasks))?;
+            .spawn(move || serve(&shared, &work))?;
         Ok(ScriptThread(sender))
+    }
+
+    /// Lets it forget what was forgotten, once it has time.
+    pub(super) fn catch_up(&self) {
+        self.0.send(Work::CatchUp).expect("the thread runs as long as the process");
     }
 }
 
-fn serve(shared: &Arc<Shared>, tasks: &Receiver<Task>) {
+fn serve(shared: &Arc<Shared>, work: &Receiver<Work>) {
     crate::affinity::roam();
     let mut local = LocalEngine::new(shared);
     let hasher = Keyspace::new(&Options { databases: 1, hash_seed: shared.hash_seed, random_seed: 1 });
-    for Task { call, home, number, now } in tasks {
+    for work in work {
+        let Work::Run(task) = work else {
+            local.refresh(shared);
+            continue;
+        };
+        let Task { call, home, number, now } = *task;
         let started = Instant::now();
         local.catch_up(shared);
         let (mut reply, mut errors) = (Vec::new(), CallErrors::default());
@@ -143,6 +160,8 @@ struct Step {
     /// The time that the script sees.
     now: u64,
     asker: Asker,
+    /// What TIME says to it, if that is the command.
+    time: Option<Duration>,
     /// It may use more memory than there is (`allow-oom`).
     may_exceed: bool,
 }
@@ -157,6 +176,7 @@ struct Wide<'a> {
     hasher: &'a Keyspace,
     home: usize,
     now: u64,
+    time: SeenTime,
     db: usize,
     watch: Watch,
     answers: (Sender<Answer>, Receiver<Answer>),
@@ -183,6 +203,7 @@ impl<'a> Wide<'a> {
             hasher,
             home,
             now,
+            time: SeenTime::default(),
             db: calling.db,
             watch: Watch::begin(shared, shared.peers.len(), calling.code, false),
             answers: channel(),
@@ -231,7 +252,8 @@ impl<'a> Wide<'a> {
         let is_monitored = self.shared.monitors.load(Ordering::Relaxed) > 0;
         let line = is_monitored.then(|| monitor::script_line(command, self.db, &argv)).flatten();
         let may_exceed = self.calling.code.flags().allow_oom;
-        let step = Step { db: self.db, proto, now: self.now, asker: self.calling.asker, may_exceed };
+        let time = self.time.for_command(command);
+        let step = Step { db: self.db, proto, now: self.now, asker: self.calling.asker, time, may_exceed };
         let shard = self.shard_of(command, &argv);
         match shard {
             Some(shard) => self.use_shard(shard),
@@ -350,19 +372,24 @@ impl Core {
             core.book_script(&call, nanos, &errors, failed.then_some(&reply));
             done(core, reply);
         }));
-        thread.send(Task { call, home, number, now }).expect("the thread runs as long as the process");
+        thread
+            .send(Work::Run(Box::new(Task { call, home, number, now })))
+            .expect("the thread runs as long as the process");
     }
 
     /// Carries out one command of a wide script over this shard.
     fn run_for_script(&mut self, found: Found, argv: &Argv<'_>, step: Step, reply: &mut Vec<u8>) {
-        let Step { db, proto, now, asker, may_exceed } = step;
+        let Step { db, proto, now, asker, may_exceed, .. } = step;
         let handler = found.command.run.handler().expect("a command over shards");
         let started = Instant::now();
         let present = std::mem::replace(&mut self.ks.now, now);
-        let call = Call::of(found, db, proto);
+        let call = Call::of(found.command, db, proto);
         let failed = if may_exceed || self.admit_in_script(found.command, argv) {
             self.ks.leaves_heat = asker.no_touch;
-            run_handler(call, handler, &mut self.ks, &self.env, argv, reply)
+            self.env.in_script = true;
+            let failed = run_handler(call, handler, &mut self.ks, &self.env, argv, reply);
+            self.env.in_script = false;
+            failed
         } else {
             ReplyWriter::new(reply, proto).error(OUT_OF_MEMORY);
             Some(OUT_OF_MEMORY.to_string())
@@ -386,7 +413,8 @@ impl Core {
         step: Step,
         answer: Box<dyn FnOnce(Vec<u8>, usize)>,
     ) {
-        let Step { db, proto, asker, .. } = step;
+        let Step { db, proto, asker, time, .. } = step;
+        self.scripts.time = time;
         if let Err(error) = self.ready_stand_in(db, proto, asker) {
             let mut reply = Vec::new();
             ReplyWriter::new(&mut reply, proto).error(format!("ERR cannot run the command: {error}"));
@@ -455,6 +483,7 @@ impl Core {
                     created_ms,
                     no_evict: false,
                     monitor: false,
+                    exec_word: monitor::EXEC,
                     held: Vec::new(),
                     slowness: Slowness::default(),
                 };

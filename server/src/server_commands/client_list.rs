@@ -42,8 +42,27 @@ impl Kind {
     }
 }
 
+/// The client that asks, by number, and what its request takes: it is described while it runs.
+#[derive(Clone, Copy)]
+struct Asker {
+    client: u64,
+    request_len: usize,
+    args_len: usize,
+}
+
+impl Asker {
+    /// Of a request made of these words.
+    fn new<'a>(client: u64, words: impl Iterator<Item = &'a [u8]> + Clone) -> Asker {
+        let line = |number: usize| number.to_string().len() + 3;
+        let args_len = words.clone().map(<[u8]>::len).sum();
+        let request_len =
+            line(words.clone().count()) + words.map(|word| line(word.len()) + word.len() + 2).sum::<usize>();
+        Asker { client, request_len, args_len }
+    }
+}
+
 /// One line of CLIENT LIST, without its end: Redis' fields in Redis' order, then our own.
-fn line(core: &Core, connection: &Connection) -> String {
+fn line(core: &Core, connection: &Connection, asker: Asker) -> String {
     let client = &connection.client;
     let tracker = core.tracking.tracker(connection.id);
     let now = core.ks.now;
@@ -77,7 +96,7 @@ fn line(core: &Core, connection: &Connection) -> String {
     let output = connection.output.capacity();
     format!(
         "id={id} addr={addr} laddr={laddr} fd={fd} name={name} age={age} idle={idle} flags={flags} db={db} \
-         sub={sub} psub={psub} ssub={ssub} multi={multi} qbuf={qbuf} qbuf-free={qbuf_free} argv-mem=0 multi-mem={multi_mem} rbs={output} rbp={output} \
+         sub={sub} psub={psub} ssub={ssub} multi={multi} watch={watch} qbuf={qbuf} qbuf-free={qbuf_free} argv-mem={argv_mem} multi-mem={multi_mem} rbs={output} rbp={output} \
          obl={obl} oll=0 omem=0 tot-mem={total} events={events} cmd={command} user=default redir={redir} resp={resp} \
          lib-name={lib_name} lib-ver={lib_ver} tid={tid} tot-cmds={commands} tot-net-in={received} \
          tot-net-out={sent}",
@@ -94,8 +113,12 @@ fn line(core: &Core, connection: &Connection) -> String {
         psub = core.pubsub.count(connection.id, Listens::Pattern),
         ssub = core.pubsub.count(connection.id, Listens::Shard),
         multi = connection.multi.as_ref().map_or(-1, |multi| multi.len() as i64),
+        watch = connection.watching.as_ref().map_or(0, |watching| watching.len()),
         multi_mem = connection.multi.as_ref().map_or(0, |multi| multi.heap_bytes()),
-        qbuf = connection.input.len() + connection.bulky.as_ref().map_or(0, |bulky| bulky.buffered()),
+        qbuf = connection.input.len()
+            + connection.bulky.as_ref().map_or(0, |bulky| bulky.buffered())
+            + if client.id == asker.client { asker.request_len } else { 0 },
+        argv_mem = if client.id == asker.client { asker.args_len } else { 0 },
         qbuf_free = connection.input.capacity() - connection.input.len(),
         obl = connection.pending_output(),
         total = connection.heap_bytes(),
@@ -112,15 +135,17 @@ fn line(core: &Core, connection: &Connection) -> String {
 
 /// CLIENT INFO
 pub fn info(core: &mut Core, id: ConnectionId) -> Outcome {
-    client_of(core, id)?;
-    let text =
-        core.connections().find(|connection| connection.id == id).map(|connection| line(core, connection));
+    let asker = Asker::new(client_of(core, id)?.client.id, [&b"CLIENT"[..], b"INFO"].into_iter());
+    let connection = core.connections().find(|connection| connection.id == id);
+    let text = connection.map(|connection| line(core, connection, asker));
     let text = text.unwrap_or_default() + "\n";
     reply(core, id, |out| out.verbatim("txt", text.as_bytes()))
 }
 
 /// CLIENT LIST [TYPE type | ID id [id ...]]
 pub fn list(core: &mut Core, id: ConnectionId, mut args: Args<'_>) -> Outcome {
+    let words = [&b"CLIENT"[..], b"LIST"].into_iter().chain(args.clone().rest());
+    let asker = Asker::new(client_of(core, id)?.client.id, words);
     let (mut kind, mut wanted) = (None, None);
     if args.len() == 2 && args.take_word("TYPE") {
         kind = Some(Kind::parse(args.take()?)?);
@@ -137,7 +162,7 @@ pub fn list(core: &mut Core, id: ConnectionId, mut args: Args<'_>) -> Outcome {
         move |core| {
             core.connections()
                 .filter(|connection| kind.is_none_or(|kind| kind == Kind::of(connection)))
-                .map(|connection| (connection.client.id, line(core, connection)))
+                .map(|connection| (connection.client.id, line(core, connection, asker)))
                 .collect::<Vec<_>>()
         },
         move |core, found| {

@@ -273,9 +273,8 @@ fn object(core: &mut Core, id: ConnectionId, key: &[u8], compresses: bool) -> Ou
     core.ask(
         core.shared.owner(core.ks.hash(&key)),
         move |core| {
-            let found = core.ks.find(db, &key);
-            core.after_command();
-            let loc = found?;
+            // Also one whose time has come, as long as it is in memory.
+            let loc = core.ks.find_even_expired(db, &key)?;
             let idle = core.ks.idle_ms(db, loc) / 1000;
             let table = core.ks.db(db)?;
             let (encoding, serialized) =

@@ -37,7 +37,9 @@ pub fn function(core: &mut Core, id: ConnectionId, mut args: Args<'_>) -> Outcom
             if !args.is_empty() && !args.take_word("SYNC") && !args.take_word("ASYNC") {
                 return Err(CommandError::text("ERR FUNCTION FLUSH only supports SYNC|ASYNC option"));
             }
-            core.ask(0, Core::flush_libraries, move |core, ()| core.answer_with(id, |out| out.ok()));
+            core.ask(0, Core::flush_libraries, move |core, ()| {
+                core.refresh_engines(move |core| core.answer_with(id, |out| out.ok()));
+            });
             wait(core, id)
         }
         b"list" => list(core, id, args),

@@ -175,6 +175,8 @@ fn clients(out: &mut Fields<'_>) {
     out.put("total_blocking_keys_on_nokey", report.needed_keys);
     out.put("tracking_clients", report.tracking_clients);
     out.put("pubsub_clients", report.pubsub_clients);
+    out.put("watching_clients", report.watching_clients);
+    out.put("total_watched_keys", report.watched_keys);
     out.put("timeout_disconnects", report.timed_out);
 }
 
@@ -304,6 +306,7 @@ fn stats(out: &mut Fields<'_>) {
     );
     out.put("client_query_buffer_limit_disconnections", report.input_limited);
     out.put("expired_keys", report.over_dbs(|db| db.stats.expired));
+    out.put("expired_subkeys", report.keyspace.expired_elements);
     out.put("total_heartbeat_expired_keys", report.keyspace.expired_in_background);
     out.put("evicted_keys", report.over_dbs(|db| db.stats.evicted));
     out.put("evicted_scripts", shared.scripts.evicted.load(Ordering::Relaxed));

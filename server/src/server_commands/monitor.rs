@@ -12,6 +12,9 @@ use crate::core::Core;
 /// Unsent bytes at which a monitoring client that does not read is cut.
 const BACKLOG_MAX: usize = 32 * 1024 * 1024;
 
+/// How EXEC is shown unless the client spells it otherwise.
+pub const EXEC: [u8; 4] = *b"EXEC";
+
 /// MONITOR
 pub fn monitor(core: &mut Core, id: ConnectionId) -> Outcome {
     let connection = client_of(core, id)?;
@@ -42,12 +45,16 @@ pub fn is_on(core: &Core) -> bool {
     core.shared.monitors.load(Ordering::Relaxed) > 0
 }
 
-/// Shows a command to all who monitor, on all cores. EXEC shows itself, behind what it runs.
+/// Shows a command to all who monitor, on all cores. EXEC shows itself, behind what it runs, as it was spelled.
 pub fn show(core: &mut Core, id: ConnectionId, command: &Command, argv: &Argv<'_>) {
-    if !is_shown(command, argv) || matches!(command.run, Run::Server(ServerCommand::Exec)) {
+    if !is_shown(command, argv) {
         return;
     }
     let Some(connection) = core.connection(id) else { return };
+    if matches!(command.run, Run::Server(ServerCommand::Exec)) {
+        connection.client.exec_word = argv[0].try_into().unwrap_or(EXEC);
+        return;
+    }
     let line = line(connection.db, &connection.client.addr.clone(), argv);
     show_line(core, line);
 }
@@ -83,7 +90,8 @@ pub fn queued_line(
 pub fn exec_line(core: &mut Core, id: ConnectionId) -> Option<Vec<u8>> {
     let connection = core.connection(id)?;
     let (mut bytes, mut request) = (Vec::new(), Requests::new());
-    assert!(request.push_copy(&mut bytes, std::iter::once(&b"EXEC"[..])), "a word fits a buffer");
+    let word = std::iter::once(&connection.client.exec_word[..]);
+    assert!(request.push_copy(&mut bytes, word), "a word fits a buffer");
     Some(line(connection.db, &connection.client.addr, &request.argv(&bytes, 0)))
 }
 

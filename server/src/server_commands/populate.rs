@@ -268,7 +268,7 @@ impl Population {
         if !core.admit(command, &argv) {
             return;
         }
-        let call = Call { name: command.name, db: self.db, proto: Proto::Resp2 };
+        let call = Call::of(command, self.db, Proto::Resp2);
         // Nothing is wrong with the request. If the key has become something else meanwhile, it stays that.
         run_handler(call, handler, &mut core.ks, &core.env, &argv, &mut reply);
     }

@@ -45,7 +45,8 @@ pub fn script(core: &mut Core, id: ConnectionId, mut args: Args<'_>) -> Outcome 
                 return Err(CommandError::text("ERR SCRIPT FLUSH only support SYNC|ASYNC option"));
             }
             core.shared.scripts.flush();
-            reply(core, id, |out| out.ok())
+            core.refresh_engines(move |core| core.answer_with(id, |out| out.ok()));
+            wait(core, id)
         }
         b"kill" => {
             exactly(&args, 0, "script|kill")?;

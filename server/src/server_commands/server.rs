@@ -1,19 +1,26 @@
 //! LOLWUT, MODULE, ROLE, TIME.
 
+use std::time::{Duration, SystemTime};
+
 use damselfly_commands::{Args, CommandError};
 
 use super::{Outcome, exactly, reply};
 use crate::connection::ConnectionId;
 use crate::core::Core;
 
-/// TIME
+/// TIME: within a script always the same.
 pub fn time(core: &mut Core, id: ConnectionId) -> Outcome {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let now = core.scripts.time_for(id).unwrap_or_else(unix_time);
     reply(core, id, |out| {
         out.array(2);
         out.bulk_int(now.as_secs() as i64);
         out.bulk_int(i64::from(now.subsec_micros()));
     })
+}
+
+/// The present, since 1970.
+pub fn unix_time() -> Duration {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
 }
 
 /// ROLE
