@@ -139,6 +139,7 @@ fn expiretime(cx: &mut Cx<'_>, args: Args<'_>) -> CmdResult {
 
 /// What `show` makes of the deadline of a key and the present; -1 if it never expires, -2 if it is missing.
 fn show_expiry(cx: &mut Cx<'_>, mut args: Args<'_>, show: fn(UnixMs, UnixMs) -> UnixMs) -> CmdResult {
+    cx.ks.leaves_heat = true;
     let shown = match cx.read(args.take()?) {
         Some(loc) => match cx.ks.table(cx.db).expire_at(loc) {
             Some(at) => show(at, cx.ks.now).cast_signed(),

@@ -214,6 +214,13 @@ const EXISTS: Command = Command {
 };
 
 fn exists(cx: &mut Cx<'_>, args: Args<'_>) -> CmdResult {
+    // Who only asks for a key does not use it.
+    cx.ks.leaves_heat = true;
+    count(cx, args)
+}
+
+/// How many of the keys there are.
+fn count(cx: &mut Cx<'_>, args: Args<'_>) -> CmdResult {
     let mut count = 0;
     for (at, key) in args.rest().enumerate() {
         cx.load_ahead(at, args, 1);
@@ -591,7 +598,7 @@ const TOUCH: Command = Command {
 fn touch(cx: &mut Cx<'_>, args: Args<'_>) -> CmdResult {
     // Also for a client whose reads leave it as it is.
     cx.ks.leaves_heat = false;
-    exists(cx, args)
+    count(cx, args)
 }
 
 const TYPE: Command = Command {
@@ -608,6 +615,7 @@ const TYPE: Command = Command {
 };
 
 fn type_of(cx: &mut Cx<'_>, mut args: Args<'_>) -> CmdResult {
+    cx.ks.leaves_heat = true;
     let name = match cx.read(args.take()?) {
         Some(loc) => cx.ks.table(cx.db).type_at(loc).name(),
         None => "none",
