@@ -345,6 +345,41 @@ fn keeps_those_who_go_on() {
     assert_eq!(info(&mut clients, "client_query_buffer_limit_disconnections"), 0);
 }
 
+/// Clients of one core send too much that they do not finish, and that core cannot run: nobody of another core has to go
+/// for that.
+#[test]
+fn keeps_those_of_another_core() {
+    let (server, _clients) = start(&["--cache_mode=true"]);
+    for _ in 0..4 {
+        let (mut here, mut there) = (Vec::new(), Vec::new());
+        for _ in 0..400 {
+            let mut stream = TcpStream::connect(server.address()).expect("connects");
+            stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a timeout");
+            stream.write_all(b"CLIENT INFO\r\n").expect("it reads");
+            let mut reply = [0; 1000];
+            let len = stream.read(&mut reply).expect("it replies");
+            let is_here = reply[..len].windows(6).any(|part| part == b"tid=0 ");
+            if is_here { here.push(stream) } else { there.push(stream) }
+        }
+        let (mut goes_on, mut sleeper) = (here.swap_remove(0), there.swap_remove(0));
+        for stream in &mut there {
+            stream.set_nonblocking(true).expect("it can");
+            drop(stream.write(&encode(&[b"SET", b"k", &vec![b'v'; 2_000_000]])[..300_000]));
+        }
+        sleeper.write_all(&encode(&[b"DEBUG", b"SLEEP", b"1"])).expect("it reads");
+        let whole = encode(&[b"SET", b"k", &[b'v'; 60_000]]);
+        let (begin, rest) = whole.split_at(20_000);
+        goes_on.write_all(begin).expect("it is not cut");
+        for part in rest.chunks(2_000) {
+            std::thread::sleep(Duration::from_millis(50));
+            goes_on.write_all(part).expect("it is not cut");
+        }
+        let mut reply = [0; 5];
+        goes_on.read_exact(&mut reply).expect("it is not cut");
+        assert_eq!(&reply, b"+OK\r\n");
+    }
+}
+
 /// maxmemory can be lowered and raised while the server runs and clients write, and it follows.
 #[test]
 fn follows_the_setting() {

@@ -337,6 +337,11 @@ impl Connection {
         &self.stream
     }
 
+    /// Whether the client has sent what was not read yet.
+    pub fn has_unread(&self) -> bool {
+        rustix::io::ioctl_fionread(&self.stream).is_ok_and(|bytes| bytes > 0)
+    }
+
     /// Whether requests may be run now: nothing is under way, and what was answered has mostly been taken.
     #[inline]
     pub fn may_run(&self, output_max: usize) -> bool {

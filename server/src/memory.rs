@@ -865,11 +865,14 @@ impl Core {
         }
     }
 
-    /// Closes the clients with a long unfinished request that have sent nothing for a while though they might.
+    /// Closes the clients with a long unfinished request that have sent nothing for a while though they might. Of some
+    /// what they have sent was not read yet, because they have just been let in or this thread could not run.
     fn close_stalled(&mut self) {
         let now = self.ks.now;
         let is_stalled = |connection: &Connection| {
-            !connection.starved && now.saturating_sub(connection.active_ms) > STALLED_MS
+            !connection.starved
+                && now.saturating_sub(connection.active_ms) > STALLED_MS
+                && !connection.has_unread()
         };
         for (_, id) in self.unfinished(is_stalled) {
             self.close_for_input(id);
@@ -922,13 +925,16 @@ impl Core {
 
     /// While there is half as much more than may be, closes clients with a long unfinished request, except one who has
     /// just sent something, and those first who have been silent for longest. So those who come anew find room to wait.
+    /// No core closes more than what it has beyond its share: what is too much may be that of another, which cannot run.
     fn close_silent(&mut self, except: Option<ConnectionId>) {
-        let room = self.input_limit() as usize / 2;
-        if self.may_buffer(usize::MAX >> 1, room) {
+        let limit = self.input_limit() as usize;
+        let (room, share) = (limit / 2, (limit + limit / 2) / self.shared.peers.len());
+        let is_too_much = |core: &Core| core.memory.input > share && !core.may_buffer(usize::MAX >> 1, room);
+        if !is_too_much(self) {
             return;
         }
         for (_, id) in self.unfinished(|connection| Some(connection.id) != except) {
-            if self.may_buffer(usize::MAX >> 1, room) {
+            if !is_too_much(self) {
                 break;
             }
             self.close_for_input(id);
