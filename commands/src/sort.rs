@@ -41,8 +41,7 @@ const SORT: Command = Command {
 };
 
 fn sort(cx: &mut Cx<'_>, args: Args<'_>) -> CmdResult {
-    let sort = Sort::parse(args, true)?.for_script(cx.env.in_script);
-    run(cx, &sort)
+    run(cx, Sort::parse(args, true)?)
 }
 
 const SORT_RO: Command = Command {
@@ -59,12 +58,12 @@ const SORT_RO: Command = Command {
 };
 
 fn sort_ro(cx: &mut Cx<'_>, args: Args<'_>) -> CmdResult {
-    let sort = Sort::parse(args, false)?.for_script(cx.env.in_script);
-    run(cx, &sort)
+    run(cx, Sort::parse(args, false)?)
 }
 
 /// A SORT on one shard.
-fn run(cx: &mut Cx<'_>, sort: &Sort) -> CmdResult {
+fn run(cx: &mut Cx<'_>, sort: Sort) -> CmdResult {
+    let sort = &sort.for_script(cx.env.in_script);
     let past = sort.looks_further().then(|| cx.ks.random());
     let sorting = Sorting::open(cx, sort, past)?;
     if !sorting.takes_long(cx.env.at_once_max) {

@@ -44,25 +44,25 @@ impl Kind {
 
 /// The client that asks, by number, and what its request takes: it is described while it runs.
 #[derive(Clone, Copy)]
-struct Asker {
+struct Asking {
     client: u64,
     request_len: usize,
     args_len: usize,
 }
 
-impl Asker {
+impl Asking {
     /// Of a request made of these words.
-    fn new<'a>(client: u64, words: impl Iterator<Item = &'a [u8]> + Clone) -> Asker {
+    fn new<'a>(client: u64, words: impl Iterator<Item = &'a [u8]> + Clone) -> Asking {
         let line = |number: usize| number.to_string().len() + 3;
         let args_len = words.clone().map(<[u8]>::len).sum();
         let request_len =
             line(words.clone().count()) + words.map(|word| line(word.len()) + word.len() + 2).sum::<usize>();
-        Asker { client, request_len, args_len }
+        Asking { client, request_len, args_len }
     }
 }
 
 /// One line of CLIENT LIST, without its end: Redis' fields in Redis' order, then our own.
-fn line(core: &Core, connection: &Connection, asker: Asker) -> String {
+fn line(core: &Core, connection: &Connection, asker: Asking) -> String {
     let client = &connection.client;
     let tracker = core.tracking.tracker(connection.id);
     let now = core.ks.now;
@@ -135,7 +135,7 @@ fn line(core: &Core, connection: &Connection, asker: Asker) -> String {
 
 /// CLIENT INFO
 pub fn info(core: &mut Core, id: ConnectionId) -> Outcome {
-    let asker = Asker::new(client_of(core, id)?.client.id, [&b"CLIENT"[..], b"INFO"].into_iter());
+    let asker = Asking::new(client_of(core, id)?.client.id, [&b"CLIENT"[..], b"INFO"].into_iter());
     let connection = core.connections().find(|connection| connection.id == id);
     let text = connection.map(|connection| line(core, connection, asker));
     let text = text.unwrap_or_default() + "\n";
@@ -145,7 +145,7 @@ pub fn info(core: &mut Core, id: ConnectionId) -> Outcome {
 /// CLIENT LIST [TYPE type | ID id [id ...]]
 pub fn list(core: &mut Core, id: ConnectionId, mut args: Args<'_>) -> Outcome {
     let words = [&b"CLIENT"[..], b"LIST"].into_iter().chain(args.clone().rest());
-    let asker = Asker::new(client_of(core, id)?.client.id, words);
+    let asker = Asking::new(client_of(core, id)?.client.id, words);
     let (mut kind, mut wanted) = (None, None);
     if args.len() == 2 && args.take_word("TYPE") {
         kind = Some(Kind::parse(args.take()?)?);

@@ -7,12 +7,12 @@
 use std::fmt::{Display, Write};
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
-use std::time::SystemTime;
 
 use damselfly_commands::Args;
 use damselfly_config::{ClusterMode, MaxmemoryPolicy};
 
 use super::persistence::last_save_s;
+use super::server::unix_time;
 use super::{Outcome, client_of, wait};
 use crate::connection::{ConnectionId, Listener};
 use crate::core::Core;
@@ -149,7 +149,7 @@ fn server(out: &mut Fields<'_>) {
     if !shared.config.availability_zone.is_empty() {
         out.put("availability_zone", &shared.config.availability_zone);
     }
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let now = unix_time();
     out.put("server_time_usec", now.as_micros());
     let uptime = shared.started.1.elapsed().as_secs();
     out.put("uptime_in_seconds", uptime);

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use damselfly_commands::{Command, CommandError, Flags, Found, Run, ServerCommand};
 use damselfly_protocol::{Argv, Requests};
 
+use super::server::unix_time;
 use super::{Outcome, client_of, reply, subcommands};
 use crate::connection::ConnectionId;
 use crate::core::Core;
@@ -102,7 +103,7 @@ fn is_shown(command: &Command, argv: &Argv<'_>) -> bool {
 }
 
 fn line(db: u16, addr: &str, argv: &Argv<'_>) -> Vec<u8> {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let now = unix_time();
     let mut line = format!("+{}.{:06} [{db} {addr}]", now.as_secs(), now.subsec_micros()).into_bytes();
     for arg in argv.iter() {
         line.push(b' ');
