@@ -1,10 +1,11 @@
 //! Servers that are full: what is refused, what goes, what stays, and that resident memory is where it was told to be.
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::ops::Deref;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -309,7 +310,9 @@ fn cuts_the_unfinished() {
         assert!(Instant::now() < deadline, "nobody was cut");
         std::thread::sleep(Duration::from_millis(50));
     }
-    assert_eq!(error_of(&call(&mut clients, &[b"SET", b"k", &[b'v'; 100_000]])), None);
+    for len in [100_000, 1_000_000] {
+        assert_eq!(error_of(&call(&mut clients, &[b"SET", b"k", &vec![b'v'; len]])), None);
+    }
 }
 
 /// Many clients whose long values all begin to arrive in one turn of the server: they wait for each other, and nobody is
@@ -343,6 +346,63 @@ fn keeps_those_who_go_on() {
         }
     });
     assert_eq!(info(&mut clients, "client_query_buffer_limit_disconnections"), 0);
+}
+
+/// Clients take all the room for unfinished requests and come again when they are cut, and half of them send a byte now
+/// and then: short requests are let in at once, a long one in its turn, and nobody who goes on is cut.
+#[test]
+fn serves_those_who_go_on_beside_those_who_do_not() {
+    let (server, mut clients) = start(&["--cache_mode=true"]);
+    let is_over = AtomicBool::new(false);
+    let begin = &encode(&[b"SET", b"held", &vec![b'x'; 2_000_000]])[..1_000_000];
+    let hold = |drop: &'static [u8]| {
+        while !is_over.load(Ordering::Relaxed) {
+            let mut stream = TcpStream::connect(server.address()).expect("connects");
+            let soon = Some(Duration::from_millis(50));
+            stream.set_write_timeout(soon).and_then(|()| stream.set_read_timeout(soon)).expect("timeouts");
+            let mut left = begin;
+            while !is_over.load(Ordering::Relaxed) {
+                let heard = match stream.write(left) {
+                    Ok(len) if len < left.len() => {
+                        left = &left[len..];
+                        continue;
+                    }
+                    Ok(_) => {
+                        left = drop;
+                        stream.read(&mut [0]).map(|_| ())
+                    }
+                    Err(error) => Err(error),
+                };
+                if !heard.is_err_and(|error| error.kind() == ErrorKind::WouldBlock) {
+                    // It was cut.
+                    break;
+                }
+            }
+        }
+    };
+    let set = |len: usize, wait: u64| {
+        let mut stream = TcpStream::connect(server.address()).expect("connects");
+        stream.set_read_timeout(Some(Duration::from_secs(wait))).expect("a timeout");
+        let mut reply = [0; 5];
+        let sent = stream.write_all(&encode(&[b"SET", b"k", &vec![b'v'; len]]));
+        sent.and_then(|()| stream.read_exact(&mut reply)).map(|()| reply)
+    };
+    let replies = std::thread::scope(|scope| {
+        for number in 0..40 {
+            let hold = &hold;
+            scope.spawn(move || hold(&b"x"[..number % 2]));
+        }
+        while info(&mut clients, "client_query_buffer_limit_disconnections") < 20 {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        let mut replies: Vec<_> = (0..20).map(|_| set(100_000, 10)).collect();
+        replies.push(set(1_000_000, 60));
+        is_over.store(true, Ordering::Relaxed);
+        replies
+    });
+    for reply in replies {
+        assert_eq!(&reply.expect("it is not cut"), b"+OK\r\n");
+    }
 }
 
 /// Clients of one core send too much that they do not finish, and that core cannot run: nobody of another core has to go

@@ -19,6 +19,7 @@ use damselfly_protocol::{Argv, Scanner, Unfinished, complete, unfinished};
 use crate::connection::{Connection, ConnectionId, Queued, ReplyMode};
 use crate::core::Core;
 use crate::execute::{Flow, Prepared};
+use crate::input_room::{Size, Turn};
 use crate::stats::{SLOW_ARG_LEN_MAX, Stopwatch};
 
 /// Shorter ones are copied: that costs less than an allocation whose pages must be fetched.
@@ -97,9 +98,10 @@ impl Core {
     pub(crate) fn begin_bulky(&mut self, id: ConnectionId) -> bool {
         let Some(connection) = self.connection(id) else { return false };
         let have = connection.input.len();
+        let turn = connection.turn;
         let Some(mut bulky) = Bulky::of(&connection.input, connection.scanner.wanted()) else { return false };
         let arrived = have - bulky.head.len();
-        let Some(room) = self.room_for(have, bulky.missing(arrived)) else { return false };
+        let Ok(room) = self.room_for(turn, have, bulky.missing(arrived)) else { return false };
         self.make_way(arrived + room);
         let Some(connection) = self.connection(id) else { return false };
         bulky.long.reserve_exact(arrived + room);
@@ -111,31 +113,33 @@ impl Core {
         true
     }
 
-    /// Sees that the connection's request, which is one of these, can be read on; false if there is no room now.
-    pub(crate) fn grow_bulky(&mut self, id: ConnectionId) -> bool {
-        let taken = self.connection(id).and_then(|connection| connection.bulky.take());
-        let Some(mut growing) = taken else { return true };
+    /// Sees that the connection's request, if it is one of these, can be read on; its size if there is no room now.
+    pub(crate) fn grow_bulky(&mut self, id: ConnectionId) -> Result<(), Size> {
+        let Some(connection) = self.connection(id) else { return Ok(()) };
+        let turn = connection.turn;
+        let Some(mut growing) = connection.bulky.take() else { return Ok(()) };
         let have = growing.long.len();
-        let mut grows = true;
+        let mut grown = Ok(());
         if have == growing.long.capacity() {
-            match self.room_for(have, growing.missing(have)) {
-                Some(room) => {
-                    self.make_way(room);
-                    growing.long.reserve_exact(room);
-                }
-                None => grows = false,
-            }
+            grown = self.room_for(turn, have, growing.missing(have)).map(|room| {
+                self.make_way(room);
+                growing.long.reserve_exact(room);
+            });
         }
         if let Some(connection) = self.connection(id) {
             connection.bulky = Some(growing);
         }
-        grows
+        grown
     }
 
     /// How much to make ready for what is missing: little more than four times what has arrived, or a good deal.
-    fn room_for(&self, have: usize, missing: usize) -> Option<usize> {
+    fn room_for(&self, turn: Turn, have: usize, missing: usize) -> Result<usize, Size> {
         let modest = missing.min((3 * have).max(16 * 1024));
-        [missing.min(ROOM).max(modest), modest].into_iter().find(|room| self.may_buffer(have, *room))
+        let size_with = |room| self.size_of(have, room, have + missing);
+        [missing.min(ROOM).max(modest), modest]
+            .into_iter()
+            .find(|&room| self.has_room(size_with(room), turn, room))
+            .ok_or_else(|| size_with(modest))
     }
 
     /// Runs such a request, if the connection has a complete one; false if the connection must pause.

@@ -28,6 +28,7 @@ use rustix::net::{RecvFlags, SendFlags};
 use crate::blocking::Waiter;
 use crate::bulky::Bulky;
 use crate::core::Work;
+use crate::input_room::{Pace, Turn};
 use crate::modes::Modes;
 use crate::server_commands::subcommands::Subcommand;
 use crate::slow_peers::Slowness;
@@ -257,8 +258,10 @@ pub struct Connection {
     pub last_command: Option<&'static Command>,
     /// The sub-command of that.
     pub last_subcommand: Option<&'static Subcommand>,
-    /// Its long request waits until there is room for more of it.
-    pub starved: bool,
+    /// Whether its long request waits for room.
+    pub turn: Turn,
+    /// How it goes on with that.
+    pub pace: Pace,
     /// A request too long to keep is being passed over.
     pub skip: Option<Box<Skip>>,
     /// What the core's account counts for it: all buffers, and the one of its unfinished request.
@@ -320,7 +323,8 @@ impl Connection {
             sent_total: 0,
             last_command: None,
             last_subcommand: None,
-            starved: false,
+            turn: Turn::default(),
+            pace: Pace::default(),
             skip: None,
             booked: (0, 0),
             client: Box::new(client),

@@ -43,6 +43,7 @@ use crate::batch::Batch;
 use crate::blocking::Blocked;
 use crate::connection::ConnectionId;
 use crate::execute::{Prepared, set_shard};
+use crate::input_room::InputRoom;
 use crate::listen::Listening;
 use crate::locks::Locks;
 use crate::mailbox::Message;
@@ -205,6 +206,8 @@ pub struct Core {
     pub(crate) save: Option<ShardSave>,
     /// This core's part of the memory.
     pub(crate) memory: Account,
+    /// And what of it is for unfinished requests.
+    pub(crate) input_room: InputRoom,
 }
 
 impl Core {
@@ -285,6 +288,7 @@ impl Core {
             held: Vec::new(),
             save: None,
             memory: Account::default(),
+            input_room: InputRoom::default(),
             shared,
         };
         core.read_settings();

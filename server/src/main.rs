@@ -15,6 +15,7 @@ mod core;
 mod digest;
 mod execute;
 mod gates;
+mod input_room;
 mod latency;
 mod listen;
 mod locks;

@@ -24,9 +24,8 @@
 //! they tidy for a small part of their time: whatever a fall of the budget has left of holes would else stay, as the
 //! account may not grow into them.
 //!
-//! Requests that are not complete yet are bounded in sum, too: see `input_limit`.
+//! Requests that are not complete yet are bounded in sum, too: see `input_room.rs`.
 
-use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -34,13 +33,13 @@ use std::time::{Duration, Instant};
 use damselfly_commands::{Command, Flags};
 use damselfly_config::MaxmemoryPolicy;
 use damselfly_keyspace::{Evicted, Eviction};
-use damselfly_protocol::{Argv, Scanner, Skip};
+use damselfly_protocol::Argv;
 
 use crate::allocator;
 use crate::batch::Batch;
-use crate::connection::{Connection, ConnectionId};
+use crate::connection::ConnectionId;
 use crate::core::Core;
-use crate::execute::OUT_OF_MEMORY;
+use crate::input_room::INPUT_FREE;
 use crate::locks::lock_number;
 use crate::process::Resident;
 use crate::shared::Shared;
@@ -113,20 +112,9 @@ const TIDY_REST_MAX: Duration = Duration::from_secs(8);
 const HOLES_SHARE: usize = 5;
 /// Change of a core's account that others are told of at once.
 const TELL_FROM: u64 = 32 << 10;
-/// Part of the limit that requests may take which are not complete yet.
-const INPUT_SHARE: u64 = 4;
-/// Shorter ones are always let in.
-const INPUT_FREE: usize = 4 << 10;
 /// A batch with less is not booked, and buffers that grow by less wait for the end of the turn until others go for them.
 const BATCH_FREE: usize = 64 << 10;
 const REPLY_FREE: usize = 64 << 10;
-/// A client whose unfinished request holds room and that has sent nothing for so long is closed when room is short; and
-/// one that may not send, which then is the first of all who wait, after so long.
-const STALLED_MS: u64 = 500;
-const STARVED_MS: u64 = 5000;
-/// Such clients are looked for once in so long, and connections that wait for room are let in so many at a time.
-const CUT_EVERY_MS: u64 = 100;
-const FED_PER_TICK: usize = 64;
 
 /// What the watcher knows. See the module's head.
 #[derive(Debug)]
@@ -308,12 +296,6 @@ pub struct Account {
     allowance: i64,
     /// Bytes of this core's connections when they were last summed up, changed by those pumped since.
     pub buffers: usize,
-    /// Of these, bytes of requests that are not complete.
-    pub input: usize,
-    /// Connections whose long requests wait for room, in order.
-    starved: VecDeque<ConnectionId>,
-    /// When clients that hold room and send nothing are looked for next.
-    next_cut_ms: u64,
     /// What the others know of this core's account.
     told: u64,
     /// The limit was lowered and there is still much too much: each turn evicts a lot.
@@ -337,9 +319,6 @@ impl Default for Account {
             is_tight: false,
             allowance: i64::MAX,
             buffers: 0,
-            input: 0,
-            starved: VecDeque::new(),
-            next_cut_ms: 0,
             told: 0,
             hurries: false,
             unseen: 0,
@@ -349,14 +328,6 @@ impl Default for Account {
             tidy_rest: TIDY_REST,
             tidied_in_round: 0,
         }
-    }
-}
-
-impl Account {
-    /// A connection is gone.
-    pub(crate) fn forget(&mut self, booked: (usize, usize)) {
-        self.buffers -= booked.0;
-        self.input -= booked.1;
     }
 }
 
@@ -644,18 +615,6 @@ impl Core {
         true
     }
 
-    /// Whether an unfinished request of which `have` bytes are here may get so many more: all of them together have a
-    /// bound, so that announcing long requests and not finishing them costs those who do it. One that is long itself
-    /// may go beyond, up to what one request may take.
-    pub(crate) fn may_buffer(&self, have: usize, more: usize) -> bool {
-        let limit = self.input_limit();
-        let limit =
-            if have.saturating_add(more) as u64 > limit / 2 { limit.saturating_mul(2) } else { limit };
-        let all: u64 = self.shared.peers.iter().map(|peer| peer.input.load(Ordering::Relaxed)).sum();
-        let others = all - self.shared.peers[self.id].input.load(Ordering::Relaxed).min(all);
-        others + (self.memory.input + more) as u64 <= limit
-    }
-
     /// Makes room for a buffer before it is there: what many clients send at once would else be resident before anybody
     /// has gone for it.
     #[inline]
@@ -720,50 +679,10 @@ impl Core {
         }
     }
 
-    /// Whether a request of so many bytes could never be stored: it exists twice while it is.
-    pub(crate) fn is_too_long(&self, wanted: usize) -> bool {
-        wanted as u64 > self.input_limit().saturating_mul(2)
-    }
-
-    /// From here on a connection's unfinished request is passed over.
-    #[cold]
-    pub(crate) fn begin_skip(&mut self, id: ConnectionId) -> bool {
-        let Some(connection) = self.connection(id) else { return false };
-        let Some(skip) = Skip::begin(&connection.input) else { return false };
-        connection.skip = Some(Box::new(skip));
-        connection.scanner = Scanner::new();
-        connection.input = Vec::new();
-        true
-    }
-
-    /// Passes over what belongs to a request that is too long; how many of the bytes that was. Behind its end it is
-    /// answered.
-    #[inline]
-    pub(crate) fn skip(&mut self, id: ConnectionId, bytes: &[u8]) -> usize {
-        match self.connection(id) {
-            Some(connection) if connection.skip.is_some() => self.skip_on(id, bytes),
-            _ => 0,
-        }
-    }
-
-    #[cold]
-    fn skip_on(&mut self, id: ConnectionId, bytes: &[u8]) -> usize {
-        let Some(connection) = self.connection(id) else { return 0 };
-        match connection.skip.as_mut().map(|skip| skip.feed(bytes)) {
-            Some(Ok((used, false))) => used,
-            Some(Ok((used, true))) => {
-                connection.skip = None;
-                self.stats.oom += 1;
-                self.answer_error(id, OUT_OF_MEMORY);
-                used
-            }
-            Some(Err(error)) => {
-                connection.skip = None;
-                self.refuse_stream(id, error);
-                bytes.len()
-            }
-            None => 0,
-        }
+    /// A connection is gone that had so much on the books.
+    pub(crate) fn unbook(&mut self, booked: (usize, usize)) {
+        self.memory.buffers -= booked.0;
+        self.input_room.held -= booked.1;
     }
 
     /// Books what a connection's buffers are now.
@@ -774,7 +693,7 @@ impl Core {
         let before = std::mem::replace(&mut connection.booked, now);
         self.memory.buffers = self.memory.buffers + now.0 - before.0;
         if now.1 != before.1 {
-            self.memory.input = self.memory.input + now.1 - before.1;
+            self.input_room.held = self.input_room.held + now.1 - before.1;
             if now.1.abs_diff(before.1) > INPUT_FREE {
                 self.tell_input();
             }
@@ -792,7 +711,7 @@ impl Core {
         if bytes > BATCH_FREE {
             batch.booked = bytes;
             self.memory.buffers += bytes;
-            self.memory.input += bytes;
+            self.input_room.held += bytes;
             self.tell_input();
         }
     }
@@ -803,157 +722,8 @@ impl Core {
         let booked = std::mem::take(&mut batch.booked);
         if booked > 0 {
             self.memory.buffers -= booked;
-            self.memory.input -= booked;
+            self.input_room.held -= booked;
             self.tell_input();
-        }
-    }
-
-    /// Tells the others at once: if each let in all that there is room for in one turn, together they would let in more
-    /// than they may keep.
-    fn tell_input(&self) {
-        self.shared.peers[self.id].input.store(self.memory.input as u64, Ordering::Relaxed);
-    }
-
-    /// Keeps what a read brought beyond the last complete request.
-    pub(crate) fn keep_rest(&mut self, id: ConnectionId, rest: &[u8]) {
-        if rest.len() > INPUT_FREE && !self.may_buffer(0, rest.len()) {
-            self.close_stalled();
-            // It has been read, so it is kept, and waits with the others. Only so much more of that.
-            if !self.may_buffer(usize::MAX >> 1, rest.len()) {
-                self.close_silent(Some(id));
-            }
-            if !self.may_buffer(usize::MAX >> 1, rest.len()) {
-                self.close_for_input(id);
-                return;
-            }
-        }
-        self.make_way(rest.len());
-        if let Some(connection) = self.connection(id) {
-            connection.input.extend_from_slice(rest);
-        }
-    }
-
-    /// Does not read from a connection until there is room for more of its request.
-    #[cold]
-    pub(crate) fn starve(&mut self, id: ConnectionId) {
-        if let Some(connection) = self.connection(id)
-            && !connection.starved
-        {
-            connection.starved = true;
-            self.memory.starved.push_back(id);
-        }
-    }
-
-    /// Closes those that hold room without using it, and lets some of those that wait for room try again. In this order:
-    /// one that may try again has not used its chance yet.
-    pub(crate) fn feed_starved(&mut self) {
-        if self.memory.starved.is_empty() {
-            self.starved_since_ms().store(u64::MAX, Ordering::Relaxed);
-        }
-        if self.ks.now >= self.memory.next_cut_ms && !self.has_input_room() {
-            self.memory.next_cut_ms = self.ks.now + CUT_EVERY_MS;
-            self.close_stalled();
-            self.close_starved();
-            self.close_silent(None);
-        }
-        for _ in 0..FED_PER_TICK.min(self.memory.starved.len()) {
-            let Some(id) = self.memory.starved.pop_front() else { break };
-            if let Some(connection) = self.connection(id) {
-                connection.starved = false;
-                self.look_again(id);
-            }
-        }
-    }
-
-    /// Closes the clients with a long unfinished request that have sent nothing for a while though they might. Of some
-    /// what they have sent was not read yet, because they have just been let in or this thread could not run.
-    fn close_stalled(&mut self) {
-        let now = self.ks.now;
-        let is_stalled = |connection: &Connection| {
-            !connection.starved
-                && now.saturating_sub(connection.active_ms) > STALLED_MS
-                && !connection.has_unread()
-        };
-        for (_, id) in self.unfinished(is_stalled) {
-            self.close_for_input(id);
-        }
-    }
-
-    /// The clients with a long unfinished request of which this is true, those first who have been silent for longest.
-    fn unfinished(&self, which: impl Fn(&Connection) -> bool) -> Vec<(u64, ConnectionId)> {
-        let mut found: Vec<(u64, ConnectionId)> = self
-            .connections()
-            .filter(|connection| connection.input_bytes() > INPUT_FREE && which(connection))
-            .map(|connection| (connection.active_ms, connection.id))
-            .collect();
-        found.sort_unstable_by_key(|&(active_ms, _)| active_ms);
-        found
-    }
-
-    /// Those that hold room and may not send until others let go might wait for each other for ever. So the one that has
-    /// waited for longest is closed after a while, on whichever core it is, and the next ones until there is room again:
-    /// who came later finds it.
-    fn close_starved(&mut self) {
-        let mut starved = self.unfinished(|connection| connection.starved).into_iter().peekable();
-        loop {
-            let first_ms = starved.peek().map_or(u64::MAX, |&(active_ms, _)| active_ms);
-            self.starved_since_ms().store(first_ms, Ordering::Relaxed);
-            let peers = &self.shared.peers;
-            let is_first = peers.iter().all(|peer| first_ms <= peer.starved_since_ms.load(Ordering::Relaxed));
-            if self.ks.now.saturating_sub(first_ms) <= STARVED_MS || !is_first || self.has_input_room() {
-                return;
-            }
-            let Some((_, id)) = starved.next() else { return };
-            self.close_for_input(id);
-        }
-    }
-
-    /// What the others are told: see [`crate::shared::Peer`].
-    fn starved_since_ms(&self) -> &AtomicU64 {
-        &self.shared.peers[self.id].starved_since_ms
-    }
-
-    /// Some wait for room, or the others believe so.
-    pub(crate) fn has_starved(&self) -> bool {
-        !self.memory.starved.is_empty() || self.starved_since_ms().load(Ordering::Relaxed) < u64::MAX
-    }
-
-    /// Whether unfinished requests have left a quarter of what they may take.
-    fn has_input_room(&self) -> bool {
-        self.may_buffer(0, self.input_limit() as usize / 4)
-    }
-
-    /// While there is half as much more than may be, closes clients with a long unfinished request, except one who has
-    /// just sent something, and those first who have been silent for longest. So those who come anew find room to wait.
-    /// No core closes more than what it has beyond its share: what is too much may be that of another, which cannot run.
-    fn close_silent(&mut self, except: Option<ConnectionId>) {
-        let limit = self.input_limit() as usize;
-        let (room, share) = (limit / 2, (limit + limit / 2) / self.shared.peers.len());
-        let is_too_much = |core: &Core| core.memory.input > share && !core.may_buffer(usize::MAX >> 1, room);
-        if !is_too_much(self) {
-            return;
-        }
-        for (_, id) in self.unfinished(|connection| Some(connection.id) != except) {
-            if !is_too_much(self) {
-                break;
-            }
-            self.close_for_input(id);
-        }
-    }
-
-    fn close_for_input(&mut self, id: ConnectionId) {
-        let Some(connection) = self.connection(id) else { return };
-        let (addr, bytes) = (&connection.client.addr, connection.input_bytes());
-        tracing::warn!(%addr, bytes, "a client with an unfinished request was closed: there is no room for more");
-        self.stats.input_limited += 1;
-        self.close(id);
-    }
-
-    /// Bytes of requests that are not complete yet, on all connections together.
-    pub(crate) fn input_limit(&self) -> u64 {
-        match self.shared.settings.maxmemory() {
-            0 => u64::MAX,
-            limit => limit / INPUT_SHARE,
         }
     }
 }

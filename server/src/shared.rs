@@ -30,7 +30,8 @@ pub struct Peer {
     pub account: AtomicU64,
     /// Of this, bytes of requests that are not complete yet.
     pub input: AtomicU64,
-    /// When the client sent last that holds some of them and has waited for room for longest; at the end of time without.
+    /// Since when the client has waited for room that holds some of them and has waited for longest; the end of time
+    /// without.
     pub starved_since_ms: AtomicU64,
     /// What it is about to free.
     pub doomed: AtomicU64,

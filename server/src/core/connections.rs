@@ -8,6 +8,7 @@ use damselfly_keyspace::Keyspace;
 
 use super::{Core, OUTPUT_RUN_MAX};
 use crate::connection::{Client, Connection, ConnectionId, Got, Listener, Stream};
+use crate::input_room::Turn;
 use crate::mailbox::{Arrival, Message};
 use crate::modes::Modes;
 use crate::poll::Token;
@@ -168,7 +169,7 @@ impl Core {
         }
         let mut connection = place.connection.take()?;
         connection.drop_long().for_each(|held| self.ks.discard(held));
-        self.memory.forget(connection.booked);
+        self.unbook(connection.booked);
         if connection.modes.any() {
             self.leave_modes(id, connection.modes);
         }
@@ -215,8 +216,10 @@ impl Core {
             if congested || !connection.readable || !connection.may_run(OUTPUT_RUN_MAX) {
                 break;
             }
-            if connection.bulky.is_some() && !self.grow_bulky(id) {
-                self.starve(id);
+            if connection.bulky.is_some()
+                && let Err(size) = self.grow_bulky(id)
+            {
+                self.starve(id, size);
                 break;
             }
             let Some(connection) = self.connection(id) else { return };
@@ -227,8 +230,9 @@ impl Core {
             } else if connection.input.is_empty() {
                 let mut scratch = std::mem::take(&mut self.scratch);
                 scratch.resize(SCRATCH_LEN, 0);
+                let most = self.read_len(SCRATCH_LEN);
                 let connection = self.connection(id).expect("it was there");
-                let got = connection.read(&mut scratch);
+                let got = connection.read(&mut scratch[..most]);
                 let len = note_read(connection, &got, now);
                 if len > 0 && self.catch_up(id, &mut scratch, len) {
                     let skipped = self.skip(id, &scratch[..len]);
@@ -248,9 +252,12 @@ impl Core {
                     if self.begin_bulky(id) {
                         continue;
                     }
+                    let Some(connection) = self.connection(id) else { return };
+                    let turn = connection.turn;
                     let room = wanted.saturating_sub(have).min(3 * have).clamp(16 * 1024, 64 * 1024 * 1024);
-                    if !self.may_buffer(have, room) {
-                        self.starve(id);
+                    let size = self.size_of(have, room, wanted);
+                    if !self.has_room(size, turn, room) {
+                        self.starve(id, size);
                         break;
                     }
                     self.make_way(room);
@@ -333,7 +340,7 @@ impl Core {
             }
         }
         let runnable = connection.may_run(OUTPUT_RUN_MAX)
-            && !connection.starved
+            && connection.turn != Turn::Waits
             && (connection.readable || connection.queued.is_some());
         if let Some(output) = connection.take_idle_output() {
             self.spare_output(output);
@@ -458,6 +465,7 @@ fn note_read(connection: &mut Connection, got: &Got, now: u64) -> usize {
         }
     };
     connection.readable = more;
+    connection.turn = Turn::Free;
     if len > 0 {
         connection.received += len as u64;
         connection.active_ms = now;
