@@ -355,7 +355,7 @@ fn serves_those_who_go_on_beside_those_who_do_not() {
     let (server, mut clients) = start(&["--cache_mode=true"]);
     let is_over = AtomicBool::new(false);
     let begin = &encode(&[b"SET", b"held", &vec![b'x'; 2_000_000]])[..1_000_000];
-    let hold = |drop: &'static [u8]| {
+    let hold = |drip: &'static [u8]| {
         while !is_over.load(Ordering::Relaxed) {
             let mut stream = TcpStream::connect(server.address()).expect("connects");
             let soon = Some(Duration::from_millis(50));
@@ -368,7 +368,7 @@ fn serves_those_who_go_on_beside_those_who_do_not() {
                         continue;
                     }
                     Ok(_) => {
-                        left = drop;
+                        left = drip;
                         stream.read(&mut [0]).map(|_| ())
                     }
                     Err(error) => Err(error),

@@ -203,16 +203,13 @@ impl Core {
             self.close_silent(None);
         }
         for size in [Size::Short, Size::Usual, Size::Long] {
+            // They take it later, so this stays true for all of them.
+            if !self.has_room(size, Turn::Has, OFFER_MIN) {
+                continue;
+            }
             for _ in 0..OFFERS_PER_TICK {
-                if self.input_room.waiting[size as usize].is_empty()
-                    || !self.has_room(size, Turn::Has, OFFER_MIN)
-                {
-                    break;
-                }
-                let first = self.input_room.waiting[size as usize].pop_front();
-                if let Some((_, id)) = first
-                    && let Some(connection) = self.connection(id)
-                {
+                let Some((_, id)) = self.input_room.waiting[size as usize].pop_front() else { break };
+                if let Some(connection) = self.connection(id) {
                     connection.turn = Turn::Has;
                     self.look_again(id);
                 }
@@ -249,7 +246,7 @@ impl Core {
             let is_served = connection.has_holes() || (connection.waiting && connection.blocked.is_none());
             connection.pace.looks >= STALLED_LOOKS && !is_served && !connection.has_unread()
         };
-        for (_, id) in self.unfinished(|connection| is_stalled(connection).then_some(0)) {
+        for (_, id) in self.unfinished(|connection| is_stalled(connection).then_some(connection.active_ms)) {
             self.close_for_input(id);
         }
     }

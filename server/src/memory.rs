@@ -679,7 +679,7 @@ impl Core {
         }
     }
 
-    /// A connection is gone that had so much on the books.
+    /// Something is gone that had so much on the books: of all buffers, and of unfinished requests.
     pub(crate) fn unbook(&mut self, booked: (usize, usize)) {
         self.memory.buffers -= booked.0;
         self.input_room.held -= booked.1;
@@ -721,8 +721,7 @@ impl Core {
     pub(crate) fn unbook_batch(&mut self, batch: &mut Batch) {
         let booked = std::mem::take(&mut batch.booked);
         if booked > 0 {
-            self.memory.buffers -= booked;
-            self.input_room.held -= booked;
+            self.unbook((booked, booked));
             self.tell_input();
         }
     }
