@@ -5,7 +5,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::ops::Deref;
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -403,6 +403,100 @@ fn serves_those_who_go_on_beside_those_who_do_not() {
     for reply in replies {
         assert_eq!(&reply.expect("it is not cut"), b"+OK\r\n");
     }
+}
+
+/// A value of nearly half of the limit that comes in slowly is stored: whoever goes on is not closed, alone or while
+/// others hold what room there is.
+#[test]
+fn keeps_a_very_long_one_that_goes_on() {
+    let (server, _clients) = start(&["--cache_mode=true"]);
+    let send_slowly = |len: usize| {
+        let mut stream = TcpStream::connect(server.address()).expect("connects");
+        stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a timeout");
+        let request = encode(&[b"SET", b"k", &vec![b'v'; len]]);
+        for part in request.chunks(request.len() / 50 + 1) {
+            stream.write_all(part).expect("it is not cut");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let mut reply = [0; 5];
+        stream.read_exact(&mut reply).expect("it is not cut");
+        assert_eq!(&reply, b"+OK\r\n");
+    };
+    send_slowly(30_000_000);
+    let idle: Vec<TcpStream> = (0..40)
+        .map(|_| {
+            let mut stream = TcpStream::connect(server.address()).expect("connects");
+            stream.set_write_timeout(Some(Duration::from_millis(20))).expect("a timeout");
+            drop(stream.write_all(&encode(&[b"SET", b"held", &vec![b'x'; 2_000_000]])[..1_000_000]));
+            stream
+        })
+        .collect();
+    send_slowly(30_000_000);
+    drop(idle);
+}
+
+/// Clients of one core hold all the room and come again when they are cut: a client of another core has its turn when
+/// those have gone that came before it.
+#[test]
+fn has_one_order_over_all_cores() {
+    let (server, mut clients) = start(&["--cache_mode=true"]);
+    let begin = &encode(&[b"SET", b"held", &vec![b'x'; 2_000_000]])[..1_000_000];
+    let connect_to = |core: &[u8]| {
+        let mut others = Vec::new();
+        for _ in 0..100 {
+            let mut stream = TcpStream::connect(server.address()).expect("connects");
+            stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a timeout");
+            stream.write_all(b"CLIENT INFO\r\n").expect("it reads");
+            let mut reply = [0; 1000];
+            let len = stream.read(&mut reply).expect("it replies");
+            if reply[..len].windows(core.len()).any(|part| part == core) {
+                return stream;
+            }
+            others.push(stream);
+        }
+        panic!("all connections are of the same core");
+    };
+    let is_over = AtomicBool::new(false);
+    let came_again = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..24 {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    let mut stream = connect_to(b"tid=0 ");
+                    stream.set_read_timeout(Some(Duration::from_millis(50))).expect("a timeout");
+                    stream.set_write_timeout(Some(Duration::from_millis(50))).expect("a timeout");
+                    came_again.fetch_add(1, Ordering::Relaxed);
+                    let mut left = begin;
+                    while !is_over.load(Ordering::Relaxed) {
+                        let done = match stream.write(left) {
+                            Ok(len) => {
+                                left = &left[len..];
+                                if left.is_empty() { stream.read(&mut [0]).map(|_| ()) } else { continue }
+                            }
+                            Err(error) => Err(error),
+                        };
+                        if !done.is_err_and(|error| error.kind() == ErrorKind::WouldBlock) {
+                            break;
+                        }
+                    }
+                }
+            });
+        }
+        while info(&mut clients, "client_query_buffer_limit_disconnections") < 10 {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        let mut stream = connect_to(b"tid=1 ");
+        let before = came_again.load(Ordering::Relaxed);
+        let mut reply = [0; 5];
+        let sent = stream.write_all(&encode(&[b"SET", b"k", &vec![b'v'; 1_000_000]]));
+        let sent = sent.and_then(|()| stream.read_exact(&mut reply));
+        let meanwhile = came_again.load(Ordering::Relaxed) - before;
+        is_over.store(true, Ordering::Relaxed);
+        sent.expect("it is not cut");
+        assert_eq!(&reply, b"+OK\r\n");
+        // All that were there before it, and those that were let in with the last of them.
+        assert!(meanwhile <= 24 + 12, "{meanwhile} others came again and were let in first");
+    });
 }
 
 /// Clients of one core send too much that they do not finish, and that core cannot run: nobody of another core has to go

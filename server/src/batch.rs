@@ -9,6 +9,7 @@ use damselfly_commands::{Command, Long};
 use damselfly_protocol::{Argv, Proto, ReplyWriter, Requests};
 
 use crate::connection::ConnectionId;
+use crate::input_room::Booked;
 
 /// Requests after which a batch is sent at once, so that a peer starts early on a long pipeline.
 pub const REQUESTS_MAX: usize = 512;
@@ -54,7 +55,7 @@ pub struct Batch {
     /// Rests of long replies, with the numbers of their requests, in their order.
     pub longs: VecDeque<(usize, Box<Long>)>,
     /// What the sender has booked for it while it is on its way.
-    pub booked: usize,
+    pub booked: Booked,
 }
 
 /// A batch without its arguments, while a script of it runs.

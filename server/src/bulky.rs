@@ -101,7 +101,9 @@ impl Core {
         let turn = connection.turn;
         let Some(mut bulky) = Bulky::of(&connection.input, connection.scanner.wanted()) else { return false };
         let arrived = have - bulky.head.len();
-        let Ok(room) = self.room_for(turn, have, bulky.missing(arrived)) else { return false };
+        let missing = bulky.missing(arrived);
+        let Ok(room) = self.room_for(turn, have, missing) else { return false };
+        self.note_begun(id, Some(self.size_of(have, have + missing)));
         self.make_way(arrived + room);
         let Some(connection) = self.connection(id) else { return false };
         bulky.long.reserve_exact(arrived + room);
@@ -113,8 +115,9 @@ impl Core {
         true
     }
 
-    /// Sees that the connection's request, if it is one of these, can be read on; its size if there is no room now.
-    pub(crate) fn grow_bulky(&mut self, id: ConnectionId) -> Result<(), Size> {
+    /// Sees that the connection's request, if it is one of these, can be read on; how much it wants if there is no room
+    /// now.
+    pub(crate) fn grow_bulky(&mut self, id: ConnectionId) -> Result<(), (Size, usize)> {
         let Some(connection) = self.connection(id) else { return Ok(()) };
         let turn = connection.turn;
         let Some(mut growing) = connection.bulky.take() else { return Ok(()) };
@@ -133,13 +136,13 @@ impl Core {
     }
 
     /// How much to make ready for what is missing: little more than four times what has arrived, or a good deal.
-    fn room_for(&self, turn: Turn, have: usize, missing: usize) -> Result<usize, Size> {
+    fn room_for(&self, turn: Turn, have: usize, missing: usize) -> Result<usize, (Size, usize)> {
         let modest = missing.min((3 * have).max(16 * 1024));
-        let size_with = |room| self.size_of(have, room, have + missing);
+        let size = self.size_of(have, have + missing);
         [missing.min(ROOM).max(modest), modest]
             .into_iter()
-            .find(|&room| self.has_room(size_with(room), turn, room))
-            .ok_or_else(|| size_with(modest))
+            .find(|&room| self.has_room(size, turn, room))
+            .ok_or((size, modest))
     }
 
     /// Runs such a request, if the connection has a complete one; false if the connection must pause.

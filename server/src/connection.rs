@@ -28,7 +28,7 @@ use rustix::net::{RecvFlags, SendFlags};
 use crate::blocking::Waiter;
 use crate::bulky::Bulky;
 use crate::core::Work;
-use crate::input_room::{Pace, Turn};
+use crate::input_room::{Booked, Pace, Turn};
 use crate::modes::Modes;
 use crate::server_commands::subcommands::Subcommand;
 use crate::slow_peers::Slowness;
@@ -264,8 +264,8 @@ pub struct Connection {
     pub pace: Pace,
     /// A request too long to keep is being passed over.
     pub skip: Option<Box<Skip>>,
-    /// What the core's account counts for it: all buffers, and the one of its unfinished request.
-    pub booked: (usize, usize),
+    /// What the core's account counts for it.
+    pub booked: Booked,
     /// The rest.
     pub client: Box<Client>,
 }
@@ -326,7 +326,7 @@ impl Connection {
             turn: Turn::default(),
             pace: Pace::default(),
             skip: None,
-            booked: (0, 0),
+            booked: Booked::default(),
             client: Box::new(client),
         }
     }

@@ -1,19 +1,19 @@
 //! Room for requests that are not complete yet.
 //!
 //! All of them together have a bound, so that announcing long requests and not finishing them costs those who do it.
-//! Who finds no room waits: nothing more is read from the connection, and the client's own buffers fill up. What is
-//! short, and who has waited for longest, comes first:
+//! Who finds no room waits: nothing more is read from the connection, and the client's own buffers fill up. Short
+//! requests have room of their own, which those that take long cannot hold up.
 //!
-//! ```text
-//! |<----------------- input_limit ----------------->|            |                        |
-//! | usual requests, in any order       | in turn    |            |                        |
-//! | short ones, which a few such clients cannot hold up          |                        |
-//! | those that are themselves longer than half of it                                      |
-//! ```
+//! In both rooms the one that began first comes first, whichever core it is on, and nobody passes those who wait. So
+//! that they never wait for each other, there is no bound for the one that began first of all: the others have theirs,
+//! and it ends. Nobody is closed who goes on. Who does not, while others wait, is: the cores look every tenth of a
+//! second who holds room without using it. That is counted in looks, not in time: a core that could not run has not
+//! read what its clients sent meanwhile.
 //!
-//! Where less than a quarter is left, the cores look every tenth of a second who holds room without using it. That is
-//! counted in looks, not in time: a core that could not run has not read what its clients sent meanwhile.
+//! Each core tells the others of the first that waits and the first that holds room there, and does not let in
+//! somebody who began much later; what a core claims that has not run lately does not count.
 
+use std::array::from_fn;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -22,35 +22,40 @@ use damselfly_protocol::{Scanner, Skip};
 use crate::connection::{Connection, ConnectionId};
 use crate::core::Core;
 use crate::execute::OUT_OF_MEMORY;
-use crate::shared::Peer;
 
-/// Part of the limit that requests may take which are not complete yet.
+/// Part of `maxmemory` that requests may take which are not complete yet.
 const INPUT_SHARE: u64 = 4;
 /// Shorter ones are always let in.
 pub const INPUT_FREE: usize = 4 << 10;
-/// A request that is no longer than this part of the bound is short, and may take so much more of it.
+/// A request that is no longer than this part of the bound is short.
 const SHORT_SHARE: u64 = 64;
-const SHORT_EXTRA: u64 = 4;
-/// Connections that wait are looked at in order once there is so much for one of them, and so many at a time.
-const OFFER_MIN: usize = 16 << 10;
+/// Connections that are let in at a tick, so that it does not take long.
 const OFFERS_PER_TICK: usize = 64;
-/// Looks at who holds room are so far apart.
+/// Looks at who holds room are so far apart. Who began by so much later than another may yet be let in before, so
+/// that the cores need not wait for each other all the time.
 const LOOK_EVERY_MS: u64 = 100;
 /// A client is closed that had sent less than this part of what it holds, and nothing that was not read, at so many
-/// looks; and one that may not send and is the first of all who wait after so many.
+/// looks.
 const PROGRESS_SHARE: u64 = 32;
-const STALLED_LOOKS: u8 = 5;
-const STARVED_LOOKS: u8 = 50;
+const STALLED_LOOKS: u8 = 10;
+/// For one that had to wait: what it has to send was held up meanwhile, and comes at once.
+const STALLED_LOOKS_WAITED: u8 = 3;
+/// A core that has not told for so long, or for so many ticks, what it claims is busy with something else.
+const CLAIM_MS: u64 = 300;
+const CLAIM_TICKS: u64 = 3;
 
-/// How long a request is, compared with what all may take.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Which room a request is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Size {
-    /// Many have room at once.
+    /// It is short, as far as is known.
+    #[default]
     Short,
-    /// Some do.
+    /// All others.
     Usual,
-    /// It would hardly ever fit if it waited for the others. Only what has arrived counts: an announcement costs nothing.
-    Long,
+}
+
+impl Size {
+    const ALL: [Size; 2] = [Size::Short, Size::Usual];
 }
 
 /// How a connection stands that wants room for more of its request.
@@ -63,163 +68,363 @@ pub enum Turn {
     Waits,
     /// What there is is for it.
     Has,
+    /// It may have what it needs, whether or not there is room.
+    First,
 }
 
-/// What a client with an unfinished request has done while room was short.
+/// When a request began, compared with others on all cores. Hardly two have the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Place(u64);
+
+impl Place {
+    /// Behind all.
+    const NONE: Place = Place(u64::MAX);
+    const CORE_BITS: u32 = 8;
+    const NUMBER_BITS: u32 = 12;
+
+    /// For the request of such a number on a core.
+    fn new(now_ms: u64, core: usize, number: u64) -> Place {
+        let core = core as u64 % (1 << Place::CORE_BITS);
+        let number = number % (1 << Place::NUMBER_BITS);
+        Place((now_ms << Place::CORE_BITS | core) << Place::NUMBER_BITS | number)
+    }
+
+    /// Whether it began before the other or not much later.
+    fn is_about(self, other: Place) -> bool {
+        let tolerance = LOOK_EVERY_MS << (Place::CORE_BITS + Place::NUMBER_BITS);
+        self.0 <= other.0.saturating_add(tolerance)
+    }
+}
+
+/// What a connection's unfinished request has done.
 #[derive(Debug, Default)]
 pub struct Pace {
-    /// Bytes received when it had last sent enough.
+    /// Bytes received when the client had last sent enough.
     received: u64,
     /// Looks since then.
     looks: u8,
-    /// When it first had to wait for room for the request that is behind so many commands.
-    since_ms: u64,
-    behind: u64,
+    /// The request had to wait.
+    waited: bool,
+    /// For which room it is.
+    size: Size,
+    /// When it began, and behind how many commands it does.
+    began: Option<(Place, u64)>,
+}
+
+impl Pace {
+    /// The room that the request takes.
+    pub fn size(&self) -> Size {
+        self.size
+    }
+
+    /// At how many looks it may be found without progress.
+    fn patience(&self) -> u8 {
+        if self.waited { STALLED_LOOKS_WAITED } else { STALLED_LOOKS }
+    }
+}
+
+/// What a connection or a batch has on the books.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Booked {
+    /// Bytes of all buffers.
+    pub buffers: usize,
+    /// Of these, bytes for an unfinished request.
+    pub input: usize,
+    /// The room where those are.
+    pub size: Size,
 }
 
 /// A core's part of it.
 #[derive(Debug, Default)]
 pub struct InputRoom {
-    /// Bytes held for requests that are not complete.
-    pub held: usize,
-    /// Connections that wait for room by the size of their requests, those first whose request has waited first.
-    waiting: [VecDeque<(u64, ConnectionId)>; 3],
+    /// Bytes held in each room.
+    held: [usize; 2],
+    /// Connections that wait, by when their requests began, and how much they want now.
+    waiting: [VecDeque<(Place, ConnectionId, usize)>; 2],
+    /// Requests that have begun.
+    begun: u64,
     /// When it looks next at who holds room.
     next_look_ms: u64,
+}
+
+/// What a core tells the others.
+#[derive(Debug)]
+pub struct Claims {
+    /// Bytes held in each room.
+    held: [AtomicU64; 2],
+    /// When it last told what follows.
+    told_ms: AtomicU64,
+    /// The [`Place`]s of the first that waits and of the first that holds something, at the last look.
+    waits: [AtomicU64; 2],
+    holds: [AtomicU64; 2],
+}
+
+impl Default for Claims {
+    fn default() -> Claims {
+        let none = || from_fn(|_| AtomicU64::new(Place::NONE.0));
+        Claims { held: Default::default(), told_ms: AtomicU64::new(0), waits: none(), holds: none() }
+    }
 }
 
 impl InputRoom {
     fn is_awaited(&self) -> bool {
         self.waiting.iter().any(|waiting| !waiting.is_empty())
     }
+
+    /// Takes note of something that holds room.
+    pub fn take(&mut self, bytes: usize, size: Size) {
+        self.held[size as usize] += bytes;
+    }
+
+    /// Takes note that it is gone.
+    pub fn give(&mut self, bytes: usize, size: Size) {
+        self.held[size as usize] -= bytes;
+    }
 }
 
 impl Core {
     /// Bytes of requests that are not complete yet, on all connections together.
-    pub(crate) fn input_limit(&self) -> u64 {
+    fn input_limit(&self) -> u64 {
         match self.shared.settings.maxmemory() {
             0 => u64::MAX,
             limit => limit / INPUT_SHARE,
         }
     }
 
-    /// The size of a request of which `have` bytes are here and `more` are to come now, of `whole` as far as is known.
-    pub(crate) fn size_of(&self, have: usize, more: usize, whole: usize) -> Size {
+    /// Bytes that there is room for.
+    fn room(&self, size: Size) -> u64 {
         let limit = self.input_limit();
-        if have.saturating_add(more) as u64 > limit / 2 {
-            Size::Long
-        } else if whole as u64 <= limit / SHORT_SHARE {
-            Size::Short
-        } else {
-            Size::Usual
+        match size {
+            Size::Short => limit / 2,
+            Size::Usual => limit - limit / 4,
         }
     }
 
-    /// Whether a request of such a size may get so many bytes more.
+    /// For which room a request is of which `bytes` are or will be here, of `whole` as far as is known.
+    pub(crate) fn size_of(&self, bytes: usize, whole: usize) -> Size {
+        let is_short = bytes.max(whole) as u64 <= self.input_limit() / SHORT_SHARE;
+        if is_short { Size::Short } else { Size::Usual }
+    }
+
+    /// Whether a request may get so many bytes more.
     pub(crate) fn has_room(&self, size: Size, turn: Turn, more: usize) -> bool {
-        let limit = self.input_limit();
-        let limit = match size {
-            Size::Short => limit.saturating_add(limit / SHORT_EXTRA),
-            Size::Usual if turn == Turn::Has || !self.is_room_awaited() => limit,
-            Size::Usual => limit - limit / 4,
-            Size::Long => limit.saturating_mul(2),
-        };
-        self.would_hold(more) <= limit
+        match turn {
+            Turn::First => true,
+            Turn::Has => self.would_hold(size, more) <= self.room(size),
+            Turn::Free | Turn::Waits => {
+                self.would_hold(size, more) <= self.room(size) && !self.is_room_awaited(size)
+            }
+        }
+    }
+
+    /// What all cores would hold in a room with so much more.
+    fn would_hold(&self, size: Size, more: usize) -> u64 {
+        let told = |claims: &Claims| claims.held[size as usize].load(Ordering::Relaxed);
+        let others: u64 = self.other_claims().map(told).sum();
+        others + (self.input_room.held[size as usize] + more) as u64
+    }
+
+    fn other_claims(&self) -> impl Iterator<Item = &Claims> {
+        self.shared.peers.iter().enumerate().filter(|&(id, _)| id != self.id).map(|(_, peer)| &peer.claims)
+    }
+
+    /// Those of cores that have run lately.
+    fn recent_claims(&self) -> impl Iterator<Item = &Claims> {
+        let tick_ms = u64::from(1000 / self.shared.settings.hz().clamp(1, 1000));
+        let since_ms = self.ks.now.saturating_sub(CLAIM_MS.max(CLAIM_TICKS * tick_ms));
+        self.other_claims().filter(move |claims| claims.told_ms.load(Ordering::Relaxed) >= since_ms)
     }
 
     /// Whether somebody waits for room, on this core or, as far as they have told, on another.
-    fn is_room_awaited(&self) -> bool {
-        let told = |peer: &Peer| peer.starved_since_ms.load(Ordering::Relaxed) < u64::MAX;
-        self.input_room.is_awaited() || self.shared.peers.iter().any(told)
+    fn is_room_awaited(&self, size: Size) -> bool {
+        !self.input_room.waiting[size as usize].is_empty() || self.first_elsewhere(size) < Place::NONE
     }
 
-    /// What all cores would hold with so much more.
-    fn would_hold(&self, more: usize) -> u64 {
-        let held: u64 = self.shared.peers.iter().map(|peer| peer.input.load(Ordering::Relaxed)).sum();
-        let others = held - self.shared.peers[self.id].input.load(Ordering::Relaxed).min(held);
-        others + (self.input_room.held + more) as u64
+    /// The first that waits on another core.
+    fn first_elsewhere(&self, size: Size) -> Place {
+        let first =
+            self.recent_claims().map(|claims| claims.waits[size as usize].load(Ordering::Relaxed)).min();
+        first.map_or(Place::NONE, Place)
+    }
+
+    fn claims(&self) -> &Claims {
+        &self.shared.peers[self.id].claims
     }
 
     /// Tells the others at once: if each let in all that there is room for in one turn, together they would let in more
     /// than they may keep.
     pub(crate) fn tell_input(&self) {
-        self.shared.peers[self.id].input.store(self.input_room.held as u64, Ordering::Relaxed);
+        for (held, told) in self.input_room.held.iter().zip(&self.claims().held) {
+            told.store(*held as u64, Ordering::Relaxed);
+        }
     }
 
     /// How much to read at once from a connection of which nothing is kept, of `most`: what it leaves unfinished is kept.
     #[inline]
     pub(crate) fn read_len(&self, most: usize) -> usize {
-        let is_short = self.input_room.held > 0 && !self.has_room(Size::Usual, Turn::Free, most);
+        let is_short = self.input_room.held != [0; 2]
+            && Size::ALL.into_iter().any(|size| !self.has_room(size, Turn::Free, most));
         if is_short { INPUT_FREE } else { most }
     }
 
     /// Keeps what a read brought beyond the last complete request.
     pub(crate) fn keep_rest(&mut self, id: ConnectionId, rest: &[u8]) {
-        if rest.len() > INPUT_FREE && !self.has_room(Size::Long, Turn::Free, rest.len()) {
-            self.close_silent(Some(id));
-            if !self.has_room(Size::Long, Turn::Free, rest.len()) {
-                self.close_for_input(id);
-                return;
-            }
-        }
         self.make_way(rest.len());
         if let Some(connection) = self.connection(id) {
             connection.input.extend_from_slice(rest);
         }
     }
 
-    /// Does not read from a connection until there is room for more of its request.
-    #[cold]
-    pub(crate) fn starve(&mut self, id: ConnectionId, size: Size) {
-        let now_ms = self.ks.now;
+    /// A connection holds room for an unfinished request, or wants to: the request has its place among those of its
+    /// size from now on, if it has none.
+    pub(crate) fn note_begun(&mut self, id: ConnectionId, size: Option<Size>) {
+        let place = Place::new(self.ks.now, self.id, self.input_room.begun);
         let Some(connection) = self.connection(id) else { return };
+        let behind = connection.commands;
+        let pace = &mut connection.pace;
+        let is_same = pace.began.is_some_and(|(_, other)| other == behind);
+        let size = size.unwrap_or(if is_same { pace.size } else { Size::Short });
+        if is_same && pace.size == size {
+            return;
+        }
+        pace.size = size;
+        pace.waited &= is_same;
+        pace.began = Some((place, behind));
+        self.input_room.begun += 1;
+    }
+
+    /// Does not read from a connection until there is room for so much more of its request.
+    #[cold]
+    pub(crate) fn starve(&mut self, id: ConnectionId, size: Size, more: usize) {
+        self.note_begun(id, Some(size));
+        let Some(connection) = self.connection(id) else { return };
+        let Some((place, _)) = connection.pace.began else { return };
         if connection.turn == Turn::Waits {
             return;
         }
         connection.turn = Turn::Waits;
-        // It keeps its place until it is done, or it would lose it each time that it gets a part of what it needs.
-        if connection.pace.since_ms == 0 || connection.pace.behind != connection.commands {
-            connection.pace.since_ms = now_ms;
-            connection.pace.behind = connection.commands;
-        }
-        let since_ms = connection.pace.since_ms;
         let waiting = &mut self.input_room.waiting[size as usize];
-        let place = waiting.partition_point(|&(other_ms, _)| other_ms <= since_ms);
-        waiting.insert(place, (since_ms, id));
+        let at = waiting.partition_point(|&(other, _, _)| other <= place);
+        waiting.insert(at, (place, id, more));
     }
 
     /// Closes those that hold room without using it, and lets some of those that wait for room try again. In this order:
     /// one that may try again has not used its chance yet.
     pub(crate) fn feed_starved(&mut self) {
-        if !self.input_room.is_awaited() {
-            self.starved_since_ms().store(u64::MAX, Ordering::Relaxed);
+        if !Size::ALL.into_iter().any(|size| self.is_room_awaited(size)) {
+            if self.claims_something() {
+                self.claim(Size::ALL.map(|_| Place::NONE), Some(Size::ALL.map(|_| Place::NONE)));
+            }
+            return;
         }
+        let mut holds = None;
         // Who is paused could not let go.
-        if self.ks.now >= self.input_room.next_look_ms && !self.has_quarter() && self.pause.is_none() {
+        if self.ks.now >= self.input_room.next_look_ms && self.pause.is_none() {
             self.input_room.next_look_ms = self.ks.now + LOOK_EVERY_MS;
             self.look_at_holders();
             self.close_stalled();
-            self.close_starved();
-            self.close_silent(None);
+            holds = Some(self.first_holders());
         }
-        for size in [Size::Short, Size::Usual, Size::Long] {
-            // They take it later, so this stays true for all of them.
-            if !self.has_room(size, Turn::Has, OFFER_MIN) {
-                continue;
+        self.claim_first(holds);
+        for size in Size::ALL {
+            self.offer(size);
+        }
+        self.claim_first(None);
+    }
+
+    /// Lets those in that are first, as far as there is room.
+    fn offer(&mut self, size: Size) {
+        let elsewhere = self.first_elsewhere(size);
+        let mut granted = 0;
+        for _ in 0..OFFERS_PER_TICK {
+            if self.first_here(size) == Place::NONE {
+                return;
             }
-            for _ in 0..OFFERS_PER_TICK {
-                let Some((_, id)) = self.input_room.waiting[size as usize].pop_front() else { break };
-                if let Some(connection) = self.connection(id) {
-                    connection.turn = Turn::Has;
-                    self.look_again(id);
-                }
+            let Some(&(place, id, more)) = self.input_room.waiting[size as usize].front() else { return };
+            let turn =
+                if place.is_about(elsewhere) && self.would_hold(size, granted + more) <= self.room(size) {
+                    Turn::Has
+                } else if granted == 0 && place < elsewhere && place <= self.first_holder(size) {
+                    Turn::First
+                } else {
+                    return;
+                };
+            granted += more;
+            self.input_room.waiting[size as usize].pop_front();
+            if let Some(connection) = self.connection(id) {
+                connection.turn = turn;
+                connection.pace.waited = true;
+                connection.pace.looks = 0;
+                self.look_again(id);
             }
         }
     }
 
-    /// Some wait for room, or the others believe so.
+    /// The first that waits on this core. Those that have gone meanwhile do not wait any more.
+    fn first_here(&mut self, size: Size) -> Place {
+        while let Some(&(place, id, _)) = self.input_room.waiting[size as usize].front() {
+            if self.connection(id).is_some() {
+                return place;
+            }
+            self.input_room.waiting[size as usize].pop_front();
+        }
+        Place::NONE
+    }
+
+    /// The first that held room anywhere at the last look.
+    fn first_holder(&self, size: Size) -> Place {
+        let claims = self.recent_claims().chain([self.claims()]);
+        Place(
+            claims
+                .map(|claims| claims.holds[size as usize].load(Ordering::Relaxed))
+                .min()
+                .unwrap_or(u64::MAX),
+        )
+    }
+
+    /// The first that hold room on this core.
+    fn first_holders(&self) -> [Place; 2] {
+        let mut first = [Place::NONE; 2];
+        for connection in self.connections().filter(|connection| connection.input_bytes() > INPUT_FREE) {
+            if let Some((place, _)) = connection.pace.began {
+                let first = &mut first[connection.booked.size as usize];
+                *first = place.min(*first);
+            }
+        }
+        first
+    }
+
+    /// Tells the others who is first here.
+    fn claim_first(&mut self, holds: Option<[Place; 2]>) {
+        let waits = Size::ALL.map(|size| self.first_here(size));
+        self.claim(waits, holds);
+    }
+
+    fn claim(&self, waits: [Place; 2], holds: Option<[Place; 2]>) {
+        let claims = self.claims();
+        let tell = |told: &[AtomicU64; 2], places: [Place; 2]| {
+            for (told, place) in told.iter().zip(places) {
+                told.store(place.0, Ordering::Relaxed);
+            }
+        };
+        tell(&claims.waits, waits);
+        if let Some(holds) = holds {
+            tell(&claims.holds, holds);
+        }
+        claims.told_ms.store(self.ks.now, Ordering::Relaxed);
+    }
+
+    fn claims_something(&self) -> bool {
+        let claims = self.claims();
+        claims.waits.iter().chain(&claims.holds).any(|told| told.load(Ordering::Relaxed) < Place::NONE.0)
+    }
+
+    /// Whether ticks have to see to it: somebody waits, or the others believe so, or wait for what is held here.
     pub(crate) fn has_starved(&self) -> bool {
-        self.input_room.is_awaited() || self.starved_since_ms().load(Ordering::Relaxed) < u64::MAX
+        let is_held = self.input_room.held != [0; 2];
+        self.input_room.is_awaited()
+            || self.claims_something()
+            || (is_held && Size::ALL.into_iter().any(|size| self.is_room_awaited(size)))
     }
 
     /// Sees who has sent enough since the last looks for what it holds.
@@ -242,85 +447,22 @@ impl Core {
     /// Closes the clients with a long unfinished request that do not go on with it though they might. Of some what they
     /// have sent was not read yet, and some wait for a reply that this server owes them.
     fn close_stalled(&mut self) {
-        let is_stalled = |connection: &Connection| {
+        let is_stalled = |connection: &&Connection| {
             let is_served = connection.has_holes() || (connection.waiting && connection.blocked.is_none());
-            connection.pace.looks >= STALLED_LOOKS && !is_served && !connection.has_unread()
+            connection.pace.looks >= connection.pace.patience()
+                && connection.input_bytes() > INPUT_FREE
+                && !is_served
+                && !connection.has_unread()
         };
-        for (_, id) in self.unfinished(|connection| is_stalled(connection).then_some(connection.active_ms)) {
-            self.close_for_input(id);
+        let stalled: Vec<ConnectionId> =
+            self.connections().filter(is_stalled).map(|connection| connection.id).collect();
+        for id in stalled {
+            let Some(connection) = self.connection(id) else { continue };
+            let (addr, bytes) = (&connection.client.addr, connection.input_bytes());
+            tracing::warn!(%addr, bytes, "a client that does not finish its request was closed: others wait for room");
+            self.stats.input_limited += 1;
+            self.close(id);
         }
-    }
-
-    /// The clients with a long unfinished request for which this says since when, in that order.
-    fn unfinished(&self, since_ms: impl Fn(&Connection) -> Option<u64>) -> Vec<(u64, ConnectionId)> {
-        let mut found: Vec<(u64, ConnectionId)> = self
-            .connections()
-            .filter(|connection| connection.input_bytes() > INPUT_FREE)
-            .filter_map(|connection| Some((since_ms(connection)?, connection.id)))
-            .collect();
-        found.sort_unstable_by_key(|&(since_ms, _)| since_ms);
-        found
-    }
-
-    /// Those that hold room and may not send until others let go might wait for each other for ever. So the one that has
-    /// waited for longest is closed after a while, on whichever core it is, and the next ones until there is room again:
-    /// who came later finds it.
-    fn close_starved(&mut self) {
-        let waiting = self
-            .unfinished(|connection| (connection.turn == Turn::Waits).then_some(connection.pace.since_ms));
-        let mut waiting = waiting.into_iter().peekable();
-        loop {
-            let first_ms = waiting.peek().map_or(u64::MAX, |&(since_ms, _)| since_ms);
-            self.starved_since_ms().store(first_ms, Ordering::Relaxed);
-            let peers = &self.shared.peers;
-            let is_first = peers.iter().all(|peer| first_ms <= peer.starved_since_ms.load(Ordering::Relaxed));
-            let Some((_, id)) = waiting.next() else { return };
-            let looks = self.connection(id).map_or(0, |connection| connection.pace.looks);
-            if looks < STARVED_LOOKS || !is_first || self.has_quarter() {
-                return;
-            }
-            self.close_for_input(id);
-        }
-    }
-
-    /// What the others are told: see [`Peer`].
-    fn starved_since_ms(&self) -> &AtomicU64 {
-        &self.shared.peers[self.id].starved_since_ms
-    }
-
-    /// Whether unfinished requests have left a quarter of what they may take.
-    fn has_quarter(&self) -> bool {
-        let limit = self.input_limit();
-        self.would_hold(0) <= limit - limit / 4
-    }
-
-    /// While there is half as much more than may be, closes clients with a long unfinished request, except one who has
-    /// just sent something, and those first who have been silent for longest. So those who come anew find room to wait.
-    /// No core closes more than what it has beyond its share: what is too much may be that of another, which cannot run.
-    fn close_silent(&mut self, except: Option<ConnectionId>) {
-        let limit = self.input_limit();
-        let most = limit.saturating_add(limit / 2);
-        let share = most / self.shared.peers.len() as u64;
-        let is_too_much = |core: &Core| core.input_room.held as u64 > share && core.would_hold(0) > most;
-        if !is_too_much(self) {
-            return;
-        }
-        let silent =
-            |connection: &Connection| (Some(connection.id) != except).then_some(connection.active_ms);
-        for (_, id) in self.unfinished(silent) {
-            if !is_too_much(self) {
-                break;
-            }
-            self.close_for_input(id);
-        }
-    }
-
-    fn close_for_input(&mut self, id: ConnectionId) {
-        let Some(connection) = self.connection(id) else { return };
-        let (addr, bytes) = (&connection.client.addr, connection.input_bytes());
-        tracing::warn!(%addr, bytes, "a client with an unfinished request was closed: there is no room for more");
-        self.stats.input_limited += 1;
-        self.close(id);
     }
 
     /// Whether a request of so many bytes could never be stored: it exists twice while it is.

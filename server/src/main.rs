@@ -63,6 +63,7 @@ use crate::blocking::{Moves, Waiting};
 use crate::connection::Listener;
 use crate::core::Core;
 use crate::gates::Gates;
+use crate::input_room::Claims;
 use crate::listen::{Listening, TcpOptions};
 use crate::mailbox::Mailbox;
 use crate::shared::{MemoryLimit, Peer, Shared, Stop};
@@ -261,8 +262,7 @@ fn serve(config: Config, set_log_level: Box<dyn Fn(LogLevel) + Send + Sync>) -> 
                 connections: CachePadded::new(AtomicUsize::new(0)),
                 data_bytes: AtomicU64::new(0),
                 account: AtomicU64::new(0),
-                input: AtomicU64::new(0),
-                starved_since_ms: AtomicU64::new(u64::MAX),
+                claims: Claims::default(),
                 doomed: AtomicU64::new(0),
                 holes: AtomicU64::new(0),
                 can_give: AtomicBool::new(false),

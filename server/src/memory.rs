@@ -39,7 +39,7 @@ use crate::allocator;
 use crate::batch::Batch;
 use crate::connection::ConnectionId;
 use crate::core::Core;
-use crate::input_room::INPUT_FREE;
+use crate::input_room::{Booked, INPUT_FREE};
 use crate::locks::lock_number;
 use crate::process::Resident;
 use crate::shared::Shared;
@@ -679,28 +679,42 @@ impl Core {
         }
     }
 
-    /// Something is gone that had so much on the books: of all buffers, and of unfinished requests.
-    pub(crate) fn unbook(&mut self, booked: (usize, usize)) {
-        self.memory.buffers -= booked.0;
-        self.input_room.held -= booked.1;
+    /// Something is gone that had so much on the books.
+    pub(crate) fn unbook(&mut self, booked: Booked) {
+        self.memory.buffers -= booked.buffers;
+        self.input_room.give(booked.input, booked.size);
     }
 
     /// Books what a connection's buffers are now.
     #[inline]
     pub(crate) fn book(&mut self, id: ConnectionId) {
         let Some(connection) = self.connection(id) else { return };
-        let now = (connection.heap_bytes(), connection.input_bytes());
-        let before = std::mem::replace(&mut connection.booked, now);
-        self.memory.buffers = self.memory.buffers + now.0 - before.0;
-        if now.1 != before.1 {
-            self.input_room.held = self.input_room.held + now.1 - before.1;
-            if now.1.abs_diff(before.1) > INPUT_FREE {
-                self.tell_input();
-            }
+        let (buffers, input) = (connection.heap_bytes(), connection.input_bytes());
+        let before = connection.booked;
+        connection.booked.buffers = buffers;
+        let changes = input != before.input || (input > 0 && connection.pace.size() != before.size);
+        self.memory.buffers = self.memory.buffers + buffers - before.buffers;
+        if changes {
+            self.book_input(id, input, before);
         }
-        if now.0 > before.0 + REPLY_FREE && self.memory.is_tight {
+        if buffers > before.buffers + REPLY_FREE && self.memory.is_tight {
             // A long reply that the client does not take at once.
-            self.make_way_for(0, (now.0 - before.0) as i64);
+            self.make_way_for(0, (buffers - before.buffers) as i64);
+        }
+    }
+
+    fn book_input(&mut self, id: ConnectionId, input: usize, before: Booked) {
+        if input > INPUT_FREE {
+            self.note_begun(id, None);
+        }
+        let Some(connection) = self.connection(id) else { return };
+        let size = connection.pace.size();
+        connection.booked.input = input;
+        connection.booked.size = size;
+        self.input_room.give(before.input, before.size);
+        self.input_room.take(input, size);
+        if size != before.size || input.abs_diff(before.input) > INPUT_FREE {
+            self.tell_input();
         }
     }
 
@@ -709,9 +723,10 @@ impl Core {
     pub(crate) fn book_batch(&mut self, batch: &mut Batch) {
         let bytes = batch.heap_bytes();
         if bytes > BATCH_FREE {
-            batch.booked = bytes;
+            let size = self.size_of(bytes, bytes);
+            batch.booked = Booked { buffers: bytes, input: bytes, size };
             self.memory.buffers += bytes;
-            self.input_room.held += bytes;
+            self.input_room.take(bytes, size);
             self.tell_input();
         }
     }
@@ -720,8 +735,8 @@ impl Core {
     #[inline]
     pub(crate) fn unbook_batch(&mut self, batch: &mut Batch) {
         let booked = std::mem::take(&mut batch.booked);
-        if booked > 0 {
-            self.unbook((booked, booked));
+        if booked.buffers > 0 {
+            self.unbook(booked);
             self.tell_input();
         }
     }

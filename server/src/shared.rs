@@ -12,6 +12,7 @@ use crate::admin_http::HttpDoor;
 use crate::blocking::{Moves, Waiting};
 use crate::connection::ConnectionId;
 use crate::gates::Gates;
+use crate::input_room::Claims;
 use crate::mailbox::Mailbox;
 use crate::memory::Memory;
 use crate::pubsub::Registry;
@@ -28,11 +29,8 @@ pub struct Peer {
     pub data_bytes: AtomicU64,
     /// What it holds, as it last told: see `memory.rs`.
     pub account: AtomicU64,
-    /// Of this, bytes of requests that are not complete yet.
-    pub input: AtomicU64,
-    /// Since when the client has waited for room that holds some of them and has waited for longest; the end of time
-    /// without.
-    pub starved_since_ms: AtomicU64,
+    /// Of this, what requests hold that are not complete yet, and who of them waits: see `input_room.rs`.
+    pub claims: Claims,
     /// What it is about to free.
     pub doomed: AtomicU64,
     /// What its account leaves out: holes in its tables.

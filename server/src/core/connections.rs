@@ -217,9 +217,9 @@ impl Core {
                 break;
             }
             if connection.bulky.is_some()
-                && let Err(size) = self.grow_bulky(id)
+                && let Err((size, more)) = self.grow_bulky(id)
             {
-                self.starve(id, size);
+                self.starve(id, size, more);
                 break;
             }
             let Some(connection) = self.connection(id) else { return };
@@ -255,11 +255,12 @@ impl Core {
                     let Some(connection) = self.connection(id) else { return };
                     let turn = connection.turn;
                     let room = wanted.saturating_sub(have).min(3 * have).clamp(16 * 1024, 64 * 1024 * 1024);
-                    let size = self.size_of(have, room, wanted);
+                    let size = self.size_of(have + room, wanted);
                     if !self.has_room(size, turn, room) {
-                        self.starve(id, size);
+                        self.starve(id, size, room);
                         break;
                     }
+                    self.note_begun(id, Some(size));
                     self.make_way(room);
                     let Some(connection) = self.connection(id) else { return };
                     connection.input.reserve_exact(room);
