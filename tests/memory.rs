@@ -315,6 +315,50 @@ fn cuts_the_unfinished() {
     }
 }
 
+/// What clients send that wait for room is in the system's buffers, where it is memory, too: beyond a bound some are
+/// closed, and those who come later find a place.
+#[test]
+fn bounds_what_the_system_holds() {
+    const HELD_MAX: u64 = 32 * MIB;
+    let (server, mut clients) = start(&["--cache_mode=true"]);
+    let mut open = Vec::new();
+    for _ in 0..1000 {
+        let mut stream = TcpStream::connect(server.address()).expect("connects");
+        stream.set_nonblocking(true).expect("it can");
+        drop(stream.write(&encode(&[b"SET", b"held", &vec![b'x'; 2_000_000]])[..500_000]));
+        open.push(stream);
+    }
+    let deadline = Instant::now() + Duration::from_secs(30);
+    let held = loop {
+        let held = unread_by(server.address().port());
+        if held < HELD_MAX && info(&mut clients, "client_query_buffer_limit_disconnections") >= 400 {
+            break held;
+        }
+        assert!(Instant::now() < deadline, "the system holds {} MiB", held / MIB);
+        std::thread::sleep(Duration::from_millis(50));
+    };
+    assert!(held > MIB, "none of them waits");
+    assert_eq!(error_of(&call(&mut clients, &[b"SET", b"k", &vec![b'v'; 100_000]])), None);
+    drop(open);
+    assert_eq!(error_of(&call(&mut clients, &[b"SET", b"k", &vec![b'v'; 1_000_000]])), None);
+}
+
+/// Bytes that the system has received for a server and that it has not read.
+fn unread_by(port: u16) -> u64 {
+    let table = fs::read_to_string("/proc/net/tcp").expect("Linux has it");
+    let mut held = 0;
+    for line in table.lines().skip(1) {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let is_ours = fields[1].ends_with(&format!(":{port:04X}"));
+        let is_open = fields[3] == "01";
+        if is_ours && is_open {
+            let (_, unread) = fields[4].split_once(':').expect("two queues");
+            held += u64::from_str_radix(unread, 16).expect("a number");
+        }
+    }
+    held
+}
+
 /// Many clients whose long values all begin to arrive in one turn of the server: they wait for each other, and nobody is
 /// cut.
 #[test]

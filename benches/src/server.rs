@@ -221,6 +221,20 @@ impl Server {
         self.proc_bytes(&format!("/proc/{}/status", self.child.id()), "VmHWM:")
     }
 
+    /// Bytes that the system has received for this server and that it has not read.
+    pub fn unread(&self) -> Result<u64, Failure> {
+        let table = fs::read_to_string("/proc/net/tcp").map_err(|error| self.explain(error.into()))?;
+        let port = format!(":{:04X}", self.address.port());
+        let queue = |line: &str| {
+            let mut fields = line.split_whitespace().skip(1);
+            let is_ours = fields.next()?.ends_with(&port);
+            let is_open = fields.nth(1)? == "01";
+            let (_, unread) = fields.next()?.split_once(':')?;
+            (is_ours && is_open).then(|| u64::from_str_radix(unread, 16).ok())?
+        };
+        Ok(table.lines().filter_map(queue).sum())
+    }
+
     /// As [`Server::resident`], and what children that it forked have for themselves: a page that several of them
     /// share is counted once.
     pub fn resident_with_children(&self) -> Result<u64, Failure> {

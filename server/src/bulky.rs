@@ -94,25 +94,28 @@ impl Bulky {
 }
 
 impl Core {
-    /// Makes the unfinished request of a connection one of these, if it can be and there is room.
-    pub(crate) fn begin_bulky(&mut self, id: ConnectionId) -> bool {
-        let Some(connection) = self.connection(id) else { return false };
+    /// Makes the unfinished request of a connection one of these; false if it cannot be, or how much it wants if there is
+    /// no room now.
+    pub(crate) fn begin_bulky(&mut self, id: ConnectionId) -> Result<bool, (Size, usize)> {
+        let Some(connection) = self.connection(id) else { return Ok(false) };
         let have = connection.input.len();
         let turn = connection.turn;
-        let Some(mut bulky) = Bulky::of(&connection.input, connection.scanner.wanted()) else { return false };
+        let Some(mut bulky) = Bulky::of(&connection.input, connection.scanner.wanted()) else {
+            return Ok(false);
+        };
         let arrived = have - bulky.head.len();
         let missing = bulky.missing(arrived);
-        let Ok(room) = self.room_for(turn, have, missing) else { return false };
+        let room = self.room_for(turn, have, missing)?;
         self.note_begun(id, Some(self.size_of(have, have + missing)));
         self.make_way(arrived + room);
-        let Some(connection) = self.connection(id) else { return false };
+        let Some(connection) = self.connection(id) else { return Ok(false) };
         bulky.long.reserve_exact(arrived + room);
         bulky.long.extend_from_slice(&connection.input[bulky.head.len()..]);
         connection.input = Vec::new();
         connection.scanner = Scanner::new();
         connection.fresh = false;
         connection.bulky = Some(Box::new(bulky));
-        true
+        Ok(true)
     }
 
     /// Sees that the connection's request, if it is one of these, can be read on; how much it wants if there is no room
@@ -139,10 +142,8 @@ impl Core {
     fn room_for(&self, turn: Turn, have: usize, missing: usize) -> Result<usize, (Size, usize)> {
         let modest = missing.min((3 * have).max(16 * 1024));
         let size = self.size_of(have, have + missing);
-        [missing.min(ROOM).max(modest), modest]
-            .into_iter()
-            .find(|&room| self.has_room(size, turn, room))
-            .ok_or((size, modest))
+        let ample = missing.min(ROOM).min(self.ample_room(size)).max(modest);
+        [ample, modest].into_iter().find(|&room| self.has_room(size, turn, room)).ok_or((size, ample))
     }
 
     /// Runs such a request, if the connection has a complete one; false if the connection must pause.

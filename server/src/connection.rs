@@ -341,9 +341,9 @@ impl Connection {
         &self.stream
     }
 
-    /// Whether the client has sent what was not read yet.
-    pub fn has_unread(&self) -> bool {
-        rustix::io::ioctl_fionread(&self.stream).is_ok_and(|bytes| bytes > 0)
+    /// Bytes that the client has sent and that were not read yet.
+    pub fn unread(&self) -> u64 {
+        rustix::io::ioctl_fionread(&self.stream).unwrap_or(0)
     }
 
     /// Whether requests may be run now: nothing is under way, and what was answered has mostly been taken.
@@ -491,7 +491,12 @@ impl Connection {
         true
     }
 
-    /// Bytes held for requests that have not arrived completely.
+    /// Bytes that have arrived of requests that are not complete.
+    pub fn input_len(&self) -> usize {
+        self.input.len() + self.bulky.as_ref().map_or(0, |bulky| bulky.buffered())
+    }
+
+    /// Bytes held for them.
     pub fn input_bytes(&self) -> usize {
         self.input.capacity() + self.bulky.as_ref().map_or(0, |bulky| bulky.heap_bytes())
     }

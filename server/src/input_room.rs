@@ -10,6 +10,9 @@
 //! second who holds room without using it. That is counted in looks, not in time: a core that could not run has not
 //! read what its clients sent meanwhile.
 //!
+//! What those who wait have sent is in the buffers of their sockets, which is memory, too, though not the process': it
+//! counts for `maxmemory`, and beyond a bound some are closed.
+//!
 //! Each core tells the others of the first that waits and the first that holds room there, and does not let in
 //! somebody who began much later; what a core claims that has not run lately does not count.
 
@@ -29,6 +32,8 @@ const INPUT_SHARE: u64 = 4;
 pub const INPUT_FREE: usize = 4 << 10;
 /// A request that is no longer than this part of the bound is short.
 const SHORT_SHARE: u64 = 64;
+/// The part of a room that one request may get before as much of it has arrived.
+const AMPLE_SHARE: u64 = 8;
 /// Connections that are let in at a tick, so that it does not take long.
 const OFFERS_PER_TICK: usize = 64;
 /// Looks at who holds room are so far apart. Who began by so much later than another may yet be let in before, so
@@ -40,6 +45,16 @@ const PROGRESS_SHARE: u64 = 32;
 const STALLED_LOOKS: u8 = 10;
 /// For one that had to wait: what it has to send was held up meanwhile, and comes at once.
 const STALLED_LOOKS_WAITED: u8 = 3;
+/// What those who wait have sent may take as much as `INPUT_SHARE` says, or this.
+const UNREAD_MIN: u64 = 32 << 20;
+/// What a byte in a socket's buffer counts: the system keeps it in pages of which a part is not used.
+const UNREAD_COST: (u64, u64) = (3, 2);
+/// Beyond that a client may be closed after so many looks, or after so few if what it has sent is more than all of its
+/// requests before. (Of those at once if twice as much has been sent.)
+const UNREAD_LOOKS: u64 = 20;
+const UNREAD_LOOKS_STRANGER: u64 = 2;
+/// Between two looks what they have sent is added up when so many more wait.
+const UNREAD_EVERY: usize = 64;
 /// A core that has not told for so long, or for so many ticks, what it claims is busy with something else.
 const CLAIM_MS: u64 = 300;
 const CLAIM_TICKS: u64 = 3;
@@ -107,6 +122,8 @@ pub struct Pace {
     waited: bool,
     /// For which room it is.
     size: Size,
+    /// The core's look before it began.
+    began_look: u64,
     /// When it began, and behind how many commands it does.
     began: Option<(Place, u64)>,
 }
@@ -120,6 +137,41 @@ impl Pace {
     /// At how many looks it may be found without progress.
     fn patience(&self) -> u8 {
         if self.waited { STALLED_LOOKS_WAITED } else { STALLED_LOOKS }
+    }
+}
+
+/// What a connection that waits has sent.
+struct Waits {
+    /// What that costs the system.
+    bytes: u64,
+    /// Looks since its request began.
+    looks: u64,
+    /// It is more than what came in complete requests before.
+    is_stranger: bool,
+    /// It was let in before, and needs more room now.
+    is_let_in: bool,
+}
+
+impl Waits {
+    fn of(connection: &Connection, looks: u64) -> Waits {
+        let unread = connection.unread();
+        let complete = connection.received.saturating_sub(connection.input_len() as u64);
+        Waits {
+            bytes: unread * UNREAD_COST.0 / UNREAD_COST.1,
+            looks: looks - connection.pace.began_look,
+            is_stranger: complete < unread,
+            is_let_in: connection.pace.waited,
+        }
+    }
+
+    /// Whether it may be closed where too much was sent, or far too much.
+    fn may_go(&self, is_far: bool) -> bool {
+        let patience = match self.is_stranger {
+            true if is_far => 0,
+            true => UNREAD_LOOKS_STRANGER,
+            false => UNREAD_LOOKS,
+        };
+        !self.is_let_in && self.looks >= patience
     }
 }
 
@@ -143,8 +195,11 @@ pub struct InputRoom {
     waiting: [VecDeque<(Place, ConnectionId, usize)>; 2],
     /// Requests that have begun.
     begun: u64,
-    /// When it looks next at who holds room.
+    /// Looks at who holds room, and when it looks next.
+    looks: u64,
     next_look_ms: u64,
+    /// So many waited when it last added up what they have sent.
+    counted: usize,
 }
 
 /// What a core tells the others.
@@ -152,6 +207,8 @@ pub struct InputRoom {
 pub struct Claims {
     /// Bytes held in each room.
     held: [AtomicU64; 2],
+    /// Bytes that the system holds for those who wait.
+    unread: AtomicU64,
     /// When it last told what follows.
     told_ms: AtomicU64,
     /// The [`Place`]s of the first that waits and of the first that holds something, at the last look.
@@ -162,13 +219,27 @@ pub struct Claims {
 impl Default for Claims {
     fn default() -> Claims {
         let none = || from_fn(|_| AtomicU64::new(Place::NONE.0));
-        Claims { held: Default::default(), told_ms: AtomicU64::new(0), waits: none(), holds: none() }
+        Claims {
+            held: Default::default(),
+            unread: AtomicU64::new(0),
+            told_ms: AtomicU64::new(0),
+            waits: none(),
+            holds: none(),
+        }
+    }
+}
+
+impl Claims {
+    /// Bytes that the system holds for those who wait for room, at the last look.
+    pub fn unread(&self) -> &AtomicU64 {
+        &self.unread
     }
 }
 
 impl InputRoom {
-    fn is_awaited(&self) -> bool {
-        self.waiting.iter().any(|waiting| !waiting.is_empty())
+    /// How many wait.
+    fn awaiting(&self) -> usize {
+        self.waiting.iter().map(VecDeque::len).sum()
     }
 
     /// Takes note of something that holds room.
@@ -204,6 +275,11 @@ impl Core {
     pub(crate) fn size_of(&self, bytes: usize, whole: usize) -> Size {
         let is_short = bytes.max(whole) as u64 <= self.input_limit() / SHORT_SHARE;
         if is_short { Size::Short } else { Size::Usual }
+    }
+
+    /// What is made ready at once for a request: so much, if there is room.
+    pub(crate) fn ample_room(&self, size: Size) -> usize {
+        usize::try_from(self.room(size) / AMPLE_SHARE).unwrap_or(usize::MAX)
     }
 
     /// Whether a request may get so many bytes more.
@@ -279,6 +355,7 @@ impl Core {
     /// size from now on, if it has none.
     pub(crate) fn note_begun(&mut self, id: ConnectionId, size: Option<Size>) {
         let place = Place::new(self.ks.now, self.id, self.input_room.begun);
+        let look = self.input_room.looks;
         let Some(connection) = self.connection(id) else { return };
         let behind = connection.commands;
         let pace = &mut connection.pace;
@@ -289,6 +366,7 @@ impl Core {
         }
         pace.size = size;
         pace.waited &= is_same;
+        pace.began_look = look;
         pace.began = Some((place, behind));
         self.input_room.begun += 1;
     }
@@ -302,6 +380,8 @@ impl Core {
         if connection.turn == Turn::Waits {
             return;
         }
+        // Others have taken what was for it.
+        connection.pace.waited &= connection.turn != Turn::Has;
         connection.turn = Turn::Waits;
         let waiting = &mut self.input_room.waiting[size as usize];
         let at = waiting.partition_point(|&(other, _, _)| other <= place);
@@ -313,16 +393,23 @@ impl Core {
     pub(crate) fn feed_starved(&mut self) {
         if !Size::ALL.into_iter().any(|size| self.is_room_awaited(size)) {
             if self.claims_something() {
+                self.claims().unread.store(0, Ordering::Relaxed);
                 self.claim(Size::ALL.map(|_| Place::NONE), Some(Size::ALL.map(|_| Place::NONE)));
             }
             return;
         }
         let mut holds = None;
+        let is_due = self.ks.now >= self.input_room.next_look_ms;
+        if is_due || self.input_room.awaiting() >= self.input_room.counted + UNREAD_EVERY {
+            self.bound_unread();
+        }
         // Who is paused could not let go.
-        if self.ks.now >= self.input_room.next_look_ms && self.pause.is_none() {
+        if is_due && self.pause.is_none() {
             self.input_room.next_look_ms = self.ks.now + LOOK_EVERY_MS;
-            self.look_at_holders();
-            self.close_stalled();
+            self.input_room.looks += 1;
+            let awaited = Size::ALL.map(|size| self.is_room_awaited(size));
+            self.look_at_holders(awaited);
+            self.close_stalled(awaited);
             holds = Some(self.first_holders());
         }
         self.claim_first(holds);
@@ -422,16 +509,16 @@ impl Core {
     /// Whether ticks have to see to it: somebody waits, or the others believe so, or wait for what is held here.
     pub(crate) fn has_starved(&self) -> bool {
         let is_held = self.input_room.held != [0; 2];
-        self.input_room.is_awaited()
+        self.input_room.awaiting() > 0
             || self.claims_something()
             || (is_held && Size::ALL.into_iter().any(|size| self.is_room_awaited(size)))
     }
 
     /// Sees who has sent enough since the last looks for what it holds.
-    fn look_at_holders(&mut self) {
+    fn look_at_holders(&mut self, awaited: [bool; 2]) {
         for connection in self.connections_mut() {
             let held = connection.input_bytes();
-            if held <= INPUT_FREE {
+            if held <= INPUT_FREE || !awaited[connection.booked.size as usize] {
                 continue;
             }
             let sent = connection.received - connection.pace.received;
@@ -444,15 +531,52 @@ impl Core {
         }
     }
 
+    /// Closes some of those who wait and have not been let in yet, if what the system holds for them is too much, who has
+    /// waited for longest first. So the others wait for a shorter time, and somebody who comes when all places are taken
+    /// by clients that do not go on gets one. Clients that send much and are served wait for a short time.
+    fn bound_unread(&mut self) {
+        let most = self.input_limit().max(UNREAD_MIN) / self.shared.peers.len() as u64;
+        let (mut unread, mut closed) = (0, 0);
+        for (size, most) in [(Size::Short, most / 4), (Size::Usual, most - most / 4)] {
+            let mut waiting = std::mem::take(&mut self.input_room.waiting[size as usize]);
+            let looks = self.input_room.looks;
+            let found: Vec<(ConnectionId, Waits)> = waiting
+                .iter()
+                .filter_map(|&(_, id, _)| Some((id, Waits::of(self.connection(id)?, looks))))
+                .collect();
+            let mut all: u64 = found.iter().map(|(_, waits)| waits.bytes).sum();
+            for (id, waits) in found {
+                if all <= most {
+                    break;
+                }
+                if waits.may_go(all > 2 * most) {
+                    all -= waits.bytes;
+                    closed += 1;
+                    self.close(id);
+                }
+            }
+            unread += all;
+            waiting.retain(|&(_, id, _)| self.connection(id).is_some());
+            self.input_room.waiting[size as usize] = waiting;
+        }
+        if closed > 0 {
+            tracing::warn!(closed, "clients were closed: too much was sent that there is no room for");
+            self.stats.input_limited += closed;
+        }
+        self.claims().unread.store(unread, Ordering::Relaxed);
+        self.input_room.counted = self.input_room.awaiting();
+    }
+
     /// Closes the clients with a long unfinished request that do not go on with it though they might. Of some what they
     /// have sent was not read yet, and some wait for a reply that this server owes them.
-    fn close_stalled(&mut self) {
+    fn close_stalled(&mut self, awaited: [bool; 2]) {
         let is_stalled = |connection: &&Connection| {
             let is_served = connection.has_holes() || (connection.waiting && connection.blocked.is_none());
             connection.pace.looks >= connection.pace.patience()
                 && connection.input_bytes() > INPUT_FREE
+                && awaited[connection.booked.size as usize]
                 && !is_served
-                && !connection.has_unread()
+                && connection.unread() == 0
         };
         let stalled: Vec<ConnectionId> =
             self.connections().filter(is_stalled).map(|connection| connection.id).collect();

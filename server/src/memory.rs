@@ -24,7 +24,8 @@
 //! they tidy for a small part of their time: whatever a fall of the budget has left of holes would else stay, as the
 //! account may not grow into them.
 //!
-//! Requests that are not complete yet are bounded in sum, too: see `input_room.rs`.
+//! Requests that are not complete yet are bounded in sum, too, and so is what clients have sent of them that is not read
+//! for want of room; that is not resident, but counts: see `input_room.rs`.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -59,6 +60,8 @@ const FAR_SHARE: u64 = 64;
 /// At least this part of the limit is for data, whatever the overhead: a cache that evicts all it has because memory
 /// does not come back is worse than one that is too big.
 const BUDGET_MIN: u64 = 3;
+/// And what the buffers of sockets take of it at most.
+const UNREAD_SHARE: u64 = 4;
 /// Overhead that is no reason to tidy: the process itself, and an eighth of the data.
 const SPARSE_FROM: u64 = 8 << 20;
 const SPARSE_SHARE: u64 = 8;
@@ -271,6 +274,9 @@ fn look(shared: &Shared) -> u64 {
     // What is being freed is neither data nor a reason to evict.
     let counted = accounts + sum(|peer| &peer.doomed);
     let budget = memory.overhead().update(limit, resident, counted);
+    // Nor are the buffers of sockets resident, but they are memory that clients take.
+    let unread = sum(|peer| peer.claims.unread()).min(limit / UNREAD_SHARE);
+    let budget = budget.saturating_sub(unread).max(limit / BUDGET_MIN);
     // Not over the limit that CONFIG SET has given meanwhile.
     if limit == shared.settings.maxmemory() {
         memory.budget.store(budget, Ordering::Relaxed);

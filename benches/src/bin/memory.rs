@@ -425,7 +425,7 @@ fn lower(options: &Options) -> Result<(), Failure> {
 fn unfinished(options: &Options) -> Result<(), Failure> {
     let maxmemory = options.megabytes * MB;
     let server = Server::start(&ours(options, maxmemory), 2)?;
-    let (sent, most) = server.watch(Server::resident, || -> Result<usize, Failure> {
+    let load = || -> Result<(usize, Duration), Failure> {
         let mut open = Vec::new();
         let half = vec![b'x'; 64 << 10];
         for number in 0..10_000 {
@@ -436,15 +436,19 @@ fn unfinished(options: &Options) -> Result<(), Failure> {
         for _ in 0..80 {
             open.retain_mut(|connection| connection.send_some(&half).is_ok());
         }
-        Ok(open.len())
-    });
-    let mut connection = server.connect()?;
-    connection.call(&[b"SET", b"k", b"v"])?;
-    let cut = connection.info("stats", "client_query_buffer_limit_disconnections")?;
+        let started = Instant::now();
+        server.connect()?.call(&[b"SET", b"k", &[b'v'; 100_000]])?;
+        Ok((open.len(), started.elapsed()))
+    };
+    let ((load, unread), most) = server.watch(Server::resident, || server.watch(Server::unread, load));
+    let (left, waited) = load?;
+    let cut = server.connect()?.info("stats", "client_query_buffer_limit_disconnections")?;
     println!(
-        "10 000 halves of 10 MB: {} connections left, {cut} cut, most resident {:.3} of maxmemory",
-        sent?,
-        most as f64 / maxmemory as f64
+        "10 000 halves of 10 MB: {left} connections left, {cut} cut, most resident {:.3} of maxmemory; most unread in the \
+         system's buffers {} MB; a SET of 100 KB took {} ms",
+        most as f64 / maxmemory as f64,
+        unread / MB,
+        waited.as_millis()
     );
     Ok(())
 }

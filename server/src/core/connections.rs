@@ -249,8 +249,13 @@ impl Core {
                     if self.is_too_long(wanted) && self.begin_skip(id) {
                         continue;
                     }
-                    if self.begin_bulky(id) {
-                        continue;
+                    match self.begin_bulky(id) {
+                        Ok(true) => continue,
+                        Ok(false) => {}
+                        Err((size, more)) => {
+                            self.starve(id, size, more);
+                            break;
+                        }
                     }
                     let Some(connection) = self.connection(id) else { return };
                     let turn = connection.turn;

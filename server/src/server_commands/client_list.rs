@@ -115,9 +115,7 @@ fn line(core: &Core, connection: &Connection, asker: Asking) -> String {
         multi = connection.multi.as_ref().map_or(-1, |multi| multi.len() as i64),
         watch = connection.watching.as_ref().map_or(0, |watching| watching.len()),
         multi_mem = connection.multi.as_ref().map_or(0, |multi| multi.heap_bytes()),
-        qbuf = connection.input.len()
-            + connection.bulky.as_ref().map_or(0, |bulky| bulky.buffered())
-            + if client.id == asker.client { asker.request_len } else { 0 },
+        qbuf = connection.input_len() + if client.id == asker.client { asker.request_len } else { 0 },
         argv_mem = if client.id == asker.client { asker.args_len } else { 0 },
         qbuf_free = connection.input.capacity() - connection.input.len(),
         obl = connection.pending_output(),
