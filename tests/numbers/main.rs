@@ -229,20 +229,40 @@ fn is_meant(case: &Case, ours: &Reply) -> bool {
     })
 }
 
+/// What both servers answer to sessions.
+fn answers(servers: &mut [Client; 2], sessions: &[Vec<Vec<String>>]) -> [Vec<Vec<Reply>>; 2] {
+    let requests: Vec<Vec<String>> = sessions.iter().flatten().cloned().collect();
+    servers.iter_mut().for_each(|server| server.send(&requests));
+    servers.each_mut().map(|server| {
+        let mut answer = |command: &Vec<String>| comparable(command, &server.reply());
+        sessions.iter().map(|session| session.iter().map(&mut answer).collect()).collect()
+    })
+}
+
+/// Whether a difference is one of time: a key that is to live for a millisecond is still there for one server and not for
+/// the other. Then it does not come every time.
+fn is_of_time(servers: &mut [Client; 2], block: &Block, session: &[Vec<String>]) -> bool {
+    let shows_deadline = block.read.iter().any(|command| command[0] == "PTTL");
+    shows_deadline
+        && (0..50).any(|_| {
+            let [theirs, ours] = answers(servers, &[session.to_vec()]);
+            theirs == ours
+        })
+}
+
 /// Plays all cases of a place in one go, and tells the differences.
 fn play(servers: &mut [Client; 2], block: &Block, cases: &[Case], differences: &mut Vec<String>) {
     let sessions: Vec<Vec<Vec<String>>> = cases.iter().map(|case| session(block, case)).collect();
-    let requests: Vec<Vec<String>> = sessions.iter().flatten().cloned().collect();
-    servers.iter_mut().for_each(|server| server.send(&requests));
-    for (case, session) in cases.iter().zip(&sessions) {
-        let [theirs, ours] = servers.each_mut().map(|server| -> Vec<Reply> {
-            session.iter().map(|command| comparable(command, &server.reply())).collect()
-        });
+    let [theirs, ours] = answers(servers, &sessions);
+    for (case, (session, (theirs, ours))) in cases.iter().zip(sessions.iter().zip(theirs.iter().zip(&ours))) {
         let differs = (0..session.len()).find(|&at| theirs[at] != ours[at]);
         let Some(at) = differs else { continue };
         // What the keys hold follows from what was answered.
         let answer = block.setup.len() + 1;
         if is_meant(case, &ours[answer]) && theirs[answer] != ours[answer] {
+            continue;
+        }
+        if is_of_time(servers, block, session) {
             continue;
         }
         let mut text = format!("{}   (with {:?})", shown(&case.command), case.number);
