@@ -49,9 +49,10 @@ const STALLED_LOOKS_WAITED: u8 = 3;
 const UNREAD_MIN: u64 = 32 << 20;
 /// What a byte in a socket's buffer counts: the system keeps it in pages of which a part is not used.
 const UNREAD_COST: (u64, u64) = (3, 2);
-/// Beyond that a client may be closed after so many looks, or after so few if what it has sent is more than all of its
-/// requests before. (Of those at once if twice as much has been sent.)
-const UNREAD_LOOKS: u64 = 20;
+/// Beyond that a client may be closed after so many looks, or after so few if its requests before were not so many bytes.
+/// (Of those at once if twice as much has been sent.)
+const KNOWN_FROM: u64 = 64 << 10;
+const UNREAD_LOOKS: u64 = 50;
 const UNREAD_LOOKS_STRANGER: u64 = 2;
 /// Between two looks what they have sent is added up when so many more wait.
 const UNREAD_EVERY: usize = 64;
@@ -146,7 +147,7 @@ struct Waits {
     bytes: u64,
     /// Looks since its request began.
     looks: u64,
-    /// It is more than what came in complete requests before.
+    /// Hardly anything came in complete requests before.
     is_stranger: bool,
     /// It was let in before, and needs more room now.
     is_let_in: bool,
@@ -159,7 +160,7 @@ impl Waits {
         Waits {
             bytes: unread * UNREAD_COST.0 / UNREAD_COST.1,
             looks: looks - connection.pace.began_look,
-            is_stranger: complete < unread,
+            is_stranger: complete < unread.min(KNOWN_FROM),
             is_let_in: connection.pace.waited,
         }
     }
