@@ -47,11 +47,14 @@ const STALLED_LOOKS: u8 = 10;
 const STALLED_LOOKS_WAITED: u8 = 3;
 /// What those who wait have sent may take as much as `INPUT_SHARE` says, or this.
 const UNREAD_MIN: u64 = 32 << 20;
+/// More than that is nothing bad until the first look, and while all of them will have been served after so many, as it
+/// goes.
+const SOON_LOOKS: u64 = 50;
 /// What a byte in a socket's buffer counts: the system keeps it in pages of which a part is not used.
 const UNREAD_COST: (u64, u64) = (3, 2);
-/// Beyond that a client may be closed after so many looks, or after so few if its requests before were not so many bytes.
-/// (Of those at once if twice as much has been sent.)
+/// A client whose complete requests were so many bytes is known, any other is a stranger.
 const KNOWN_FROM: u64 = 64 << 10;
+/// Else a client may be closed after so many looks, and a stranger after so few (at once if twice as much has been sent).
 const UNREAD_LOOKS: u64 = 50;
 const UNREAD_LOOKS_STRANGER: u64 = 2;
 /// Between two looks what they have sent is added up when so many more wait.
@@ -196,9 +199,13 @@ pub struct InputRoom {
     waiting: [VecDeque<(Place, ConnectionId, usize)>; 2],
     /// Requests that have begun.
     begun: u64,
-    /// Looks at who holds room, and when it looks next.
+    /// Looks at who holds room.
     looks: u64,
-    next_look_ms: u64,
+    /// While somebody waits: when it looks next, requests that came to their end since the last look, and, if there was
+    /// one, how many do from one to the next.
+    next_look_ms: Option<u64>,
+    ended: [u64; 2],
+    ended_lately: Option<[u64; 2]>,
     /// So many waited when it last added up what they have sent.
     counted: usize,
 }
@@ -208,8 +215,8 @@ pub struct InputRoom {
 pub struct Claims {
     /// Bytes held in each room.
     held: [AtomicU64; 2],
-    /// Bytes that the system holds for those who wait.
-    unread: AtomicU64,
+    /// Bytes that the system holds for those who wait, at the last look.
+    pub unread: AtomicU64,
     /// When it last told what follows.
     told_ms: AtomicU64,
     /// The [`Place`]s of the first that waits and of the first that holds something, at the last look.
@@ -230,17 +237,36 @@ impl Default for Claims {
     }
 }
 
-impl Claims {
-    /// Bytes that the system holds for those who wait for room, at the last look.
-    pub fn unread(&self) -> &AtomicU64 {
-        &self.unread
-    }
-}
-
 impl InputRoom {
     /// How many wait.
     fn awaiting(&self) -> usize {
         self.waiting.iter().map(VecDeque::len).sum()
+    }
+
+    /// Whether it is time to look.
+    fn is_due(&mut self, now_ms: u64) -> bool {
+        let due_ms = self.next_look_ms.get_or_insert(now_ms + LOOK_EVERY_MS);
+        if now_ms < *due_ms {
+            return false;
+        }
+        *due_ms = now_ms + LOOK_EVERY_MS;
+        let ended = std::mem::take(&mut self.ended);
+        let before = self.ended_lately.unwrap_or_default();
+        self.ended_lately = Some(from_fn(|size| ended[size].max(before[size] / 2)));
+        true
+    }
+
+    /// Nobody waits.
+    fn forget_looks(&mut self) {
+        self.next_look_ms = None;
+        self.ended = [0; 2];
+        self.ended_lately = None;
+    }
+
+    /// Whether all that wait will have been served soon if it goes on like this, or nobody can say yet.
+    fn goes_on(&self, size: Size) -> bool {
+        let waiting = self.waiting[size as usize].len() as u64;
+        self.ended_lately.is_none_or(|ended| waiting <= SOON_LOOKS * ended[size as usize])
     }
 
     /// Takes note of something that holds room.
@@ -360,6 +386,7 @@ impl Core {
         let Some(connection) = self.connection(id) else { return };
         let behind = connection.commands;
         let pace = &mut connection.pace;
+        let ended = pace.began.filter(|&(_, other)| other != behind).map(|_| pace.size);
         let is_same = pace.began.is_some_and(|(_, other)| other == behind);
         let size = size.unwrap_or(if is_same { pace.size } else { Size::Short });
         if is_same && pace.size == size {
@@ -370,6 +397,27 @@ impl Core {
         pace.began_look = look;
         pace.began = Some((place, behind));
         self.input_room.begun += 1;
+        if let Some(size) = ended {
+            self.input_room.ended[size as usize] += 1;
+        }
+    }
+
+    /// A connection has run what it could: takes note if a request came to its end that took room which others want.
+    #[inline]
+    pub(crate) fn note_ended(&mut self, id: ConnectionId) {
+        if self.input_room.awaiting() > 0 {
+            self.count_ended(id);
+        }
+    }
+
+    #[cold]
+    fn count_ended(&mut self, id: ConnectionId) {
+        let Some(connection) = self.connection(id) else { return };
+        let behind = connection.commands;
+        if connection.pace.began.take_if(|(_, other)| *other != behind).is_some() {
+            let size = connection.pace.size;
+            self.input_room.ended[size as usize] += 1;
+        }
     }
 
     /// Does not read from a connection until there is room for so much more of its request.
@@ -395,18 +443,18 @@ impl Core {
         if !Size::ALL.into_iter().any(|size| self.is_room_awaited(size)) {
             if self.claims_something() {
                 self.claims().unread.store(0, Ordering::Relaxed);
-                self.claim(Size::ALL.map(|_| Place::NONE), Some(Size::ALL.map(|_| Place::NONE)));
+                self.claim([Place::NONE; 2], Some([Place::NONE; 2]));
             }
+            self.input_room.forget_looks();
             return;
         }
         let mut holds = None;
-        let is_due = self.ks.now >= self.input_room.next_look_ms;
+        let is_due = self.input_room.is_due(self.ks.now);
         if is_due || self.input_room.awaiting() >= self.input_room.counted + UNREAD_EVERY {
             self.bound_unread();
         }
         // Who is paused could not let go.
         if is_due && self.pause.is_none() {
-            self.input_room.next_look_ms = self.ks.now + LOOK_EVERY_MS;
             self.input_room.looks += 1;
             let awaited = Size::ALL.map(|size| self.is_room_awaited(size));
             self.look_at_holders(awaited);
@@ -425,10 +473,7 @@ impl Core {
         let elsewhere = self.first_elsewhere(size);
         let mut granted = 0;
         for _ in 0..OFFERS_PER_TICK {
-            if self.first_here(size) == Place::NONE {
-                return;
-            }
-            let Some(&(place, id, more)) = self.input_room.waiting[size as usize].front() else { return };
+            let Some((place, id, more)) = self.first_here(size) else { return };
             let turn =
                 if place.is_about(elsewhere) && self.would_hold(size, granted + more) <= self.room(size) {
                     Turn::Has
@@ -449,14 +494,14 @@ impl Core {
     }
 
     /// The first that waits on this core. Those that have gone meanwhile do not wait any more.
-    fn first_here(&mut self, size: Size) -> Place {
-        while let Some(&(place, id, _)) = self.input_room.waiting[size as usize].front() {
-            if self.connection(id).is_some() {
-                return place;
+    fn first_here(&mut self, size: Size) -> Option<(Place, ConnectionId, usize)> {
+        while let Some(&first) = self.input_room.waiting[size as usize].front() {
+            if self.connection(first.1).is_some() {
+                return Some(first);
             }
             self.input_room.waiting[size as usize].pop_front();
         }
-        Place::NONE
+        None
     }
 
     /// The first that held room anywhere at the last look.
@@ -484,7 +529,7 @@ impl Core {
 
     /// Tells the others who is first here.
     fn claim_first(&mut self, holds: Option<[Place; 2]>) {
-        let waits = Size::ALL.map(|size| self.first_here(size));
+        let waits = Size::ALL.map(|size| self.first_here(size).map_or(Place::NONE, |(place, _, _)| place));
         self.claim(waits, holds);
     }
 
@@ -532,13 +577,14 @@ impl Core {
         }
     }
 
-    /// Closes some of those who wait and have not been let in yet, if what the system holds for them is too much, who has
-    /// waited for longest first. So the others wait for a shorter time, and somebody who comes when all places are taken
-    /// by clients that do not go on gets one. Clients that send much and are served wait for a short time.
+    /// Closes some of those who wait and have not been let in yet, who has waited for longest first, if what the system
+    /// holds for them is too much and they will not be served soon. So the others wait for a shorter time, and somebody
+    /// who comes when all places are taken by clients that do not go on gets one.
     fn bound_unread(&mut self) {
         let most = self.input_limit().max(UNREAD_MIN) / self.shared.peers.len() as u64;
         let (mut unread, mut closed) = (0, 0);
         for (size, most) in [(Size::Short, most / 4), (Size::Usual, most - most / 4)] {
+            let goes_on = self.input_room.goes_on(size);
             let mut waiting = std::mem::take(&mut self.input_room.waiting[size as usize]);
             let looks = self.input_room.looks;
             let found: Vec<(ConnectionId, Waits)> = waiting
@@ -547,7 +593,7 @@ impl Core {
                 .collect();
             let mut all: u64 = found.iter().map(|(_, waits)| waits.bytes).sum();
             for (id, waits) in found {
-                if all <= most {
+                if goes_on || all <= most {
                     break;
                 }
                 if waits.may_go(all > 2 * most) {

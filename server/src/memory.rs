@@ -275,7 +275,7 @@ fn look(shared: &Shared) -> u64 {
     let counted = accounts + sum(|peer| &peer.doomed);
     let budget = memory.overhead().update(limit, resident, counted);
     // Nor are the buffers of sockets resident, but they are memory that clients take.
-    let unread = sum(|peer| peer.claims.unread()).min(limit / UNREAD_SHARE);
+    let unread = sum(|peer| &peer.claims.unread).min(limit / UNREAD_SHARE);
     let budget = budget.saturating_sub(unread).max(limit / BUDGET_MIN);
     // Not over the limit that CONFIG SET has given meanwhile.
     if limit == shared.settings.maxmemory() {

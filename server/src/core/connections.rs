@@ -283,6 +283,7 @@ impl Core {
                 break;
             }
         }
+        self.note_ended(id);
         self.finish(id);
     }
 
