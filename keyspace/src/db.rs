@@ -244,6 +244,7 @@ impl Db {
     pub fn set_sticky(&mut self, loc: Loc, sticky: bool) {
         self.before_change(loc);
         self.table.set_sticky(loc, sticky);
+        self.warmth.has_released |= !sticky;
     }
 
     /// The memcache flags of a key.

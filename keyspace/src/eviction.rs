@@ -20,6 +20,7 @@
 //! ghosts, 0.1 for the queue; both only from when memory first was short. The rivals, and the
 //! figures that decided, are in `docs/eviction.md`.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 
 use damselfly_structures::keytable::{Glance, TableView};
@@ -109,6 +110,8 @@ pub(crate) struct Warmth {
     hand: Option<(SegmentId, usize)>,
     /// Segments passed since somebody was found.
     fruitless: usize,
+    /// A key that was exempt is not any more.
+    pub(crate) has_released: bool,
     /// Mean logarithm of the weight of who goes, with eight binary places.
     usual: i64,
 }
@@ -425,6 +428,8 @@ pub(crate) struct Epochs {
     barren: usize,
     /// How many keys there were then, of those that might go.
     searched: usize,
+    /// One of them had to stay for a while.
+    has_spared: bool,
 }
 
 impl Keyspace {
@@ -479,31 +484,46 @@ impl Keyspace {
         if rule == Eviction::Never {
             return Evicted::Nobody;
         }
-        if self.epochs.barren > 0 && self.candidates(rule) > self.epochs.searched {
+        if self.epochs.barren > 0 && self.may_be_found(rule) {
             self.epochs.barren = 0;
-            self.dbs.iter_mut().flatten().for_each(|db| db.warmth.fruitless = 0);
+            self.epochs.has_spared = false;
+            for db in self.dbs.iter_mut().flatten() {
+                db.warmth.fruitless = 0;
+                db.warmth.has_released = false;
+            }
         }
-        let (at, now) = (self.epochs.db, self.now);
+        let spared = Cell::new(false);
+        let is_spared = is_spared.map(|is_spared| {
+            |db, hash| {
+                let must_stay = is_spared(db, hash);
+                spared.set(spared.get() | must_stay);
+                must_stay
+            }
+        });
+        let at = self.epochs.db;
+        // Who may not expire keys takes them for others.
+        let now = if self.active_expire { self.now } else { 0 };
         let round_before = self.dbs[at].as_deref().and_then(|db| db.warmth.hand);
         let pick = match self.dbs[at].as_deref_mut().filter(|db| !db.is_empty()) {
-            Some(db) => match is_spared {
+            Some(db) => match &is_spared {
                 Some(is_spared) => db.pick(rule, now, Some(&|hash| is_spared(at, hash))),
                 None => db.pick(rule, now, None),
             },
             None => Pick::Nobody,
         };
         let evicted = match pick {
-            Pick::Expired(loc) if self.active_expire => {
+            Pick::Expired(loc) => {
                 let bytes = self.table(at).entry_bytes(loc);
                 self.expire(at, loc);
                 Evicted::Freed(bytes)
             }
-            Pick::Expired(_) | Pick::Nobody => Evicted::Searching,
+            Pick::Nobody => Evicted::Searching,
             Pick::Victim(victim) => {
                 self.evict_at(at, victim.loc);
                 Evicted::Freed(victim.bytes)
             }
         };
+        self.epochs.has_spared |= spared.get();
         let table = self.dbs[at].as_deref();
         // The hands of the databases move in turn, each once round.
         let round_ended =
@@ -514,7 +534,8 @@ impl Keyspace {
                 self.epochs.barren += 1;
                 self.epochs.searched = self.candidates(rule);
             }
-            _ => {}
+            // Not one behind the other: it has not been everywhere in this one.
+            _ => self.epochs.barren = 0,
         }
         if round_ended || self.epochs.barren > 0 {
             self.epochs.db = (at + 1) % self.dbs.len();
@@ -524,8 +545,16 @@ impl Keyspace {
 
     /// Whether there are keys that may go, as far as is known.
     pub fn has_evictable(&self, rule: Eviction) -> bool {
-        let searched = if self.epochs.barren > self.dbs.len() { self.epochs.searched } else { 0 };
-        rule != Eviction::Never && self.candidates(rule) > searched
+        let is_searched = self.epochs.barren > self.dbs.len() && !self.may_be_found(rule);
+        rule != Eviction::Never && self.candidates(rule) > 0 && !is_searched
+    }
+
+    /// Whether a search that has found nobody so far might have missed somebody: others are there now, one need not stay
+    /// any more, or, at its end, one had to that perhaps need not now.
+    fn may_be_found(&self, rule: Eviction) -> bool {
+        self.candidates(rule) != self.epochs.searched
+            || self.dbs.iter().flatten().any(|db| db.warmth.has_released)
+            || self.epochs.has_spared && self.epochs.barren > self.dbs.len()
     }
 
     /// Keys that might go if they are not exempt.
@@ -618,6 +647,46 @@ mod tests {
             assert!(keyspace.has_evictable(rule), "{rule:?}");
             assert_eq!(evict_bytes(&mut keyspace, rule, usize::MAX), 1);
         }
+    }
+
+    /// A single key is found, wherever it is, also right after a search in which there was none.
+    #[test]
+    fn the_only_one_goes() {
+        for n in 0..1000 {
+            let mut keyspace = keyspace();
+            assert_eq!(evict_bytes(&mut keyspace, Eviction::All, usize::MAX), 0);
+            keyspace.set_string(n % 3, format!("key:{n}").as_bytes(), b"some value", Expiry::Never);
+            assert_eq!(evict_bytes(&mut keyspace, Eviction::All, usize::MAX), 1, "{n}");
+        }
+    }
+
+    /// A key that had to stay while somebody looked may go as soon as it need not, though no key has come since.
+    #[test]
+    fn the_spared_may_go_later() {
+        let mut keyspace = keyspace();
+        keyspace.set_string(0, b"key", b"some value", Expiry::Never);
+        let mut steps = 0;
+        while !matches!(keyspace.evict(Eviction::All, Some(&|_, _| true)), Evicted::Nobody) {
+            steps += 1;
+            assert!(steps < 1000, "nobody is found and nobody says so");
+        }
+        assert_eq!(keyspace.len(0), 1);
+        assert!(keyspace.has_evictable(Eviction::All));
+        assert_eq!(evict_bytes(&mut keyspace, Eviction::All, usize::MAX), 1);
+    }
+
+    /// When a key that never goes has made place for one that may, there is somebody again, though they are as many.
+    #[test]
+    fn one_for_one() {
+        let mut keyspace = keyspace();
+        keyspace.set_string(0, b"stays", b"some value", Expiry::Never);
+        let loc = keyspace.find(0, b"stays").expect("stored");
+        keyspace.table_mut(0).set_sticky(loc, true);
+        assert_eq!(evict_bytes(&mut keyspace, Eviction::All, usize::MAX), 0);
+        assert!(!keyspace.has_evictable(Eviction::All));
+        keyspace.table_mut(0).set_sticky(loc, false);
+        assert!(keyspace.has_evictable(Eviction::All));
+        assert_eq!(evict_bytes(&mut keyspace, Eviction::All, usize::MAX), 1);
     }
 
     /// Keys that are used stay while twenty times as many come and go that are used once, queue or not.
