@@ -675,9 +675,9 @@ mod tests {
         assert_eq!(evict_bytes(&mut keyspace, Eviction::All, usize::MAX), 1);
     }
 
-    /// When a key that never goes has made place for one that may, there is somebody again, though they are as many.
+    /// A key that was exempt while somebody looked may go as soon as it is not, though no key has come since.
     #[test]
-    fn one_for_one() {
+    fn the_released_may_go() {
         let mut keyspace = keyspace();
         keyspace.set_string(0, b"stays", b"some value", Expiry::Never);
         let loc = keyspace.find(0, b"stays").expect("stored");

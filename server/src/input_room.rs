@@ -138,6 +138,11 @@ impl Pace {
         self.size
     }
 
+    /// Forgets a request that has come to its end, if so many commands were met on the connection; which room it was for.
+    fn take_ended(&mut self, commands: u64) -> Option<Size> {
+        self.began.take_if(|(_, behind)| *behind != commands).map(|_| self.size)
+    }
+
     /// At how many looks it may be found without progress.
     fn patience(&self) -> u8 {
         if self.waited { STALLED_LOOKS_WAITED } else { STALLED_LOOKS }
@@ -254,6 +259,13 @@ impl InputRoom {
         let before = self.ended_lately.unwrap_or_default();
         self.ended_lately = Some(from_fn(|size| ended[size].max(before[size] / 2)));
         true
+    }
+
+    /// Takes note of a request that came to its end, if one did.
+    fn note_ended(&mut self, ended: Option<Size>) {
+        if let Some(size) = ended {
+            self.ended[size as usize] += 1;
+        }
     }
 
     /// Nobody waits.
@@ -386,8 +398,8 @@ impl Core {
         let Some(connection) = self.connection(id) else { return };
         let behind = connection.commands;
         let pace = &mut connection.pace;
-        let ended = pace.began.filter(|&(_, other)| other != behind).map(|_| pace.size);
-        let is_same = pace.began.is_some_and(|(_, other)| other == behind);
+        let ended = pace.take_ended(behind);
+        let is_same = pace.began.is_some();
         let size = size.unwrap_or(if is_same { pace.size } else { Size::Short });
         if is_same && pace.size == size {
             return;
@@ -397,9 +409,7 @@ impl Core {
         pace.began_look = look;
         pace.began = Some((place, behind));
         self.input_room.begun += 1;
-        if let Some(size) = ended {
-            self.input_room.ended[size as usize] += 1;
-        }
+        self.input_room.note_ended(ended);
     }
 
     /// A connection has run what it could: takes note if a request came to its end that took room which others want.
@@ -413,11 +423,8 @@ impl Core {
     #[cold]
     fn count_ended(&mut self, id: ConnectionId) {
         let Some(connection) = self.connection(id) else { return };
-        let behind = connection.commands;
-        if connection.pace.began.take_if(|(_, other)| *other != behind).is_some() {
-            let size = connection.pace.size;
-            self.input_room.ended[size as usize] += 1;
-        }
+        let ended = connection.pace.take_ended(connection.commands);
+        self.input_room.note_ended(ended);
     }
 
     /// Does not read from a connection until there is room for so much more of its request.
