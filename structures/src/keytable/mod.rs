@@ -332,7 +332,7 @@ impl<O> KeyTable<O> {
             bytes += good_size(KeyLayout::key(entry, &parts).len());
         }
         match parts.tag & KIND {
-            STR_OUT => bytes += good_size(read_u32(entry, parts.value + 12) as usize),
+            STR_OUT => bytes += outside::grown_bytes(&entry[parts.value..]),
             OBJECT => bytes += size_of::<O>(),
             _ => {}
         }

@@ -253,7 +253,10 @@ fn lent_strings_stay() {
     put(&mut table, key, &Model::Str(vec![b'a'; 10_000]), Expiry::Never);
     let counted = table.heap_bytes();
     let loc = table.find(hash, key).expect("stored");
+    let taken = table.entry_bytes(loc);
     let (one, other) = (table.lend_string(loc).expect("long"), table.lend_string(loc).expect("long"));
+    assert!((10_000..15_000).contains(&taken), "{taken} bytes");
+    assert_eq!(table.entry_bytes(loc), taken, "a key takes no more because its value is lent");
     assert!(std::ptr::eq(one.as_ptr(), other.as_ptr()), "nothing is copied");
     assert!(matches!(table.value(loc), Value::Str(bytes) if std::ptr::eq(bytes, one.as_slice())));
     drop(other);
