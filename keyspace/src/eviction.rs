@@ -543,10 +543,10 @@ impl Keyspace {
         if self.epochs.barren > self.dbs.len() { Evicted::Nobody } else { evicted }
     }
 
-    /// Whether there are keys that may go, as far as is known.
-    pub fn has_evictable(&self, rule: Eviction) -> bool {
+    /// How many keys may go, about, and 0 if none, as far as is known.
+    pub fn evictable(&self, rule: Eviction) -> usize {
         let is_searched = self.epochs.barren > self.dbs.len() && !self.may_be_found(rule);
-        rule != Eviction::Never && self.candidates(rule) > 0 && !is_searched
+        if rule == Eviction::Never || is_searched { 0 } else { self.candidates(rule) }
     }
 
     /// Whether a search that has found nobody so far might have missed somebody: others are there now, one need not stay
@@ -638,13 +638,13 @@ mod tests {
                 stay += usize::from(!goes);
             }
             assert_eq!(evict_bytes(&mut keyspace, Eviction::Never, usize::MAX), 0);
-            assert_eq!([Eviction::Never, rule].map(|rule| keyspace.has_evictable(rule)), [false, true]);
+            assert_eq!([Eviction::Never, rule].map(|rule| keyspace.evictable(rule) > 0), [false, true]);
             let gone = evict_bytes(&mut keyspace, rule, usize::MAX);
             assert_eq!((keyspace.len(0) + keyspace.len(2), gone as usize), (stay, 30_000 - stay), "{rule:?}");
             keyspace.check();
-            assert!(!keyspace.has_evictable(rule), "{rule:?}");
+            assert_eq!(keyspace.evictable(rule), 0, "{rule:?}");
             keyspace.set_string(1, b"another", b"value", Expiry::At(2_000_000));
-            assert!(keyspace.has_evictable(rule), "{rule:?}");
+            assert!(keyspace.evictable(rule) > 0, "{rule:?}");
             assert_eq!(evict_bytes(&mut keyspace, rule, usize::MAX), 1);
         }
     }
@@ -671,7 +671,7 @@ mod tests {
             assert!(steps < 1000, "nobody is found and nobody says so");
         }
         assert_eq!(keyspace.len(0), 1);
-        assert!(keyspace.has_evictable(Eviction::All));
+        assert!(keyspace.evictable(Eviction::All) > 0);
         assert_eq!(evict_bytes(&mut keyspace, Eviction::All, usize::MAX), 1);
     }
 
@@ -683,9 +683,9 @@ mod tests {
         let loc = keyspace.find(0, b"stays").expect("stored");
         keyspace.table_mut(0).set_sticky(loc, true);
         assert_eq!(evict_bytes(&mut keyspace, Eviction::All, usize::MAX), 0);
-        assert!(!keyspace.has_evictable(Eviction::All));
+        assert_eq!(keyspace.evictable(Eviction::All), 0);
         keyspace.table_mut(0).set_sticky(loc, false);
-        assert!(keyspace.has_evictable(Eviction::All));
+        assert!(keyspace.evictable(Eviction::All) > 0);
         assert_eq!(evict_bytes(&mut keyspace, Eviction::All, usize::MAX), 1);
     }
 

@@ -265,7 +265,7 @@ fn serve(config: Config, set_log_level: Box<dyn Fn(LogLevel) + Send + Sync>) -> 
                 claims: Claims::default(),
                 doomed: AtomicU64::new(0),
                 holes: AtomicU64::new(0),
-                can_give: AtomicBool::new(false),
+                evictable: AtomicUsize::new(0),
             })
         })
         .collect::<std::io::Result<Vec<Peer>>>()

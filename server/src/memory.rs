@@ -55,7 +55,7 @@ const STARTUP_SHARE: u64 = 16;
 /// those that are taken again meanwhile need not travel.
 const GIVE_BACK_SHARE: u64 = 64;
 const GIVE_BACK_EVERY: Duration = Duration::from_millis(50);
-/// Beyond this part of the limit too much, the budget follows quickly.
+/// Beyond this part of the limit too much, the budget follows.
 const FAR_SHARE: u64 = 64;
 /// At least this part of the limit is for data, whatever the overhead: a cache that evicts all it has because memory
 /// does not come back is worse than one that is too big.
@@ -74,6 +74,11 @@ const LOOSE_TIME_PART: u32 = 16;
 
 /// Eviction begins when less than this part of the budget is free.
 const MARGIN_SHARE: u64 = 256;
+/// A shard has more or fewer keys than the others from this part of its share on, and so many.
+const UNEVEN_SHARE: usize = 16;
+const UNEVEN_KEYS: usize = 8;
+/// Who has fewer makes no room for buffers up to this part of the limit.
+const POOR_BUFFER_SHARE: i64 = 16;
 /// From here on new keys queue, as a part of the budget.
 const SELECTIVE_FROM: (u64, u64) = (7, 8);
 /// What one command may have to free beyond its own size, and the steps that all of one turn spend on that: of about a
@@ -217,7 +222,11 @@ impl Overhead {
         } else if limit == 0 || resident <= limit {
             self.0 += (seen - self.0).div_ceil(16);
         } else if resident > tolerable {
-            self.0 += (seen - self.0).min(resident - tolerable).div_ceil(2);
+            // What is evicted is not resident any more only when its pages are empty and have been given back. Until then
+            // each look would take as much again, and a third of a cache could go for a thousandth too much.
+            let is_far = resident > limit + limit / FAR_OVER_SHARE;
+            let too_much = (seen - self.0).min(resident - tolerable);
+            self.0 += too_much.div_ceil(if is_far { 2 } else { 16 });
         }
         self.budget(limit)
     }
@@ -291,6 +300,20 @@ fn look(shared: &Shared) -> u64 {
     limit.saturating_sub(resident)
 }
 
+/// How a shard stands among the others. Keys are dealt to them by chance, so each should have as many of those that may go:
+/// then what goes of one is worth as much as what goes of another. (As many keys and not bytes: a long value is no reason
+/// for its shard to have fewer others.) It does not come about by itself: room for what a client sends is made on the core
+/// that has the connection, and who is busiest evicts ahead of the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// It has fewer, and leaves it to others to evict ahead of need.
+    Poor,
+    /// About as many.
+    Even,
+    /// It has more: bytes that it should give up so that others grow.
+    Rich { excess: i64 },
+}
+
 /// What a core knows of its part.
 #[derive(Debug)]
 pub struct Account {
@@ -304,6 +327,8 @@ pub struct Account {
     pub buffers: usize,
     /// What the others know of this core's account.
     told: u64,
+    /// How many keys its shard has, of all that may go.
+    standing: Standing,
     /// The limit was lowered and there is still much too much: each turn evicts a lot.
     hurries: bool,
     /// Bytes taken in since it looked itself at what is resident.
@@ -326,6 +351,7 @@ impl Default for Account {
             allowance: i64::MAX,
             buffers: 0,
             told: 0,
+            standing: Standing::Even,
             hurries: false,
             unseen: 0,
             toil: 0,
@@ -370,7 +396,8 @@ impl Core {
             mine.doomed.store(self.ks.doomed_bytes() as u64, Ordering::Relaxed);
             mine.holes.store(self.ks.dead_bytes() as u64, Ordering::Relaxed);
         }
-        mine.can_give.store(self.ks.has_evictable(self.memory.rule), Ordering::Relaxed);
+        let evictable = self.ks.evictable(self.memory.rule);
+        mine.evictable.store(evictable, Ordering::Relaxed);
         let budget = shared.memory.budget.load(Ordering::Relaxed);
         if budget == u64::MAX {
             self.memory.is_tight = false;
@@ -380,12 +407,27 @@ impl Core {
         }
         let others = self.others();
         self.memory.allowance = budget as i64 - others as i64;
+        self.memory.standing = self.standing(evictable);
         let used = others + account;
         self.memory.is_tight = used > budget / 10 * 8;
         self.memory.hurries = self.is_lowered() && used > budget + budget / HURRY_SHARE;
         if used > budget / SELECTIVE_FROM.1 * SELECTIVE_FROM.0 && self.memory.rule != Eviction::Never {
             self.ks.be_selective();
         }
+    }
+
+    /// How this shard stands with so many keys that may go.
+    fn standing(&self, evictable: usize) -> Standing {
+        let peers = &self.shared.peers;
+        let all: usize = peers.iter().map(|peer| peer.evictable.load(Ordering::Relaxed)).sum();
+        let share = all / peers.len();
+        let tolerance = share / UNEVEN_SHARE + UNEVEN_KEYS;
+        if evictable > share + tolerance {
+            let more = (evictable - share) as u128;
+            let excess = self.ks.heap_bytes() as u128 * more / evictable as u128;
+            return Standing::Rich { excess: excess as i64 };
+        }
+        if evictable + tolerance < share { Standing::Poor } else { Standing::Even }
     }
 
     /// What the other cores hold, as they last told.
@@ -418,20 +460,21 @@ impl Core {
         self.take_in(len);
         let need = len as i64;
         let over = self.account() as i64 + need - self.memory.allowance;
-        if over <= 0 {
+        // Who has more than others gives up more than it takes, and before it must, so that those who have less find room.
+        let (wanted, ahead) = match self.memory.standing {
+            _ if hurries => (2 * need, 0),
+            Standing::Rich { excess } => (2 * need + EXTRA, excess.min(self.margin())),
+            Standing::Even => (2 * need + EXTRA, 0),
+            Standing::Poor => (need, 0),
+        };
+        if over + ahead <= 0 {
             return true;
         }
         let limit = self.shared.settings.maxmemory();
         let is_possible = limit == 0 || need as u64 <= limit;
-        let wanted = if hurries {
-            2 * need
-        } else if self.has_most() {
-            2 * need + EXTRA
-        } else {
-            need
-        };
         let is_admitted = is_possible
-            && (self.make_room(over.min(need), over.min(wanted))
+            && (self.make_room(over.min(need), (over + ahead).min(wanted))
+                || over <= 0
                 || self.others_can_give()
                 || self.has_given_all());
         if !is_admitted {
@@ -458,18 +501,16 @@ impl Core {
         is_tolerable && is_modest(argv) || self.admit(command, argv)
     }
 
-    /// Whether this shard has its share or more. Who has more gives up more than it takes, so that those who have less grow:
-    /// if each made room for just its own, a shard that happened to have become small would stay so.
-    fn has_most(&self) -> bool {
-        let (mine, peers) = (self.account(), self.shared.peers.len() as u64);
-        mine * peers >= mine + self.others()
+    /// What eviction keeps free.
+    fn margin(&self) -> i64 {
+        (self.shared.memory.budget.load(Ordering::Relaxed) / MARGIN_SHARE) as i64
     }
 
     /// Whether another shard has keys that may go. What is too much is with them, then, and they give up their part at their
     /// own pace; this one, which has nothing left, may have its own meanwhile.
     fn others_can_give(&self) -> bool {
         let mut others = self.shared.peers.iter().enumerate().filter(|&(id, _)| id != self.id);
-        others.any(|(_, peer)| peer.can_give.load(Ordering::Relaxed))
+        others.any(|(_, peer)| peer.evictable.load(Ordering::Relaxed) > 0)
     }
 
     /// Whether this shard is empty, and what is too much are buffers, here or elsewhere. Then it may have one value at a
@@ -552,6 +593,11 @@ impl Core {
     fn evict_ahead(&mut self) -> bool {
         let account = self.account();
         let budget = self.shared.memory.budget.load(Ordering::Relaxed);
+        let excess = match self.memory.standing {
+            Standing::Poor => return false,
+            Standing::Even => 0,
+            Standing::Rich { excess } => excess,
+        };
         let over = account as i64 + (budget / MARGIN_SHARE) as i64 - self.memory.allowance;
         if over <= 0 || budget == u64::MAX {
             return false;
@@ -561,6 +607,7 @@ impl Core {
         let used = (budget as i64 - self.memory.allowance).max(0) as u64 + account;
         let mut part =
             (u128::from(over.unsigned_abs()) * u128::from(account) / u128::from(used.max(1))) as i64;
+        part += excess.min(over - part);
         let steps = if over as u64 > budget / HURRY_SHARE { EVICT_STEPS_HURRIED } else { EVICT_STEPS };
         let mut done = 0;
         while part > 0 {
@@ -670,6 +717,14 @@ impl Core {
     fn make_way_for(&mut self, coming: i64, most: i64) {
         self.take_in(coming as usize);
         let over = self.account() as i64 + coming - self.memory.allowance;
+        // Others give the room for it, in their next turn or when it comes to them, unless there is too much already.
+        let limit = self.shared.settings.maxmemory() as i64;
+        if self.memory.standing == Standing::Poor
+            && coming <= limit / POOR_BUFFER_SHARE
+            && over - coming <= limit / FAR_SHARE as i64
+        {
+            return;
+        }
         if over > 0 && self.memory.rule != Eviction::Never {
             // Who finds nobody goes on: buffers have a bound of their own.
             self.make_room(over.min(most), over.min(2 * most));

@@ -35,8 +35,8 @@ pub struct Peer {
     pub doomed: AtomicU64,
     /// What its account leaves out: holes in its tables.
     pub holes: AtomicU64,
-    /// Some of its keys may go for want of memory.
-    pub can_give: AtomicBool,
+    /// How many of its keys may go for want of memory.
+    pub evictable: AtomicUsize,
 }
 
 /// See the module's head.
