@@ -57,6 +57,10 @@ const GIVE_BACK_SHARE: u64 = 64;
 const GIVE_BACK_EVERY: Duration = Duration::from_millis(50);
 /// Beyond this part of the limit too much, the budget follows.
 const FAR_SHARE: u64 = 64;
+/// How many times as much is evicted as is resident beyond it.
+const EFFECT: u64 = 8;
+/// Data may grow into holes until so much of the limit would be too much without them.
+const REFILL_SHARE: u64 = 128;
 /// At least this part of the limit is for data, whatever the overhead: a cache that evicts all it has because memory
 /// does not come back is worse than one that is too big.
 const BUDGET_MIN: u64 = 3;
@@ -207,28 +211,51 @@ enum Pages {
 
 /// See the module's head; apart from the threads so that it can be tested.
 #[derive(Debug, Default)]
-struct Overhead(u64);
+struct Overhead {
+    now: u64,
+    /// What it was when no more was resident than may be.
+    before: u64,
+}
 
 impl Overhead {
     /// Takes in one look; returns the budget.
     fn update(&mut self, limit: u64, resident: u64, accounts: u64) -> u64 {
         let seen = resident.saturating_sub(accounts);
-        // Slowly: what comes and goes within milliseconds evens out. If each peak counted, the budget would sink to the
-        // lowest of them. And not at all while a little more is resident than should be: evicting for that leaves holes,
-        // which are resident still, so that it would not end before much had gone for little.
         let tolerable = tolerable(limit);
-        if seen <= self.0 {
-            self.0 -= (self.0 - seen) / 16;
-        } else if limit == 0 || resident <= limit {
-            self.0 += (seen - self.0).div_ceil(16);
-        } else if resident > tolerable {
-            // What is evicted is not resident any more only when its pages are empty and have been given back. Until then
-            // each look would take as much again, and a third of a cache could go for a thousandth too much.
-            let is_far = resident > limit + limit / FAR_OVER_SHARE;
-            let too_much = (seen - self.0).min(resident - tolerable);
-            self.0 += too_much.div_ceil(if is_far { 2 } else { 16 });
+        // Part of what is seen is holes that data can have: as much may come as would be a little too much without them. If
+        // it goes there, there are fewer holes at the next look. Else data that once had to go for memory that did not
+        // come back would never be as much again.
+        let aim = seen.saturating_sub(limit / REFILL_SHARE);
+        if limit == 0 || resident <= limit {
+            self.approach(aim, 16);
+            self.before = self.now;
+        } else if resident <= tolerable {
+            if self.now > seen {
+                self.approach(seen, 16);
+            } else if self.now > aim {
+                self.approach(aim, 256);
+            }
+            self.before = self.now;
+        } else if resident > limit + limit / FAR_OVER_SHARE {
+            self.approach(seen.min(self.now + (resident - tolerable)), 2);
+            self.before = self.now.saturating_sub(EFFECT * (limit / FAR_SHARE));
+        } else {
+            // What is evicted leaves holes, which are resident until their pages are empty and given back. So a multiple of
+            // what is too much goes and no more: if each look took as much again, most of a cache would go for a
+            // thousandth too much.
+            self.approach(seen.min(self.before + EFFECT * (resident - tolerable)), 16);
         }
         self.budget(limit)
+    }
+
+    /// By looks: what comes and goes within milliseconds evens out. If each peak counted, the budget would sink to the
+    /// lowest of them.
+    fn approach(&mut self, aim: u64, looks: u64) {
+        if self.now < aim {
+            self.now += (aim - self.now).div_ceil(looks);
+        } else {
+            self.now -= (self.now - aim) / looks;
+        }
     }
 
     /// What it leaves of a limit.
@@ -239,7 +266,7 @@ impl Overhead {
         // Eviction keeps a margin below the budget, so the budget is that much more than the limit leaves. Else all
         // would stand still only while the margin is not resident; but what is evicted leaves holes, which are, so that
         // there would be more overhead and more to evict, for ever.
-        (limit + limit / MARGIN_SHARE).saturating_sub(self.0).max(limit / BUDGET_MIN)
+        (limit + limit / MARGIN_SHARE).saturating_sub(self.now).max(limit / BUDGET_MIN)
     }
 }
 
@@ -832,21 +859,38 @@ mod tests {
         assert_eq!(memory.too_much_now(640, 6000), Some(20), "a part at a time");
     }
 
-    /// The budget is the limit and a margin less the overhead; it follows the overhead slowly within the limit, not at all
-    /// a little beyond it, at once far beyond it, and never goes below a third.
+    /// The budget is the limit and a margin less the overhead, but for a 128th of the limit, by which data may grow into
+    /// holes. It follows the overhead slowly within the limit, not at all a little beyond it, by eight times as much as is
+    /// too much beyond that, quickly far beyond it, and never goes below a third.
     #[test]
     fn budget() {
-        let mut overhead = Overhead(10);
+        let mut overhead = Overhead { now: 10, before: 10 };
         assert_eq!(overhead.update(0, 500, 100), u64::MAX, "no limit");
         let settle = |overhead: &mut Overhead, resident, accounts| {
             (0..200).map(|_| overhead.update(2560, resident, accounts)).last().expect("a budget")
         };
-        let mut overhead = Overhead(10);
-        assert_eq!(settle(&mut overhead, 2400, 2000), 2560 + 10 - 400);
-        assert_eq!(settle(&mut overhead, 2560, 2100), 2560 + 10 - 460);
-        assert_eq!(settle(&mut overhead, 2599, 2100), 2560 + 10 - 460, "a little too much is let be");
-        assert!((2010..2100).contains(&overhead.update(2560, 2700, 2100)), "much is not");
+        let mut overhead = Overhead { now: 10, before: 10 };
+        assert_eq!(settle(&mut overhead, 2400, 2000), 2560 + 10 - 380);
+        assert_eq!(settle(&mut overhead, 2560, 2100), 2560 + 10 - 440);
+        assert_eq!(settle(&mut overhead, 2599, 2100), 2560 + 10 - 440, "a little too much is let be");
+        assert_eq!(settle(&mut overhead, 2620, 1000), 2560 + 10 - 440 - 8 * 20, "however long it stays");
+        let budget = settle(&mut overhead, 2590, 2030);
+        assert!((1990..=2570 - 560).contains(&budget), "what is not overhead is data again: {budget}");
+        assert!((1900..1960).contains(&overhead.update(2560, 2700, 2000)), "much is not let be");
         assert_eq!(settle(&mut overhead, 9000, 2100), 2560 / BUDGET_MIN);
         assert!(settle(&mut overhead, 2100, 2100) > 2550);
+    }
+
+    /// Data that had to go comes back into the holes that it has left, though no less is resident than may be.
+    #[test]
+    fn holes_are_filled() {
+        const LIMIT: u64 = 64 << 20;
+        let (mut overhead, mut data) = (Overhead { now: LIMIT / 2, before: LIMIT / 2 }, LIMIT / 2);
+        for _ in 0..4000 {
+            // All but 2 MB of what is not data could be.
+            let resident = LIMIT.max(data + (2 << 20));
+            data = overhead.update(LIMIT, resident, data) - LIMIT / MARGIN_SHARE;
+        }
+        assert!((60 << 20..LIMIT).contains(&data), "{data}");
     }
 }
