@@ -21,8 +21,10 @@
 //! room. Freed memory must also leave the process: the allocator is told to give pages back soon, and while the
 //! overhead is large the cores tidy (`keyspace/src/tidy.rs`): without that, values of one size that are replaced by
 //! values of another leave pages behind that are half empty for ever. While it is not large, but more than it need be,
-//! they tidy for a small part of their time: whatever a fall of the budget has left of holes would else stay, as the
-//! account may not grow into them.
+//! they tidy for a small part of their time. What a fall of the budget has left of holes is filled again bit by bit
+//! ([`Overhead`]).
+//!
+//! Shards should have as many keys as each other ([`Standing`]): who has more gives up what all have too much of.
 //!
 //! Requests that are not complete yet are bounded in sum, too, and so is what clients have sent of them that is not read
 //! for want of room; that is not resident, but counts: see `input_room.rs`.

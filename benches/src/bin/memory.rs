@@ -1,7 +1,7 @@
 //! `memory`: real servers at the limit of their memory. What docs/eviction.md quotes beside `eviction`.
 //!
 //! `hits` plays the traces to our server and to Redis with its two policies, same `maxmemory`, through a cache-aside
-//! client: GET, and on a miss SET. `limit` writes at full speed with values of one size after the other. `change`
+//! client: GET, and on a miss SET. `shapes` does so with values of other lengths and types. `limit` writes at full speed with values of one size after the other. `change`
 //! lets sizes grow and shrink with an expiry on every key. `cost` compares a SET at the limit with one below it.
 //! `lower` takes four fifths of the memory away under load. `unfinished` has many clients send half a value each, and
 //! `unread` has one ask for far more than it reads. `day` goes through the hours of a day, twelve of the given seconds
@@ -27,7 +27,7 @@ use redis_protocol::resp2::types::OwnedFrame;
 #[derive(Parser)]
 #[command(version)]
 struct Options {
-    /// What to run: hits, limit, change, cost, lower, unfinished, unread, aside, day, cgroup
+    /// What to run: hits, shapes, limit, change, cost, lower, unfinished, unread, aside, day, cgroup
     what: String,
     /// Our server
     #[arg(long, value_name = "PATH", default_value = "target/release/damselfly")]
@@ -57,6 +57,7 @@ fn main() -> ExitCode {
     let options = Options::parse();
     let result = sys::raise_open_files().map_err(Failure::from).and_then(|_| match options.what.as_str() {
         "hits" => hits(&options),
+        "shapes" => shapes(&options),
         "limit" => limit(&options),
         "change" => change(&options),
         "cost" => cost(&options),
@@ -100,10 +101,52 @@ const SCALE: u64 = 80;
 /// Bytes of a value in the traces whose values are of one size.
 const VALUE_BYTES: u64 = 100 * SCALE;
 
-/// Plays a trace; returns the percentage of hits and the errors.
-fn play(server: SocketAddr, trace: &Trace, requests: usize) -> Result<(f64, u64), Failure> {
+/// What a cached value is, and how it is asked for.
+#[derive(Clone, Copy)]
+enum Form {
+    /// A string: SET and GET.
+    Text,
+    /// A hash of two fields with half of the bytes each: HSET and HGET.
+    Hash,
+    /// A list of elements of forty bytes: RPUSH and LINDEX.
+    List,
+}
+
+impl Form {
+    fn ask(self, batch: &mut Vec<u8>, key: &[u8]) {
+        match self {
+            Form::Text => encode(batch, &[b"GET", key]),
+            Form::Hash => encode(batch, &[b"HGET", key, b"one"]),
+            Form::List => encode(batch, &[b"LINDEX", key, b"0"]),
+        }
+    }
+
+    fn store(self, batch: &mut Vec<u8>, key: &[u8], value: &[u8]) {
+        match self {
+            Form::Text => encode(batch, &[b"SET", key, value]),
+            Form::Hash => {
+                let (one, other) = value.split_at(value.len() / 2);
+                encode(batch, &[b"HSET", key, b"one", one, b"other", other]);
+            }
+            Form::List => {
+                let words = [b"RPUSH", key].into_iter().chain(value.chunks(40));
+                encode(batch, &words.collect::<Vec<_>>());
+            }
+        }
+    }
+}
+
+/// Plays a trace from so many clients; returns the percentage of hits and the errors.
+fn play(
+    server: SocketAddr,
+    trace: &Trace,
+    requests: usize,
+    (form, clients): (Form, usize),
+    len: &(dyn Fn(u32) -> usize + Sync),
+) -> Result<(f64, u64), Failure> {
     let (next, hits, errors) = (AtomicUsize::new(0), AtomicU64::new(0), AtomicU64::new(0));
-    let value: Vec<u8> = (0..SCALE as usize * (1 << 20)).map(|n| (n * 31 % 251) as u8).collect();
+    let longest = trace.requests.iter().map(|&number| len(number)).max().unwrap_or(0);
+    let value: Vec<u8> = (0..longest).map(|n| (n * 31 % 251) as u8).collect();
     let client = || -> Result<(), Failure> {
         let mut connection = Connection::open(server)?;
         let (mut batch, mut missed) = (Vec::new(), Vec::new());
@@ -115,7 +158,7 @@ fn play(server: SocketAddr, trace: &Trace, requests: usize) -> Result<(f64, u64)
             let asked = &trace.requests[first..(first + PIPELINE).min(requests)];
             batch.clear();
             missed.clear();
-            asked.iter().for_each(|&number| encode(&mut batch, &[b"GET", &key(number.into())]));
+            asked.iter().for_each(|&number| form.ask(&mut batch, &key(number.into())));
             connection.send(&batch)?;
             for &number in asked {
                 match connection.receive()? {
@@ -126,9 +169,7 @@ fn play(server: SocketAddr, trace: &Trace, requests: usize) -> Result<(f64, u64)
             }
             batch.clear();
             for &number in &missed {
-                let len =
-                    trace.sizes[number as usize] as usize * if is_mixed(trace) { 1 } else { SCALE as usize };
-                encode(&mut batch, &[b"SET", &key(number.into()), &value[..len]]);
+                form.store(&mut batch, &key(number.into()), &value[..len(number)]);
             }
             connection.send(&batch)?;
             for _ in &missed {
@@ -139,7 +180,7 @@ fn play(server: SocketAddr, trace: &Trace, requests: usize) -> Result<(f64, u64)
         }
     };
     std::thread::scope(|scope| {
-        let clients: Vec<_> = (0..CLIENT_THREADS).map(|_| scope.spawn(client)).collect();
+        let clients: Vec<_> = (0..clients).map(|_| scope.spawn(client)).collect();
         clients.into_iter().try_for_each(|client| client.join().expect("a client ends"))
     })?;
     Ok((hits.into_inner() as f64 * 100.0 / requests as f64, errors.into_inner()))
@@ -151,38 +192,83 @@ fn is_mixed(trace: &Trace) -> bool {
 }
 
 fn hits(options: &Options) -> Result<(), Failure> {
+    print_head_of_hits();
+    let kept = (options.megabytes * MB / VALUE_BYTES) as usize;
+    // Of the keys that the cache has room for, each is asked for a hundred times in the mean.
+    for trace in traces(10 * kept).iter().filter(|trace| trace.name.starts_with(&options.only)) {
+        let scale = if is_mixed(trace) { 1 } else { SCALE };
+        let len = |number: u32| trace.sizes[number as usize] as usize * scale as usize;
+        let how = (Form::Text, CLIENT_THREADS);
+        play_to_all(options, trace.name, trace, trace.capacity * scale, how, &len)?;
+    }
+    Ok(())
+}
+
+/// What values are, megabytes of maxmemory, bytes of a value, its form, and clients.
+const SHAPES: [(&str, u64, u64, Form, usize); 8] = [
+    ("strings of 500", 16, 500, Form::Text, 4),
+    ("strings of 1000", 32, 1000, Form::Text, 4),
+    ("strings of 2000, one client", 64, 2000, Form::Text, 1),
+    ("strings of 20 000", 128, 20_000, Form::Text, 4),
+    ("strings of 200 000, one client", 128, 200_000, Form::Text, 1),
+    ("strings of 1 000 000", 256, 1_000_000, Form::Text, 4),
+    ("hashes of 1000", 32, 1000, Form::Hash, 4),
+    ("lists of 1000", 32, 1000, Form::List, 4),
+];
+
+/// As `hits`, with Zipf 0.9, values of other lengths and types, and fewer clients.
+fn shapes(options: &Options) -> Result<(), Failure> {
+    print_head_of_hits();
+    for (name, megabytes, bytes, form, clients) in
+        SHAPES.into_iter().filter(|shape| shape.0.starts_with(&options.only))
+    {
+        let kept = (megabytes * MB / bytes) as usize;
+        let all = traces(10 * kept);
+        let trace = all.iter().find(|trace| trace.name == "zipf 0.9").expect("one of them");
+        play_to_all(options, name, trace, megabytes * MB, (form, clients), &|_| bytes as usize)?;
+    }
+    Ok(())
+}
+
+fn print_head_of_hits() {
     println!(
         "| trace | maxmemory | server | hits, % | keys kept | errors | most resident / maxmemory | seconds |"
     );
     println!("| --- | --- | --- | --- | --- | --- | --- | --- |");
-    let kept = (options.megabytes * MB / VALUE_BYTES) as usize;
-    // Of the keys that the cache has room for, each is asked for a hundred times in the mean.
-    for trace in traces(10 * kept).iter().filter(|trace| trace.name.starts_with(&options.only)) {
-        let maxmemory = trace.capacity * if is_mixed(trace) { 1 } else { SCALE };
-        let requests = trace.requests.len() / 2;
-        let mut all = vec![ours(options, maxmemory)];
-        if !options.alone {
-            all.extend([redis("allkeys-lru", maxmemory), redis("allkeys-lfu", maxmemory)]);
-        }
-        for contestant in all {
-            let server = Server::start(&contestant, 2)?;
-            let began = Instant::now();
-            let (played, most) = server.watch(Server::resident, || play(server.address, trace, requests));
-            let (hits, errors) = played.map_err(|error| server.explain(error))?;
-            let OwnedFrame::Integer(kept) = server.connect()?.call(&[b"DBSIZE"])? else {
-                return Err(Failure::Broken("DBSIZE is a number".to_owned()));
-            };
-            println!(
-                "| {} | {} MB | {} | {hits:.2} | {kept} | {errors} | {:.2} | {:.0} |",
-                trace.name,
-                maxmemory / MB,
-                contestant.name,
-                most as f64 / maxmemory as f64,
-                began.elapsed().as_secs_f64(),
-            );
-        }
-        println!("| {} | | belady, modelled | {:.2} | | | | |", trace.name, belady(trace, requests).0);
+}
+
+/// Plays the first half of a trace to each server.
+fn play_to_all(
+    options: &Options,
+    name: &str,
+    trace: &Trace,
+    maxmemory: u64,
+    how: (Form, usize),
+    len: &(dyn Fn(u32) -> usize + Sync),
+) -> Result<(), Failure> {
+    let requests = trace.requests.len() / 2;
+    let mut all = vec![ours(options, maxmemory)];
+    if !options.alone {
+        all.extend([redis("allkeys-lru", maxmemory), redis("allkeys-lfu", maxmemory)]);
     }
+    for contestant in all {
+        let server = Server::start(&contestant, 2)?;
+        let began = Instant::now();
+        let (played, most) =
+            server.watch(Server::resident, || play(server.address, trace, requests, how, len));
+        let (hits, errors) = played.map_err(|error| server.explain(error))?;
+        let OwnedFrame::Integer(kept) = server.connect()?.call(&[b"DBSIZE"])? else {
+            return Err(Failure::Broken("DBSIZE is a number".to_owned()));
+        };
+        println!(
+            "| {name} | {} MB | {} | {hits:.2} | {kept} | {errors} | {:.2} | {:.0} |",
+            maxmemory / MB,
+            contestant.name,
+            most as f64 / maxmemory as f64,
+            began.elapsed().as_secs_f64(),
+        );
+    }
+    println!("| {name} | | belady, modelled | {:.2} | | | | |", belady(trace, requests).0);
     Ok(())
 }
 
