@@ -272,6 +272,11 @@ impl Overhead {
     }
 }
 
+/// What eviction keeps free of a budget.
+fn margin(budget: u64) -> i64 {
+    (budget / MARGIN_SHARE) as i64
+}
+
 /// So much may be resident for a while.
 fn tolerable(limit: u64) -> u64 {
     limit + limit / FAR_SHARE
@@ -492,7 +497,9 @@ impl Core {
         // Who has more than others gives up more than it takes, and before it must, so that those who have less find room.
         let (wanted, ahead) = match self.memory.standing {
             _ if hurries => (2 * need, 0),
-            Standing::Rich { excess } => (2 * need + EXTRA, excess.min(self.margin())),
+            Standing::Rich { excess } => {
+                (2 * need + EXTRA, excess.min(margin(self.shared.memory.budget.load(Ordering::Relaxed))))
+            }
             Standing::Even => (2 * need + EXTRA, 0),
             Standing::Poor => (need, 0),
         };
@@ -528,11 +535,6 @@ impl Core {
         let over = self.account() as i64 - self.memory.allowance;
         let is_tolerable = self.memory.rule != Eviction::Never && over < (budget / 32) as i64;
         is_tolerable && is_modest(argv) || self.admit(command, argv)
-    }
-
-    /// What eviction keeps free.
-    fn margin(&self) -> i64 {
-        (self.shared.memory.budget.load(Ordering::Relaxed) / MARGIN_SHARE) as i64
     }
 
     /// Whether another shard has keys that may go. What is too much is with them, then, and they give up their part at their
@@ -627,7 +629,7 @@ impl Core {
             Standing::Even => 0,
             Standing::Rich { excess } => excess,
         };
-        let over = account as i64 + (budget / MARGIN_SHARE) as i64 - self.memory.allowance;
+        let over = account as i64 + margin(budget) - self.memory.allowance;
         if over <= 0 || budget == u64::MAX {
             return false;
         }

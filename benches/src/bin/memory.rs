@@ -1,12 +1,13 @@
 //! `memory`: real servers at the limit of their memory. What docs/eviction.md quotes beside `eviction`.
 //!
 //! `hits` plays the traces to our server and to Redis with its two policies, same `maxmemory`, through a cache-aside
-//! client: GET, and on a miss SET. `shapes` does so with values of other lengths and types. `limit` writes at full speed with values of one size after the other. `change`
-//! lets sizes grow and shrink with an expiry on every key. `cost` compares a SET at the limit with one below it.
-//! `lower` takes four fifths of the memory away under load. `unfinished` has many clients send half a value each, and
-//! `unread` has one ask for far more than it reads. `day` goes through the hours of a day, twelve of the given seconds
-//! in all, `aside` has many clients ask for values of a megabyte before they read any, and `cgroup` plays all that is
-//! hostile to a server that was told nothing about memory, in a cgroup whose limit it must find by itself.
+//! client: GET, and on a miss SET. `shapes` does so with values of other lengths and types. `limit` writes at full speed
+//! with values of one size after the other. `change` lets sizes grow and shrink with an expiry on every key. `cost`
+//! compares a SET at the limit with one below it. `lower` takes four fifths of the memory away under load. `unfinished`
+//! has many clients send half a value each, and `unread` has one ask for far more than it reads. `day` goes through the
+//! hours of a day, twelve of the given seconds in all, `aside` has many clients ask for values of a megabyte before they
+//! read any, and `cgroup` plays all that is hostile to a server that was told nothing about memory, in a cgroup whose
+//! limit it must find by itself.
 //!
 //! Resident memory and processor time are the kernel's, read from outside.
 
