@@ -18,6 +18,7 @@ mod sort;
 mod stream;
 mod string;
 mod task;
+mod tidy;
 mod zset;
 
 use super::*;

@@ -22,6 +22,7 @@
 //! that, and each function that changes a container reports by how much (`grown`).
 
 use damselfly_structures::alloc::good_size;
+use damselfly_structures::moves::Mover;
 use std::cmp::Ordering;
 use std::sync::Arc;
 
@@ -71,6 +72,14 @@ impl Text {
         match self {
             Text::Short(len, bytes) => &bytes[..usize::from(*len)],
             Text::Long(text) => text.as_bytes(),
+        }
+    }
+
+    fn relocate(&mut self, mover: &mut Mover<'_>) {
+        if let Text::Long(text) = self
+            && let Some(text) = mover.shared(text)
+        {
+            mover.text(text);
         }
     }
 
@@ -227,6 +236,34 @@ impl Value {
         match &self.0 {
             Repr::Text(text) => Some(text.as_bytes()),
             _ => None,
+        }
+    }
+
+    /// Gives allocations other addresses; see [`Mover`]. As deep as the value is nested.
+    pub(crate) fn relocate(&mut self, mover: &mut Mover<'_>) {
+        match &mut self.0 {
+            Repr::Null | Repr::Bool(_) | Repr::Int(_) | Repr::Uint(_) | Repr::Double(_) => {}
+            Repr::Big(digits) => {
+                if let Some(digits) = mover.shared(digits) {
+                    mover.text(digits);
+                }
+            }
+            Repr::Text(text) => text.relocate(mover),
+            Repr::Array(elements) => {
+                if let Some(elements) = mover.shared(elements) {
+                    mover.vec(elements);
+                    elements.iter_mut().for_each(|element| element.relocate(mover));
+                }
+            }
+            Repr::Object(members) => {
+                if let Some(members) = mover.shared(members) {
+                    mover.vec(members);
+                    for member in members {
+                        member.name.relocate(mover);
+                        member.value.relocate(mover);
+                    }
+                }
+            }
         }
     }
 

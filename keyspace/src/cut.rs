@@ -548,7 +548,7 @@ mod tests {
                     self.ks.now += 5;
                     self.ks.expire_some(4);
                     // As if all memory were scattered: segments move while they are being saved.
-                    self.ks.tidy_some(4, usize::MAX, &|_| true);
+                    self.ks.tidy_some(4, usize::MAX, Some(&|_| true));
                 }
             }
         }

@@ -2,19 +2,38 @@
 //!
 //! Removed entries leave holes: in the blocks of their segment, in tables whose segments are nearly empty, and in the
 //! allocator's pages, each of which goes back to the system only when nothing is left in it. [`Keyspace::tidy_some`]
-//! walks the segments of all databases, a few per call: it rewrites those with many dead bytes, joins neighbours that
-//! fit together, and gives what lies in a sparse page of the allocator another address. What is sparse the owner says,
-//! because only he knows the allocator.
+//! walks all databases, a little per call: it rewrites segments with many dead bytes, joins neighbours that
+//! fit together, numbers collections anew where their slab has holes, and gives what lies in a sparse page of the allocator another address, collections, too. What is sparse
+//! the owner says, because only he knows the allocator.
 
+use damselfly_structures::moves::{IsSparse, Mover};
 use damselfly_structures::table::SegmentId;
 
 use crate::{Db, Keyspace};
+
+/// Parts of collections that are looked at in a step.
+const LOOKS: usize = 64;
 
 /// Where the walk stands.
 #[derive(Default)]
 pub(crate) struct Walk {
     db: usize,
-    segment: Option<SegmentId>,
+    stage: Stage,
+}
+
+/// Where it stands in a database.
+#[derive(Clone, Copy)]
+enum Stage {
+    /// Behind this segment of the table, or before the first.
+    Segments(Option<SegmentId>),
+    /// At this place of the collection with this number.
+    Objects(u32, u64),
+}
+
+impl Default for Stage {
+    fn default() -> Stage {
+        Stage::Segments(None)
+    }
 }
 
 /// What one call of [`Keyspace::tidy_some`] did.
@@ -26,46 +45,81 @@ pub struct Tidied {
     pub round_ended: bool,
 }
 
-/// Tells whether the page of the allocator that an address lies in is mostly free.
-pub type IsSparse<'a> = &'a dyn Fn(*const u8) -> bool;
-
 impl Db {
-    /// Tidies one segment; returns how many bytes moved or are free now.
-    fn tidy(&mut self, id: SegmentId, is_sparse: IsSparse<'_>) -> usize {
+    /// Tidies a segment, or some collections; returns where to go on, or None if this was all, and how many bytes moved or
+    /// are free now.
+    fn tidy(
+        &mut self,
+        stage: Stage,
+        bytes: usize,
+        is_sparse: Option<IsSparse<'_>>,
+    ) -> (Option<Stage>, usize) {
+        match (stage, is_sparse) {
+            (Stage::Segments(after), _) => {
+                if after.is_none() {
+                    self.table.begin_renumbering();
+                }
+                match self.segment_after(after) {
+                    Some((id, _)) => (Some(Stage::Segments(Some(id))), self.tidy_segment(id, is_sparse)),
+                    None => {
+                        self.table.trim_directory();
+                        self.table.end_renumbering();
+                        (is_sparse.map(|_| Stage::Objects(0, 0)), 0)
+                    }
+                }
+            }
+            (Stage::Objects(number, place), Some(is_sparse)) => {
+                let mut mover = Mover::new(is_sparse, LOOKS, bytes);
+                let next = self.tidy_objects(number, place, &mut mover);
+                (next, mover.moved())
+            }
+            (Stage::Objects(..), None) => (None, 0),
+        }
+    }
+
+    fn tidy_segment(&mut self, id: SegmentId, is_sparse: Option<IsSparse<'_>>) -> usize {
         let before = self.table.heap_bytes();
         self.table.compact_segment(id);
         // A running cut knows which buckets it has saved; entries that changed theirs would confuse it.
         // The walk comes in order, so what one merge makes has its buddy behind it or just before: all levels in one
         // round.
         while self.cut().is_none() && self.table.merge(id.hash()) {}
+        self.table.renumber_segment(id);
         let freed = before.saturating_sub(self.table.heap_bytes());
-        freed + self.table.move_segment(id, is_sparse)
+        let Some(is_sparse) = is_sparse else { return freed };
+        let mut mover = Mover::new(is_sparse, usize::MAX, usize::MAX);
+        self.table.relocate_segment(id, &mut mover);
+        freed + mover.moved()
+    }
+
+    fn tidy_objects(&mut self, mut number: u32, mut place: u64, mover: &mut Mover<'_>) -> Option<Stage> {
+        while !mover.is_done() {
+            let (found, object) = self.table.object_from(number)?;
+            let from = if found == number { place } else { 0 };
+            let before = if cfg!(debug_assertions) { object.heap_bytes() } else { 0 };
+            let next = mover.from(from, |mover| object.relocate(mover));
+            debug_assert_eq!(before, object.heap_bytes(), "what is booked of a collection stays right");
+            (number, place) = next.map_or((found + 1, 0), |place| (found, place));
+        }
+        Some(Stage::Objects(number, place))
     }
 }
 
 impl Keyspace {
-    /// One step of the walk: tidies up to `segments` segments, or fewer if it moved `bytes`.
-    pub fn tidy_some(&mut self, segments: usize, bytes: usize, is_sparse: IsSparse<'_>) -> Tidied {
+    /// Some steps of the walk, or fewer if they moved `bytes`; a step is a segment, or some collections. Without
+    /// `is_sparse` tables alone are looked at.
+    pub fn tidy_some(&mut self, steps: usize, bytes: usize, is_sparse: Option<IsSparse<'_>>) -> Tidied {
         let mut tidied = Tidied::default();
-        for _ in 0..segments {
-            let after = self.tidying.segment;
-            let here = self.dbs[self.tidying.db].as_deref_mut();
-            let next = here.as_deref().and_then(|db| db.segment_after(after));
-            let (Some(db), Some((id, _))) = (here, next) else {
-                if let Some(db) = self.dbs[self.tidying.db].as_deref_mut() {
-                    db.table.trim_directory();
-                }
-                self.tidying.segment = None;
+        for _ in 0..steps {
+            let db = self.dbs[self.tidying.db].as_deref_mut();
+            let (next, moved) = db.map_or((None, 0), |db| db.tidy(self.tidying.stage, bytes, is_sparse));
+            tidied.moved += moved;
+            self.tidying.stage = next.unwrap_or_default();
+            if next.is_none() {
                 self.tidying.db = (self.tidying.db + 1) % self.dbs.len();
-                if self.tidying.db == 0 {
-                    tidied.round_ended = true;
-                    return tidied;
-                }
-                continue;
-            };
-            tidied.moved += db.tidy(id, is_sparse);
-            self.tidying.segment = Some(id);
-            if tidied.moved >= bytes {
+                tidied.round_ended = self.tidying.db == 0;
+            }
+            if tidied.round_ended || tidied.moved >= bytes {
                 break;
             }
         }
@@ -75,6 +129,8 @@ impl Keyspace {
 
 #[cfg(test)]
 mod tests {
+    use damselfly_structures::list::List;
+
     use crate::{Expiry, Keyspace, Options, Value};
 
     /// Whatever is called sparse, nothing is lost: keys, values, expiries and accounts are the same before and after;
@@ -94,7 +150,8 @@ mod tests {
             }
             let (before, mut moved, mut rounds) = (keyspace.heap_bytes(), 0, 0);
             while rounds < 4 {
-                let tidied = keyspace.tidy_some(3, 50_000, &|address| !address.addr().is_multiple_of(3));
+                let tidied =
+                    keyspace.tidy_some(3, 50_000, Some(&|address| !address.addr().is_multiple_of(3)));
                 moved += tidied.moved;
                 rounds += usize::from(tidied.round_ended);
             }
@@ -111,6 +168,31 @@ mod tests {
         assert!(capacity < 8 * 2000, "room for {capacity} keys is kept for 2000");
     }
 
+    /// Of many small collections of which most went, no more is kept than those that are left need: not their places in the
+    /// slab either. Each keeps its key.
+    #[test]
+    fn small_collections_leave_nothing() {
+        let mut keyspace = Keyspace::new(&Options { databases: 2, hash_seed: 5, random_seed: 6 });
+        let key = |n: usize| format!("key:{n}").into_bytes();
+        for n in 0..100_000 {
+            let mut list = List::new();
+            list.push_back(key(n).as_slice());
+            keyspace.store(n % 2, &key(n), list);
+        }
+        let before = keyspace.heap_bytes();
+        (0..100_000).filter(|n| n / 2 % 32 > 0).for_each(|n| assert!(keyspace.remove(n % 2, &key(n))));
+        let data = keyspace.heap_bytes() - keyspace.dead_bytes();
+        assert!(data < before / 4, "{data} of {before} bytes are data");
+        while !keyspace.tidy_some(4, usize::MAX, None).round_ended {}
+        keyspace.check();
+        let after = keyspace.heap_bytes();
+        assert!(after < before / 12, "{after} of {before} bytes are kept");
+        for n in (0..100_000).filter(|n| n / 2 % 32 == 0) {
+            let list = keyspace.peek::<List>(n % 2, &key(n)).expect("a list").expect("kept");
+            assert!(list.get(0).is_some_and(|item| item == key(n).as_slice().into()));
+        }
+    }
+
     /// After most keys went, as when the limit on memory is lowered, one round makes the table as small as what is left,
     /// however many times its segments must be joined for that, and says how much it did; a second one finds nothing.
     #[test]
@@ -123,7 +205,7 @@ mod tests {
         let round = |keyspace: &mut Keyspace| {
             let mut moved = 0;
             loop {
-                let tidied = keyspace.tidy_some(4, usize::MAX, &|_| false);
+                let tidied = keyspace.tidy_some(4, usize::MAX, None);
                 moved += tidied.moved;
                 if tidied.round_ended {
                     return moved;

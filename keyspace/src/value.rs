@@ -11,6 +11,7 @@ use damselfly_sketches::cuckoo::Cuckoo;
 use damselfly_sketches::topk::TopK;
 use damselfly_structures::alloc::good_size;
 use damselfly_structures::list::List;
+use damselfly_structures::moves::Mover;
 use damselfly_structures::stream::Stream;
 
 use crate::values::hash::Hash;
@@ -196,6 +197,26 @@ impl Object {
             Object::Hash(hash) => hash.has_live(now),
             Object::Set(set) => set.has_live(now),
             _ => true,
+        }
+    }
+
+    /// Gives allocations other addresses; see [`Mover`]. What it holds stays the same.
+    pub fn relocate(&mut self, mover: &mut Mover<'_>) {
+        fn boxed<'m, T>(boxed: &mut Box<T>, mover: &mut Mover<'m>, relocate: fn(&mut T, &mut Mover<'m>)) {
+            mover.boxed(boxed);
+            relocate(boxed, mover);
+        }
+        match self {
+            Object::List(list) => list.relocate(mover),
+            Object::Hash(hash) => hash.relocate(mover),
+            Object::Set(set) => set.relocate(mover),
+            Object::ZSet(zset) => zset.relocate(mover),
+            Object::Stream(stream) => boxed(stream, mover, Stream::relocate),
+            Object::Json(document) => boxed(document, mover, Document::relocate),
+            Object::Bloom(bloom) => boxed(bloom, mover, Bloom::relocate),
+            Object::Cuckoo(cuckoo) => boxed(cuckoo, mover, Cuckoo::relocate),
+            Object::CountMin(sketch) => boxed(sketch, mover, CountMin::relocate),
+            Object::TopK(sketch) => boxed(sketch, mover, TopK::relocate),
         }
     }
 

@@ -35,7 +35,7 @@ use std::time::{Duration, Instant};
 
 use damselfly_commands::{Command, Flags};
 use damselfly_config::MaxmemoryPolicy;
-use damselfly_keyspace::{Evicted, Eviction};
+use damselfly_keyspace::{Evicted, Eviction, IsSparse};
 use damselfly_protocol::Argv;
 
 use crate::allocator;
@@ -671,13 +671,13 @@ impl Core {
     fn tidy(&mut self, pages: Pages) -> bool {
         let is_urgent = self.is_over_limit() && !self.is_lowered();
         let steps = if is_urgent { TIDY_STEPS_URGENT } else { TIDY_STEPS };
-        let asks = match pages {
-            Pages::Full => |_| false,
-            Pages::Loose => allocator::is_loose,
-            Pages::Sparse => allocator::is_sparse,
+        let asks: Option<IsSparse<'_>> = match pages {
+            Pages::Full => None,
+            Pages::Loose => Some(&allocator::is_loose),
+            Pages::Sparse => Some(&allocator::is_sparse),
         };
         for _ in 0..steps {
-            let tidied = self.ks.tidy_some(4, 64 << 10, &asks);
+            let tidied = self.ks.tidy_some(4, 64 << 10, asks);
             self.memory.tidied_in_round += tidied.moved;
             if tidied.round_ended {
                 if pages != Pages::Full {

@@ -16,6 +16,7 @@
 //! a counter never straddles two blocks.
 
 use damselfly_structures::alloc::good_size;
+use damselfly_structures::moves::Mover;
 use std::sync::Arc;
 
 /// Bytes of payload in a full block.
@@ -71,6 +72,17 @@ impl Blocks {
     /// Bytes taken from the allocator.
     pub fn heap_bytes(&self) -> usize {
         good_size(self.table.capacity() * size_of::<Option<Arc<[u8]>>>()) + self.resident
+    }
+
+    /// Gives allocations other addresses; see [`Mover`]. Blocks are parts.
+    pub fn relocate(&mut self, mover: &mut Mover<'_>) {
+        mover.vec(&mut self.table);
+        let mut parts = mover.parts(self.table.len());
+        while let Some(at) = mover.next(&mut parts) {
+            if let Some(block) = &mut self.table[at] {
+                mover.shared_bytes(block);
+            }
+        }
     }
 
     /// The byte at `index`.

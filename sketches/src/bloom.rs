@@ -19,6 +19,7 @@
 
 use crate::blocks::{Blocks, LEN_MAX};
 use damselfly_structures::alloc::good_size;
+use damselfly_structures::moves::Mover;
 use std::f64::consts::LN_2;
 use std::fmt;
 use twox_hash::XxHash3_128;
@@ -326,6 +327,12 @@ impl Bloom {
     /// Bytes taken from the allocator. Also what BF.INFO calls "Size".
     pub fn heap_bytes(&self) -> usize {
         good_size(self.filters.capacity() * size_of::<Filter>()) + self.bits_heap
+    }
+
+    /// Gives allocations other addresses; see [`Mover`].
+    pub fn relocate(&mut self, mover: &mut Mover<'_>) {
+        mover.vec(&mut self.filters);
+        self.filters.iter_mut().for_each(|filter| filter.bits.relocate(mover));
     }
 
     /// Frees up to so many blocks of bits; true when nothing is left. What remains in between is only good for that.

@@ -12,6 +12,7 @@
 //! The layout is that of Dragonfly's snapshots (type 35). Its counters wrap around silently; ours stop at the limits.
 
 use crate::blocks::Blocks;
+use damselfly_structures::moves::Mover;
 use std::fmt;
 use twox_hash::XxHash3_128;
 
@@ -173,6 +174,11 @@ impl CountMin {
     /// Bytes taken from the allocator.
     pub fn heap_bytes(&self) -> usize {
         self.counters.heap_bytes()
+    }
+
+    /// Gives allocations other addresses; see [`Mover`].
+    pub fn relocate(&mut self, mover: &mut Mover<'_>) {
+        self.counters.relocate(mover);
     }
 
     /// Frees up to so many blocks of counters; true when none is left. What remains in between is only good for that.

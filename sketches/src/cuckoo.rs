@@ -17,6 +17,7 @@
 use crate::blocks::Blocks;
 use crate::bloom::SEED;
 use damselfly_structures::alloc::good_size;
+use damselfly_structures::moves::Mover;
 use std::fmt;
 use twox_hash::XxHash3_64;
 
@@ -193,6 +194,12 @@ impl Cuckoo {
     /// Bytes taken from the allocator. Also what CF.INFO calls "Size".
     pub fn heap_bytes(&self) -> usize {
         good_size(self.filters.capacity() * size_of::<Blocks>()) + self.slots_heap
+    }
+
+    /// Gives allocations other addresses; see [`Mover`].
+    pub fn relocate(&mut self, mover: &mut Mover<'_>) {
+        mover.vec(&mut self.filters);
+        self.filters.iter_mut().for_each(|filter| filter.relocate(mover));
     }
 
     /// Frees up to so many blocks of slots; true when nothing is left. What remains in between is only good for that.

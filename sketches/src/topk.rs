@@ -25,6 +25,7 @@
 
 use crate::blocks::Blocks;
 use damselfly_structures::alloc::good_size;
+use damselfly_structures::moves::Mover;
 use std::fmt;
 use std::sync::Arc;
 use twox_hash::XxHash3_64;
@@ -298,6 +299,18 @@ impl TopK {
             + good_size(self.heap.capacity() * size_of::<Entry>())
             + good_size(self.hashes.capacity() * size_of::<u64>())
             + self.items_heap
+    }
+
+    /// Gives allocations other addresses; see [`Mover`].
+    pub fn relocate(&mut self, mover: &mut Mover<'_>) {
+        self.counters.relocate(mover);
+        self.fingerprints.relocate(mover);
+        mover.vec(&mut self.heap);
+        mover.vec(&mut self.hashes);
+        let mut parts = mover.parts(self.heap.len());
+        while let Some(at) = mover.next(&mut parts) {
+            mover.shared_bytes(&mut self.heap[at].item);
+        }
     }
 
     /// Frees up to so many blocks of cells or sixteen times as many items; true when nothing is left. What remains in

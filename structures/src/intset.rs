@@ -15,6 +15,7 @@
 use std::fmt;
 use std::ops::RangeInclusive;
 
+use crate::moves::Mover;
 use crate::thin::{self, ThinBuf};
 
 /// The most members: far above what an owner lets a sorted array grow to.
@@ -93,6 +94,11 @@ impl IntSet {
     #[inline]
     pub fn heap_bytes(&self) -> usize {
         self.buf.heap_bytes()
+    }
+
+    /// Gives allocations other addresses; see [`Mover`].
+    pub fn relocate(&mut self, mover: &mut Mover<'_>) {
+        self.buf.relocate(mover);
     }
 
     #[inline]

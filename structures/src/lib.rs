@@ -19,6 +19,7 @@ pub mod hint;
 pub mod intset;
 pub mod keytable;
 pub mod list;
+pub mod moves;
 mod outside;
 pub mod pack;
 pub mod slab;

@@ -29,6 +29,7 @@ use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 
 use crate::alloc::good_size;
+use crate::moves::Mover;
 use crate::pack::{self, Item, Pack, Pos};
 use crate::thin::{Form, PackOr};
 
@@ -505,6 +506,19 @@ impl List {
         }
         *self = Self::new();
         true
+    }
+
+    /// Gives allocations other addresses; see [`Mover`].
+    pub fn relocate(&mut self, mover: &mut Mover<'_>) {
+        self.form.relocate(mover, |nodes, mover| {
+            mover.deque(&mut nodes.spine);
+            let mut parts = mover.parts(nodes.spine.len());
+            while let Some(at) = mover.next(&mut parts) {
+                if let Some(pack) = mover.shared(&mut nodes.spine[at].pack) {
+                    pack.relocate(mover);
+                }
+            }
+        });
     }
 
     /// Walks everything and panics where an invariant is broken. For tests, fuzzing and the server's

@@ -206,6 +206,20 @@ pub(crate) unsafe fn drop_exact(from: &[u8]) -> usize {
     exact_bytes(from)
 }
 
+/// Gives a string given to [`store_exact`] another address; returns what it holds.
+///
+/// # Safety
+/// As for [`take`], the entry being overwritten here.
+pub(crate) unsafe fn relocate_exact(at: &mut [u8]) -> usize {
+    let mut old = [0; EXACT_LEN];
+    old.copy_from_slice(&at[..EXACT_LEN]);
+    // SAFETY: the string is alive; then `at` describes a copy of it, and `old` alone describes the string.
+    unsafe {
+        duplicate(at);
+        drop_exact(&old)
+    }
+}
+
 /// Makes a byte copy of what [`store_exact`] wrote an owner: of a copy of the string.
 ///
 /// # Safety

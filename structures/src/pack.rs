@@ -35,6 +35,7 @@ use std::fmt;
 use entry::{INT, STR6, STR8, decode, encode, entry_before, entry_len, gap_of, int_at, int_width, write_gap};
 pub use entry::{Item, format_int, parse_int};
 
+use crate::moves::Mover;
 use crate::thin::{self, ThinBuf};
 
 /// Up to this payload the entries start at the first byte and moving them is cheaper than keeping a gap.
@@ -108,6 +109,11 @@ impl Pack {
     #[inline]
     pub fn heap_bytes(&self) -> usize {
         self.buf.heap_bytes()
+    }
+
+    /// Gives allocations other addresses; see [`Mover`].
+    pub fn relocate(&mut self, mover: &mut Mover<'_>) {
+        self.buf.relocate(mover);
     }
 
     /// Whether `count` more entries of `bytes` packed bytes together stay below the bounds of a pack. Pushing

@@ -24,10 +24,12 @@
     reason = "a one-pointer handle: a safe boxed slice is 16 bytes, and a value slot then 24, not 16"
 )]
 
-use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error, realloc};
+use std::alloc::{Layout, alloc, alloc_zeroed, dealloc, handle_alloc_error, realloc};
 use std::marker::PhantomData;
 use std::ptr::{self, NonNull};
 
+use crate::alloc::ALONE_FROM;
+use crate::moves::Mover;
 use crate::pack::Pack;
 
 /// Bytes in front of the data.
@@ -215,6 +217,30 @@ impl ThinBuf {
     }
 }
 
+impl ThinBuf {
+    /// Gives the allocation another address if that is asked for.
+    pub(crate) fn relocate(&mut self, mover: &mut Mover<'_>) {
+        let Some(old) = self.header else { return };
+        let size = self.heap_bytes();
+        if size > ALONE_FROM || !mover.wants(old.as_ptr()) {
+            return;
+        }
+        let layout = layout(size);
+        // SAFETY: the layout's size is not zero.
+        let Some(fresh) = NonNull::new(unsafe { alloc(layout) }.cast::<u64>()) else {
+            handle_alloc_error(layout)
+        };
+        // SAFETY: both are live, distinct allocations of `size` bytes, all of the old one initialised, and with that all
+        // of the new one. The old one is freed with the layout it was made with, and its pointer overwritten below.
+        unsafe {
+            ptr::copy_nonoverlapping(old.as_ptr().cast::<u8>(), fresh.as_ptr().cast::<u8>(), size);
+            dealloc(old.as_ptr().cast(), layout);
+        }
+        self.header = Some(fresh);
+        mover.note(size);
+    }
+}
+
 /// The layout of an allocation of a class; `size` comes from [`class_size`].
 fn layout(size: usize) -> Layout {
     Layout::from_size_align(size, HEADER).expect("a class size is far below isize::MAX")
@@ -290,6 +316,21 @@ impl<T> PackOr<T> {
         } else {
             // SAFETY: bit 0 is set, so the rest is the pointer of a Box<T> that we own.
             Form::Big(unsafe { &*self.big_ptr() })
+        }
+    }
+
+    /// Gives the allocation another address if that is asked for; what the big form owns, `inside` looks at.
+    pub fn relocate<'m>(&mut self, mover: &mut Mover<'m>, inside: impl FnOnce(&mut T, &mut Mover<'m>)) {
+        if let Form::Pack(pack) = self.get_mut() {
+            return pack.relocate(mover);
+        }
+        // SAFETY: bit 0 is set, so this is the pointer of a Box<T> that we own; `self` is given the new one before
+        // anybody can look, as moving a box does not panic.
+        let mut big = unsafe { Box::from_raw(self.big_ptr()) };
+        mover.boxed(&mut big);
+        self.word = Box::into_raw(big).cast::<u8>().map_addr(|address| address | 1);
+        if let Form::Big(big) = self.get_mut() {
+            inside(big, mover);
         }
     }
 

@@ -11,6 +11,7 @@
 
 use std::cmp::Ordering;
 
+use crate::moves::Mover;
 use crate::pack::{self, Item, Pack, Pos};
 use crate::zset::Change;
 
@@ -77,6 +78,11 @@ impl Zpack {
     /// What the set holds from the allocator.
     pub fn heap_bytes(&self) -> usize {
         self.pack.heap_bytes()
+    }
+
+    /// Gives allocations other addresses; see [`Mover`].
+    pub fn relocate(&mut self, mover: &mut Mover<'_>) {
+        self.pack.relocate(mover);
     }
 
     /// What the pairs take, unused bytes not counted.

@@ -16,6 +16,7 @@
 use damselfly_structures::alloc::good_size;
 use damselfly_structures::dense::{DenseHash, SmallHash};
 use damselfly_structures::keytable::Expiry;
+use damselfly_structures::moves::Mover;
 use damselfly_structures::pack::Item;
 use damselfly_structures::table::Cursor;
 
@@ -87,6 +88,21 @@ impl Hash {
             Hash::Small(fields) => Ok(fields),
             Hash::Noted(noted) => Ok(&noted.fields),
             Hash::Big(table) => Err(table),
+        }
+    }
+
+    /// Gives allocations other addresses; see [`Mover`].
+    pub(crate) fn relocate(&mut self, mover: &mut Mover<'_>) {
+        match self {
+            Hash::Small(fields) => fields.relocate(mover),
+            Hash::Noted(noted) => {
+                mover.boxed(noted);
+                noted.fields.relocate(mover);
+            }
+            Hash::Big(table) => {
+                mover.boxed(table);
+                table.relocate(mover);
+            }
         }
     }
 

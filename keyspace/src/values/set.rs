@@ -9,6 +9,7 @@
 use damselfly_structures::alloc::good_size;
 use damselfly_structures::dense::{self, DenseSet};
 use damselfly_structures::intset::{self, IntSet};
+use damselfly_structures::moves::Mover;
 use damselfly_structures::pack::{self, Item, Pack, format_int, parse_int};
 use damselfly_structures::table::Cursor;
 
@@ -65,6 +66,18 @@ impl Set {
     /// A set without members.
     pub const fn new() -> Set {
         Set::Ints(IntSet::new())
+    }
+
+    /// Gives allocations other addresses; see [`Mover`].
+    pub(crate) fn relocate(&mut self, mover: &mut Mover<'_>) {
+        match self {
+            Set::Ints(ints) => ints.relocate(mover),
+            Set::Small(pack) | Set::Long(pack) => pack.relocate(mover),
+            Set::Big(table) => {
+                mover.boxed(table);
+                table.relocate(mover);
+            }
+        }
     }
 
     /// Number of members.

@@ -6,6 +6,7 @@
 
 use std::ops::Range;
 
+use damselfly_structures::moves::Mover;
 use damselfly_structures::zpack::Zpack;
 use damselfly_structures::zset::ZSet;
 
@@ -59,6 +60,17 @@ impl SortedSet {
     /// An empty set that is big already: it tells minus zero from zero from its first member on.
     pub fn new_big(seed: u64) -> SortedSet {
         SortedSet::Big(Box::new(ZSet::new(seed)))
+    }
+
+    /// Gives allocations other addresses; see [`Mover`].
+    pub(crate) fn relocate(&mut self, mover: &mut Mover<'_>) {
+        match self {
+            SortedSet::Small(pack) | SortedSet::Long(pack) => pack.relocate(mover),
+            SortedSet::Big(tree) => {
+                mover.boxed(tree);
+                tree.relocate(mover);
+            }
+        }
     }
 
     /// Number of members.

@@ -21,6 +21,7 @@
 #![expect(unsafe_code, reason = "long strings are owned through pointers stored in packed entries")]
 
 use crate::hash::{hash, same};
+use crate::moves::Mover;
 use crate::outside;
 use crate::pack::{Item, format_int, parse_int};
 use crate::table::{ENTRY_LEN_MAX, Layout, Plain};
@@ -395,6 +396,20 @@ impl Owned {
 pub(super) fn outside_bytes<const VALUE: bool>(entry: &[u8]) -> usize {
     let key = Span::key(entry);
     key.outside_bytes(entry) + if VALUE { Span::value(entry, key).outside_bytes(entry) } else { 0 }
+}
+
+/// Gives the strings that an entry owns other addresses; see [`Mover`].
+pub(super) fn relocate<const VALUE: bool>(entry: &mut [u8], mover: &mut Mover<'_>) {
+    let key = Span::key(entry);
+    let value = if VALUE { Some(Span::value(entry, key)) } else { None };
+    for span in [Some(key), value].into_iter().flatten().filter(|span| span.code == OUT) {
+        let at = &mut entry[span.start..span.end];
+        // SAFETY: by the code this is what `store_exact` wrote, and the entry owns it.
+        if mover.wants(unsafe { outside::view(at) }.as_ptr()) {
+            // SAFETY: as above; the mutable borrow of the entry excludes readers.
+            mover.note(unsafe { outside::relocate_exact(at) });
+        }
+    }
 }
 
 /// The table's view of an entry.

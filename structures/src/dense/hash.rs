@@ -2,6 +2,7 @@
 
 use super::{Ahead, Dense, Draft, EXPIRY_MAX, Part, Revision, Span, Walk, expire_at};
 use crate::keytable::Expiry;
+use crate::moves::Mover;
 use crate::pack::Item;
 use crate::table::Cursor;
 
@@ -62,6 +63,11 @@ impl DenseHash {
     /// What the hash holds from the allocator; the struct itself is its owner's to count.
     pub fn heap_bytes(&self) -> usize {
         self.dense.heap_bytes()
+    }
+
+    /// Gives allocations other addresses; see [`Mover`].
+    pub fn relocate(&mut self, mover: &mut Mover<'_>) {
+        self.dense.relocate(mover);
     }
 
     /// Fields that have an expiry.

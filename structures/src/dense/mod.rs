@@ -40,6 +40,7 @@ pub use set::{DenseSet, Member, Members};
 pub use small::{SmallFields, SmallHash};
 
 use crate::hash::hash as hash_of;
+use crate::moves::Mover;
 use crate::table::{Cursor, ENTRY_LEN_MAX, Full, Iter, Layout, Loc, Plain, SegmentId, Shape, Table};
 use entry::{Draft, EXPIRY_MAX, Entry, Owned, Part, Revision, Span, expire_at, outside_bytes};
 
@@ -422,6 +423,29 @@ impl<const VALUE: bool> Dense<VALUE> {
             }
         }
         false
+    }
+
+    /// Gives allocations other addresses; see [`Mover`]. The place where it goes on is the hash of a segment.
+    fn relocate(&mut self, mover: &mut Mover<'_>) {
+        self.table.relocate_directory(mover);
+        let mut at = Some(self.table.segment_of(mover.place()));
+        while let Some(segment) = at {
+            if !mover.goes_on(segment.hash()) {
+                return;
+            }
+            if self.table.relocate_segment(segment, mover) && self.outside_bytes > 0 {
+                let mut owners = Vec::new();
+                self.table.visit_segment(segment, |loc| {
+                    if outside_bytes::<VALUE>(self.table.entry(loc)) > 0 {
+                        owners.push(loc);
+                    }
+                });
+                for loc in owners {
+                    entry::relocate::<VALUE>(self.table.entry_mut(loc), mover);
+                }
+            }
+            at = self.table.next_segment(segment);
+        }
     }
 
     fn check(&self) {

@@ -1,6 +1,7 @@
 //! The big set.
 
 use super::{Ahead, Dense, Draft, EXPIRY_MAX, Part, Span, Walk, expire_at};
+use crate::moves::Mover;
 use crate::pack::Item;
 use crate::table::Cursor;
 
@@ -44,6 +45,11 @@ impl DenseSet {
     /// What the set holds from the allocator; the struct itself is its owner's to count.
     pub fn heap_bytes(&self) -> usize {
         self.dense.heap_bytes()
+    }
+
+    /// Gives allocations other addresses; see [`Mover`].
+    pub fn relocate(&mut self, mover: &mut Mover<'_>) {
+        self.dense.relocate(mover);
     }
 
     /// Members that have an expiry.

@@ -21,6 +21,7 @@ use super::entry::EACH_IN_MAX;
 use super::hash::{Field, field_of, value_of};
 use super::{Draft, EXPIRY_MAX, Entry, Owned, Part, Revision, Span, expire_at, is_expired, outside_bytes};
 use crate::keytable::Expiry;
+use crate::moves::Mover;
 use crate::pack::Item;
 use crate::table::{ENTRY_LEN_MAX, Layout};
 use crate::thin::{self, HEADER, ThinBuf};
@@ -86,6 +87,17 @@ impl SmallHash {
             rest = &entry[if entry.is_empty() { 0 } else { Entry::<true>::entry_len(entry) }..];
             (!entry.is_empty()).then_some(entry)
         })
+    }
+
+    /// Gives allocations other addresses; see [`Mover`].
+    pub fn relocate(&mut self, mover: &mut Mover<'_>) {
+        self.buf.relocate(mover);
+        let mut rest = if self.owns() { self.buf.bytes_mut() } else { &mut [] };
+        while !rest.is_empty() {
+            let (entry, behind) = rest.split_at_mut(Entry::<true>::entry_len(rest));
+            super::entry::relocate::<true>(entry, mover);
+            rest = behind;
+        }
     }
 
     /// Whether this field, with any value, can be given to [`SmallHash::set`].

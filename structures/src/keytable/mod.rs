@@ -23,6 +23,7 @@ use std::sync::Arc;
 
 use crate::alloc::good_size;
 use crate::hash::{hash, same};
+use crate::moves::Mover;
 use crate::outside;
 use crate::slab::Slab;
 use crate::table::{Cursor, ENTRY_LEN_MAX, Full, Layout, Loc, SegmentId, Table, Watched};
@@ -47,6 +48,8 @@ const OBJECT: u8 = 7;
 const STR8_LEN_MAX: usize = 255;
 /// Longest key kept inside an entry.
 const KEY_IN_MAX: usize = 255;
+/// Where the description of a key outside is in its entry.
+const KEY_OUT_AT: std::ops::Range<usize> = 1..1 + outside::EXACT_LEN;
 /// First expiry that does not fit six bytes.
 const FAR_FROM: u64 = 1 << 48;
 
@@ -300,10 +303,10 @@ impl<O> KeyTable<O> {
         self.table.heap_bytes()
     }
 
-    /// Of these, what entries left behind: see [`Table::dead_bytes`].
+    /// Of these, what entries and collections left behind: see [`Table::dead_bytes`] and [`Slab::dead_bytes`].
     #[inline]
     pub fn dead_bytes(&self) -> usize {
-        self.table.dead_bytes()
+        self.table.dead_bytes() + self.objects.dead_bytes()
     }
 
     /// Sum of key lengths.
@@ -854,27 +857,79 @@ impl<O> KeyTable<O> {
         self.table.compact_segment(id)
     }
 
-    /// Moves what lies in sparse pages of the allocator: the segment, its blocks, and the long strings of its entries.
-    /// Returns how many bytes moved. See [`Table::move_segment`].
-    pub fn move_segment(&mut self, id: SegmentId, is_sparse: &dyn Fn(*const u8) -> bool) -> usize {
-        let mut moved = self.table.move_segment(id, is_sparse);
-        let mut strings = Vec::new();
+    /// Gives other addresses to a segment, its blocks, and the long strings and keys of its entries; see [`Mover`]. What
+    /// clones share stays.
+    pub fn relocate_segment(&mut self, id: SegmentId, mover: &mut Mover<'_>) {
+        if !self.table.relocate_segment(id, mover) || self.outside_bytes == 0 {
+            return;
+        }
+        let mut owners = Vec::new();
         self.table.visit_segment(id, |loc| {
-            let entry = self.table.entry(loc);
-            let parts = Parts::of(entry);
-            // SAFETY: the kind says that `store` wrote these bytes.
-            if parts.tag & KIND == STR_OUT && is_sparse(unsafe { outside::pointer(&entry[parts.value..]) }) {
-                strings.push(loc);
+            let tag = self.table.entry(loc)[0];
+            if tag & KIND == STR_OUT || tag & KEY_OUT != 0 {
+                owners.push(loc);
             }
         });
-        for loc in strings {
+        for loc in owners {
+            let entry = self.table.entry_mut(loc);
+            let parts = Parts::of(entry);
+            if parts.tag & KEY_OUT != 0 {
+                let key = &mut entry[KEY_OUT_AT];
+                // SAFETY: the tag says that `store_exact` wrote these bytes, and the entry owns the key. It is looked at
+                // here alone.
+                unsafe {
+                    if mover.wants(outside::view(key).as_ptr()) {
+                        mover.note(outside::relocate_exact(key));
+                    }
+                }
+            }
+            if parts.tag & KIND == STR_OUT {
+                let value = &mut entry[parts.value..];
+                // SAFETY: the kind says that `store` wrote these bytes, and the entry owns the string.
+                unsafe {
+                    if mover.wants(outside::pointer(value)) {
+                        mover.note(outside::relocate(value));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Before a walk over all segments that calls [`KeyTable::renumber_segment`]: that then empties parts of the slab, if
+    /// it has many holes. To be followed by [`KeyTable::end_renumbering`].
+    pub fn begin_renumbering(&mut self) {
+        self.objects.close();
+    }
+
+    /// Gives the collections of a segment other numbers, where the slab asks for that.
+    pub fn renumber_segment(&mut self, id: SegmentId) {
+        if !self.objects.has_closed() {
+            return;
+        }
+        let mut objects = Vec::new();
+        self.table.visit_segment(id, |loc| {
+            if self.table.entry(loc)[0] & KIND == OBJECT {
+                objects.push(loc);
+            }
+        });
+        for loc in objects {
             let loc = self.table.own(loc);
             let entry = self.table.entry_mut(loc);
             let at = Parts::of(entry).value;
-            // SAFETY: the kind, seen above, says that `store` wrote these bytes.
-            moved += unsafe { outside::relocate(&mut entry[at..]) };
+            let number = &mut entry[at..];
+            let fresh = self.objects.renumber(read_u32(number, 0));
+            number[..4].copy_from_slice(&fresh.to_le_bytes());
         }
-        moved
+    }
+
+    /// See [`KeyTable::begin_renumbering`].
+    pub fn end_renumbering(&mut self) {
+        self.objects.open();
+    }
+
+    /// The first collection from a place in their storage on, and that place. For walks over all of them.
+    pub fn object_from(&mut self, place: u32) -> Option<(u32, &mut O)> {
+        self.objects.from(place)
     }
 
     /// See [`Table::set_heat`].
@@ -948,6 +1003,7 @@ impl<O> KeyTable<O> {
         assert_eq!(strings, self.string_bytes);
         assert_eq!(outside, self.outside_bytes);
         assert_eq!(objects, self.objects.len());
+        self.objects.check();
     }
 }
 

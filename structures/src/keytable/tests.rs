@@ -199,7 +199,8 @@ fn agrees_with_a_map() {
             19 => {
                 let id = table.table.segment_of(hash);
                 let third = rng.below(3) as usize;
-                table.move_segment(id, &|address| address.addr() / 64 % 3 == third);
+                let is_sparse = |address: *const u8| address.addr() / 64 % 3 == third;
+                table.relocate_segment(id, &mut Mover::new(&is_sparse, usize::MAX, usize::MAX));
             }
             _ => {
                 if let Some(loc) = table.find(hash, &key)

@@ -7,6 +7,7 @@
 use super::id::StreamId;
 use super::idmap::IdMap;
 use crate::alloc::good_size;
+use crate::moves::Mover;
 use std::sync::Arc;
 
 const COUNTS: usize = 2 * size_of::<usize>();
@@ -228,6 +229,20 @@ impl Group {
             + good_size(self.consumers.capacity() * size_of::<Option<Arc<Consumer>>>())
             + good_size(self.by_name.capacity() * size_of::<u32>())
             + self.heap
+    }
+
+    /// Gives allocations other addresses; see [`Mover`].
+    pub(super) fn relocate(&mut self, mover: &mut Mover<'_>) {
+        mover.bytes(&mut self.name);
+        self.pending.relocate(mover);
+        mover.vec(&mut self.consumers);
+        mover.vec(&mut self.by_name);
+        for consumer in self.consumers.iter_mut().flatten() {
+            if let Some(consumer) = mover.shared(consumer) {
+                mover.bytes(&mut consumer.name);
+                consumer.pending.relocate(mover);
+            }
+        }
     }
 
     /// Frees one run of pending entries, or a consumer that has none; whether there was something.

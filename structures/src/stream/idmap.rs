@@ -6,6 +6,7 @@
 
 use super::id::StreamId;
 use crate::alloc::good_size;
+use crate::moves::Mover;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -178,6 +179,16 @@ impl<V: Copy> IdMap<V> {
         self.heap -= run.heap_bytes();
         self.len -= run.0.len();
         true
+    }
+
+    /// Gives allocations other addresses; see [`Mover`].
+    pub(super) fn relocate(&mut self, mover: &mut Mover<'_>) {
+        mover.deque(&mut self.runs);
+        for (_, run) in &mut self.runs {
+            if let Some(run) = mover.shared(run) {
+                mover.vec(&mut run.0);
+            }
+        }
     }
 
     pub(super) fn check(&self) {

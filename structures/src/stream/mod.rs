@@ -32,6 +32,7 @@ pub use range::Range;
 pub use text::{Digits, Text};
 
 use crate::alloc::good_size;
+use crate::moves::Mover;
 use node::Node;
 use nodes::Nodes;
 use std::sync::Arc;
@@ -130,6 +131,9 @@ pub struct AutoClaimed {
     pub deleted: Vec<StreamId>,
 }
 
+/// Groups that hold more are not given other addresses.
+const GROUPS_MOVED_MAX: usize = 256 << 10;
+
 /// See the module's head.
 #[derive(Clone, Default)]
 pub struct Stream {
@@ -186,6 +190,20 @@ impl Stream {
         self.nodes.heap_bytes()
             + good_size(self.groups.capacity() * size_of::<Arc<Group>>())
             + self.groups_heap
+    }
+
+    /// Gives allocations other addresses; see [`Mover`].
+    pub fn relocate(&mut self, mover: &mut Mover<'_>) {
+        self.nodes.relocate(mover);
+        // In one step, as there are few as a rule. Those that are many are in pages of their own anyway.
+        if self.groups_heap <= GROUPS_MOVED_MAX {
+            mover.vec(&mut self.groups);
+            for group in &mut self.groups {
+                if let Some(group) = mover.shared(group) {
+                    group.relocate(mover);
+                }
+            }
+        }
     }
 
     /// Nodes, for XINFO: Redis calls them radix tree keys.

@@ -21,6 +21,7 @@
 use super::id::StreamId;
 use super::text::{Text, listpack_int, push_text, push_varint, text, varint};
 use crate::alloc::good_size;
+use crate::moves::Mover;
 
 const DELETED: u64 = 1;
 const SAME_FIELDS: u64 = 2;
@@ -145,6 +146,10 @@ impl Node {
 
     pub(super) fn last(&self) -> StreamId {
         self.last
+    }
+
+    pub(super) fn relocate(&mut self, mover: &mut Mover<'_>) {
+        mover.vec(&mut self.buf);
     }
 
     pub(super) fn heap_bytes(&self) -> usize {

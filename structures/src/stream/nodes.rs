@@ -5,6 +5,7 @@
 use super::id::StreamId;
 use super::node::Node;
 use crate::alloc::good_size;
+use crate::moves::Mover;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -168,6 +169,21 @@ impl Nodes {
         let Some(at) = self.last() else { return false };
         self.remove(at);
         true
+    }
+
+    /// Gives allocations other addresses; see [`Mover`]. Chunks are parts.
+    pub(super) fn relocate(&mut self, mover: &mut Mover<'_>) {
+        mover.deque(&mut self.chunks);
+        let mut parts = mover.parts(self.chunks.len());
+        while let Some(at) = mover.next(&mut parts) {
+            let Some(chunk) = mover.shared(&mut self.chunks[at].chunk) else { continue };
+            mover.vec(&mut chunk.0);
+            for (_, node) in &mut chunk.0 {
+                if let Some(node) = mover.shared(node) {
+                    node.relocate(mover);
+                }
+            }
+        }
     }
 
     pub(super) fn check(&self) -> usize {

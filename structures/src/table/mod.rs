@@ -42,6 +42,7 @@ use std::marker::PhantomData;
 use std::ptr::NonNull;
 
 use crate::alloc::good_size;
+use crate::moves::Mover;
 pub use bucket::{BUCKETS, Plain, Shape, Watched};
 pub use segment::{BLOCK_LEN, ENTRY_LEN_MAX};
 use segment::{Segment, SegmentFull};
@@ -664,23 +665,27 @@ impl<L: Layout> Table<L> {
         after.0 < before.0
     }
 
-    /// Gives segment and blocks other addresses where `is_sparse` says that theirs are in a page of the allocator
-    /// that is mostly free; returns how many bytes moved. What clones share stays.
-    pub fn move_segment(&mut self, id: SegmentId, is_sparse: &dyn Fn(*const u8) -> bool) -> usize {
+    /// Gives the directory another address; see [`Mover`].
+    pub fn relocate_directory(&mut self, mover: &mut Mover<'_>) {
+        mover.vec(&mut self.directory);
+    }
+
+    /// Gives a segment and its blocks other addresses; see [`Mover`]. False if clones share it: then it stays.
+    pub fn relocate_segment(&mut self, id: SegmentId, mover: &mut Mover<'_>) -> bool {
         let old = self.segment_ptr(id.0);
         let at = Loc::new(old, 0, 0);
         if self.at(at).is_shared() {
-            return 0;
+            return false;
         }
-        let mut moved = self.at_mut(at).move_blocks(is_sparse);
-        if is_sparse(old.as_ptr().cast()) {
+        self.at_mut(at).relocate_blocks(mover);
+        if mover.wants(old.as_ptr()) {
             let (prefix, depth) = (self.at(at).prefix(), self.at(at).depth());
             // SAFETY: in our directory, hence alive; not shared, so the one count is ours, and it is given up here.
             let fresh = unsafe { Segment::moved(old) };
             self.place(fresh, prefix, depth);
-            moved += BLOCK_LEN;
+            mover.note(BLOCK_LEN);
         }
-        moved
+        true
     }
 
     /// A random entry, all being equally likely. `random` must give fresh numbers. None if the table is empty.

@@ -31,6 +31,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use super::Layout;
 use super::bucket::{BUCKETS, Extra, Shape};
 use crate::hint::prefetch;
+use crate::moves::Mover;
 
 /// Bytes of a block.
 pub const BLOCK_LEN: usize = 4096;
@@ -776,21 +777,19 @@ impl<L: Layout> Segment<L> {
         }
     }
 
-    /// Gives the blocks that `is_sparse` names another address; returns how many bytes moved.
-    pub(super) fn move_blocks(&mut self, is_sparse: &dyn Fn(*const u8) -> bool) -> usize {
-        let mut moved = 0;
+    /// Gives the blocks other addresses; see [`Mover`].
+    pub(super) fn relocate_blocks(&mut self, mover: &mut Mover<'_>) {
         for block in &mut self.blocks[..usize::from(self.block_count)] {
-            if is_sparse(block.start()) {
+            if mover.wants(block.start()) {
                 let fresh = Block::alloc(block.len());
                 // SAFETY: both are so many initialised bytes, and a fresh allocation overlaps nothing.
                 unsafe { fresh.start().copy_from_nonoverlapping(block.start(), block.len()) };
                 // SAFETY: alive, and replaced at once; `&mut self` excludes views of it.
                 unsafe { block.free() };
                 *block = fresh;
-                moved += fresh.len();
+                mover.note(fresh.len());
             }
         }
-        moved
     }
 
     /// Takes over the bytes of an entry of another segment, with its heat and version.

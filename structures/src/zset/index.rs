@@ -24,6 +24,7 @@ use super::scan::find_byte;
 use crate::alloc::good_size;
 use crate::hash::hash;
 use crate::hint::{prefetch, prefetch_all};
+use crate::moves::Mover;
 use std::sync::Arc;
 
 /// Mean members per bucket that makes the table grow.
@@ -179,6 +180,10 @@ impl Index {
             index.add_bucket(room_for(share));
         }
         index
+    }
+
+    pub(super) fn relocate(&mut self, mover: &mut Mover<'_>) {
+        self.buckets.relocate(mover, |bucket, mover| mover.shared_bytes(bucket));
     }
 
     pub(super) fn heap_bytes(&self) -> usize {

@@ -19,6 +19,7 @@
 use super::pages::clone_with_capacity;
 use super::scan::find_byte;
 use crate::alloc::good_size;
+use crate::moves::Mover;
 use std::cmp::Ordering;
 use std::ops::Range;
 use std::sync::Arc;
@@ -261,6 +262,15 @@ impl Leaf {
 
     /// What this leaf holds from the allocator, the counted allocation of the node itself included.
     #[inline]
+    pub(super) fn relocate(&mut self, mover: &mut Mover<'_>) {
+        mover.vec(&mut self.buf);
+        if let Some(large) = &mut self.large {
+            mover.boxed(large);
+            mover.vec(&mut large.members);
+            large.members.iter_mut().for_each(|member| mover.shared_bytes(member));
+        }
+    }
+
     pub(super) fn heap_bytes(&self) -> usize {
         const NODE: usize = good_size(2 * size_of::<usize>() + size_of::<Leaf>());
         let large = self.large.as_ref().map_or(0, |large| {

@@ -32,6 +32,7 @@ mod tree;
 pub use ahead::{Ahead, STEPS as STEPS_AHEAD};
 pub use iter::Iter;
 
+use crate::moves::Mover;
 use index::tag_of;
 use leaf::{NewEntry, View, order_of};
 use std::ops::Range;
@@ -78,6 +79,11 @@ impl ZSet {
     /// What the set holds from the allocator; the struct itself is its owner's to count.
     pub fn heap_bytes(&self) -> usize {
         self.store.heap_bytes()
+    }
+
+    /// Gives allocations other addresses; see [`Mover`].
+    pub fn relocate(&mut self, mover: &mut Mover<'_>) {
+        self.store.relocate(self.root.as_mut(), mover);
     }
 
     /// The leaf of a member and its position there.

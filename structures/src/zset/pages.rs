@@ -5,6 +5,7 @@
 //! page of pointers and one node.
 
 use crate::alloc::good_size;
+use crate::moves::Mover;
 use std::sync::Arc;
 
 /// Nodes per page. A page is 1 KiB of pointers, copied on the first write after a clone in well under a
@@ -119,6 +120,29 @@ impl<T: ?Sized> Pages<T> {
             self.pages.pop();
         }
         Some(node)
+    }
+
+    /// Gives pages, and by `relocate` nodes, other addresses; see [`Mover`]. Each slot is a part.
+    pub(super) fn relocate<'m>(
+        &mut self,
+        mover: &mut Mover<'m>,
+        mut relocate: impl FnMut(&mut Arc<T>, &mut Mover<'m>),
+    ) {
+        mover.vec(&mut self.pages);
+        let mut parts = mover.parts(self.len);
+        while let Some(at) = mover.next(&mut parts) {
+            let page = &mut self.pages[at / PAGE];
+            if at.is_multiple_of(PAGE)
+                && let Some(page) = mover.shared(page)
+            {
+                mover.vec(&mut page.0);
+            }
+            if let Some(page) = Arc::get_mut(page)
+                && let Some(node) = &mut page.0[at % PAGE]
+            {
+                relocate(node, mover);
+            }
+        }
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (usize, &T)> {

@@ -11,6 +11,7 @@ use super::index::Index;
 use super::leaf::{LEAF_BYTES_MAX, LEAF_BYTES_MIN, LEAF_MERGED_MAX, Leaf, NewEntry, View};
 use super::pages::{Pages, clone_with_capacity};
 use crate::alloc::good_size;
+use crate::moves::Mover;
 use std::sync::Arc;
 
 /// Children per inner node. A node is 3 KiB; a million members have about 20 000 leaves, 450 nodes above them.
@@ -32,6 +33,19 @@ pub(super) struct Entry {
     pub(super) count: usize,
     order: u64,
     member: Box<[u8]>,
+}
+
+impl Entry {
+    /// Gives what is below other addresses, but for leaves. As deep as the tree is high.
+    fn relocate(&mut self, mover: &mut Mover<'_>) {
+        mover.bytes(&mut self.member);
+        if let Child::Node(node) = &mut self.child
+            && let Some(node) = mover.shared(node)
+        {
+            mover.vec(&mut node.entries);
+            node.entries.iter_mut().for_each(|entry| entry.relocate(mover));
+        }
+    }
 }
 
 /// An inner node.
@@ -540,6 +554,26 @@ impl Store {
             freed += 1;
         }
         freed
+    }
+
+    /// Gives allocations other addresses; see [`Mover`]. Leaves are parts, buckets of the index, and what is below each
+    /// child of the root.
+    pub(super) fn relocate(&mut self, root: Option<&mut Arc<Node>>, mover: &mut Mover<'_>) {
+        if let Some(free) = mover.shared(&mut self.free) {
+            mover.vec(free);
+        }
+        self.leaves.relocate(mover, |leaf, mover| {
+            if let Some(leaf) = mover.shared(leaf) {
+                leaf.relocate(mover);
+            }
+        });
+        self.index.relocate(mover);
+        let Some(root) = root.and_then(|root| mover.shared(root)) else { return };
+        mover.vec(&mut root.entries);
+        let mut parts = mover.parts(root.entries.len());
+        while let Some(at) = mover.next(&mut parts) {
+            root.entries[at].relocate(mover);
+        }
     }
 
     /// Panics unless counts, separators, sizes and the heap sum hold.
