@@ -111,29 +111,50 @@ enum Form {
     Hash,
     /// A list of elements of forty bytes: RPUSH and LINDEX.
     List,
+    /// A set of members of forty bytes: SADD and SRANDMEMBER.
+    Set,
+    /// A sorted set of members of forty bytes: ZADD and ZRANGE.
+    Sorted,
+    /// A stream of one entry: XADD and XREVRANGE.
+    Stream,
+    /// One of these, by the number of the key.
+    Any,
 }
 
 impl Form {
-    fn ask(self, batch: &mut Vec<u8>, key: &[u8]) {
-        match self {
-            Form::Text => encode(batch, &[b"GET", key]),
-            Form::Hash => encode(batch, &[b"HGET", key, b"one"]),
-            Form::List => encode(batch, &[b"LINDEX", key, b"0"]),
+    /// What the value of this key is.
+    fn of(self, number: u32) -> Form {
+        const ALL: [Form; 6] = [Form::Text, Form::Hash, Form::List, Form::Set, Form::Sorted, Form::Stream];
+        if matches!(self, Form::Any) { ALL[number as usize % ALL.len()] } else { self }
+    }
+
+    fn ask(self, batch: &mut Vec<u8>, number: u32) {
+        let key = key(number.into());
+        match self.of(number) {
+            Form::Text | Form::Any => encode(batch, &[b"GET", &key]),
+            Form::Hash => encode(batch, &[b"HGET", &key, b"one"]),
+            Form::List => encode(batch, &[b"LINDEX", &key, b"0"]),
+            Form::Set => encode(batch, &[b"SRANDMEMBER", &key]),
+            Form::Sorted => encode(batch, &[b"ZRANGE", &key, b"0", b"0"]),
+            Form::Stream => encode(batch, &[b"XREVRANGE", &key, b"+", b"-", b"COUNT", b"1"]),
         }
     }
 
-    fn store(self, batch: &mut Vec<u8>, key: &[u8], value: &[u8]) {
-        match self {
-            Form::Text => encode(batch, &[b"SET", key, value]),
-            Form::Hash => {
-                let (one, other) = value.split_at(value.len() / 2);
-                encode(batch, &[b"HSET", key, b"one", one, b"other", other]);
+    fn store(self, batch: &mut Vec<u8>, number: u32, value: &[u8]) {
+        let key = key(number.into());
+        let (one, other) = value.split_at(value.len() / 2);
+        let parts = value.chunks(40);
+        let words: Vec<&[u8]> = match self.of(number) {
+            Form::Text | Form::Any => vec![b"SET", &key, value],
+            Form::Hash => vec![b"HSET", &key, b"one", one, b"other", other],
+            Form::List => [b"RPUSH", &*key].into_iter().chain(parts).collect(),
+            Form::Set => [b"SADD", &*key].into_iter().chain(parts).collect(),
+            Form::Sorted => {
+                [b"ZADD", &*key].into_iter().chain(parts.flat_map(|part| [&b"1"[..], part])).collect()
             }
-            Form::List => {
-                let words = [b"RPUSH", key].into_iter().chain(value.chunks(40));
-                encode(batch, &words.collect::<Vec<_>>());
-            }
-        }
+            Form::Stream => vec![b"XADD", &key, b"*", b"field", value],
+        };
+        encode(batch, &words);
     }
 }
 
@@ -159,18 +180,21 @@ fn play(
             let asked = &trace.requests[first..(first + PIPELINE).min(requests)];
             batch.clear();
             missed.clear();
-            asked.iter().for_each(|&number| form.ask(&mut batch, &key(number.into())));
+            asked.iter().for_each(|&number| form.ask(&mut batch, number));
             connection.send(&batch)?;
             for &number in asked {
                 match connection.receive()? {
-                    OwnedFrame::BulkString(_) => drop(hits.fetch_add(1, Ordering::Relaxed)),
                     OwnedFrame::Null => missed.push(number),
+                    OwnedFrame::Array(found) if found.is_empty() => missed.push(number),
+                    OwnedFrame::BulkString(_) | OwnedFrame::Array(_) => {
+                        hits.fetch_add(1, Ordering::Relaxed);
+                    }
                     _ => drop(errors.fetch_add(1, Ordering::Relaxed)),
                 }
             }
             batch.clear();
             for &number in &missed {
-                form.store(&mut batch, &key(number.into()), &value[..len(number)]);
+                form.store(&mut batch, number, &value[..len(number)]);
             }
             connection.send(&batch)?;
             for _ in &missed {
@@ -206,7 +230,7 @@ fn hits(options: &Options) -> Result<(), Failure> {
 }
 
 /// What values are, megabytes of maxmemory, bytes of a value, its form, and clients.
-const SHAPES: [(&str, u64, u64, Form, usize); 8] = [
+const SHAPES: [(&str, u64, u64, Form, usize); 12] = [
     ("strings of 500", 16, 500, Form::Text, 4),
     ("strings of 1000", 32, 1000, Form::Text, 4),
     ("strings of 2000, one client", 64, 2000, Form::Text, 1),
@@ -215,6 +239,10 @@ const SHAPES: [(&str, u64, u64, Form, usize); 8] = [
     ("strings of 1 000 000", 256, 1_000_000, Form::Text, 4),
     ("hashes of 1000", 32, 1000, Form::Hash, 4),
     ("lists of 1000", 32, 1000, Form::List, 4),
+    ("sets of 1000", 32, 1000, Form::Set, 4),
+    ("sorted sets of 1000", 32, 1000, Form::Sorted, 4),
+    ("streams of 1000", 32, 1000, Form::Stream, 4),
+    ("all kinds of 2000", 64, 2000, Form::Any, 4),
 ];
 
 /// As `hits`, with Zipf 0.9, values of other lengths and types, and fewer clients.
