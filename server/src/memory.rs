@@ -70,9 +70,12 @@ const SETTLING_IDLE: u32 = 125;
 const BUDGET_MIN: u64 = 3;
 /// And what the buffers of sockets take of it at most.
 const UNREAD_SHARE: u64 = 4;
-/// Overhead that is no reason to tidy: the process itself, and an eighth of the data.
+/// Overhead that is no reason to tidy: the process itself, and an eighth of the data; and without the holes of tables, which
+/// are filled by what is written next, less.
 const SPARSE_FROM: u64 = 8 << 20;
 const SPARSE_SHARE: u64 = 8;
+const SPARSE_PAGES_FROM: u64 = 4 << 20;
+const SPARSE_PAGES_SHARE: u64 = 16;
 /// And from where on tidying is worth a part in so many of a core's time, if most memory is values outside tables. (Of
 /// values of 8000 bytes under Zipf 0.7 five in a hundred more stay: the cache had 224 to 250 MB of data, in waves, and
 /// has 248 to 250. Values of 200 bytes, which lie in tables, would cost a tenth more processor time per SET.)
@@ -366,9 +369,11 @@ fn look(shared: &Shared) -> u64 {
         memory.is_lowered.store(false, Ordering::Relaxed);
     }
     let excess = resident.saturating_sub(counted);
-    memory.is_sparse.store(excess > SPARSE_FROM + counted / SPARSE_SHARE, Ordering::Relaxed);
-    let excess = excess.saturating_sub(sum(|peer| &peer.holes));
-    memory.is_loose.store(excess > LOOSE_FROM + counted / LOOSE_SHARE, Ordering::Relaxed);
+    let of_pages = excess.saturating_sub(sum(|peer| &peer.holes));
+    let is_sparse = excess > SPARSE_FROM + counted / SPARSE_SHARE
+        || of_pages > SPARSE_PAGES_FROM + counted / SPARSE_PAGES_SHARE;
+    memory.is_sparse.store(is_sparse, Ordering::Relaxed);
+    memory.is_loose.store(of_pages > LOOSE_FROM + counted / LOOSE_SHARE, Ordering::Relaxed);
     limit.saturating_sub(resident)
 }
 
