@@ -63,8 +63,6 @@ const FAR_SHARE: u64 = 64;
 const EFFECT: u64 = 8;
 /// Data may grow into holes until so much of the limit would be too much without them.
 const REFILL_SHARE: u64 = 128;
-/// After the limit was changed, holes count as such only when nothing has become better for so many looks.
-const SETTLING_IDLE: u32 = 125;
 /// At least this part of the limit is for data, whatever the overhead: a cache that evicts all it has because memory
 /// does not come back is worse than one that is too big.
 const BUDGET_MIN: u64 = 3;
@@ -201,9 +199,7 @@ impl Memory {
     /// The limit was changed: the budget follows at once, so that the next command meets it. The next look knows better.
     pub(crate) fn set_limit(&self, limit: u64) {
         self.is_lowered.store(limit > 0, Ordering::Relaxed);
-        let mut overhead = self.overhead();
-        overhead.settling = (limit > 0).then_some(Settling::BEGUN);
-        self.budget.store(overhead.budget(limit), Ordering::Relaxed);
+        self.budget.store(self.overhead().budget(limit), Ordering::Relaxed);
     }
 }
 
@@ -224,31 +220,6 @@ struct Overhead {
     now: u64,
     /// What it was when no more was resident than may be.
     before: u64,
-    /// The limit was changed: what goes for that leaves holes, which tidying closes soon.
-    settling: Option<Settling>,
-}
-
-/// How a new limit is reached.
-#[derive(Debug)]
-struct Settling {
-    /// The least that was resident since.
-    lowest: u64,
-    /// Looks until then without anything having become better.
-    idle: u32,
-}
-
-impl Settling {
-    const BEGUN: Settling = Settling { lowest: u64::MAX, idle: 0 };
-
-    /// Takes in one look; false if it is over.
-    fn goes_on(&mut self, limit: u64, resident: u64, is_evicting: bool) -> bool {
-        let falls = resident.saturating_add(limit / MARGIN_SHARE) < self.lowest;
-        if falls {
-            self.lowest = resident;
-        }
-        self.idle = if falls || is_evicting { 0 } else { self.idle + 1 };
-        resident > tolerable(limit) && self.idle < SETTLING_IDLE
-    }
 }
 
 impl Overhead {
@@ -256,15 +227,6 @@ impl Overhead {
     fn update(&mut self, limit: u64, resident: u64, accounts: u64) -> u64 {
         let seen = resident.saturating_sub(accounts);
         let tolerable = tolerable(limit);
-        let is_evicting = accounts > self.budget(limit);
-        if let Some(settling) = &mut self.settling
-            && !settling.goes_on(limit, resident, is_evicting)
-        {
-            self.settling = None;
-        }
-        if self.settling.is_some() {
-            return self.budget(limit);
-        }
         // Part of what is seen is holes that data can have: as much may come as would be a little too much without them. If
         // it goes there, there are fewer holes at the next look. Else data that once had to go for memory that did not
         // come back would never be as much again.
@@ -911,12 +873,12 @@ mod tests {
     /// too much beyond that, quickly far beyond it, and never goes below a third.
     #[test]
     fn budget() {
-        let mut overhead = Overhead { now: 10, before: 10, settling: None };
+        let mut overhead = Overhead { now: 10, before: 10 };
         assert_eq!(overhead.update(0, 500, 100), u64::MAX, "no limit");
         let settle = |overhead: &mut Overhead, resident, accounts| {
             (0..200).map(|_| overhead.update(2560, resident, accounts)).last().expect("a budget")
         };
-        let mut overhead = Overhead { now: 10, before: 10, settling: None };
+        let mut overhead = Overhead { now: 10, before: 10 };
         assert_eq!(settle(&mut overhead, 2400, 2000), 2560 + 10 - 380);
         assert_eq!(settle(&mut overhead, 2560, 2100), 2560 + 10 - 440);
         assert_eq!(settle(&mut overhead, 2599, 2100), 2560 + 10 - 440, "a little too much is let be");
@@ -928,32 +890,11 @@ mod tests {
         assert!(settle(&mut overhead, 2100, 2100) > 2550);
     }
 
-    /// After the limit was lowered, the budget is what the new one leaves, as long as eviction has to reach that and as long
-    /// as less and less is resident: the holes of what went for it are no reason to evict more. When nothing goes on, they
-    /// are.
-    #[test]
-    fn settling() {
-        let mut overhead = Overhead { now: 10, before: 10, settling: Some(Settling::BEGUN) };
-        let budget = overhead.budget(2560);
-        for accounts in (budget..20_000).rev() {
-            assert_eq!(overhead.update(2560, 20_000, accounts), budget, "nothing of what went came back yet");
-        }
-        for resident in (2600..20_000).rev() {
-            assert_eq!(overhead.update(2560, resident, budget), budget, "tidied, with {resident} left");
-        }
-        let mut stuck = Overhead { now: 10, before: 10, settling: Some(Settling::BEGUN) };
-        let looks = (1..).find(|_| stuck.update(2560, 5000, budget) < budget);
-        assert_eq!(looks, Some(SETTLING_IDLE + 1), "once it falls, then idle");
-        overhead.update(2560, 2500, budget);
-        assert!(overhead.settling.is_none());
-    }
-
     /// Data that had to go comes back into the holes that it has left, though no less is resident than may be.
     #[test]
     fn holes_are_filled() {
         const LIMIT: u64 = 64 << 20;
-        let (mut overhead, mut data) =
-            (Overhead { now: LIMIT / 2, before: LIMIT / 2, settling: None }, LIMIT / 2);
+        let (mut overhead, mut data) = (Overhead { now: LIMIT / 2, before: LIMIT / 2 }, LIMIT / 2);
         for _ in 0..4000 {
             // All but 2 MB of what is not data could be.
             let resident = LIMIT.max(data + (2 << 20));
