@@ -94,7 +94,14 @@ impl Db {
 
     fn tidy_objects(&mut self, mut number: u32, mut place: u64, mover: &mut Mover<'_>) -> Option<Stage> {
         while !mover.is_done() {
-            let (found, object) = self.table.object_from(number)?;
+            let (found, _) = self.table.object_from(number)?;
+            if number
+                .checked_sub(1)
+                .is_none_or(|seen| self.table.chunk_of(seen) != self.table.chunk_of(found))
+            {
+                self.table.relocate_chunk(found, mover);
+            }
+            let (found, object) = self.table.object_from(found)?;
             let from = if found == number { place } else { 0 };
             let before = if cfg!(debug_assertions) { object.heap_bytes() } else { 0 };
             let next = mover.from(from, |mover| object.relocate(mover));

@@ -127,6 +127,16 @@ impl<'a> Mover<'a> {
         }
     }
 
+    /// A boxed array.
+    pub fn array<T>(&mut self, array: &mut Box<[T]>) {
+        if self.wants_array(array.as_ptr(), array.len()) {
+            let mut fresh = Vec::with_capacity(array.len());
+            fresh.append(&mut std::mem::take(array).into_vec());
+            *array = fresh.into_boxed_slice();
+            self.note(good_size(array.len() * size_of::<T>()));
+        }
+    }
+
     /// A deque; its capacity stays.
     pub fn deque<T>(&mut self, deque: &mut VecDeque<T>) {
         // The address of an element, not of the allocation: one of a page's, too.

@@ -9,6 +9,7 @@
 //! values to others ([`Slab::renumber`]).
 
 use crate::alloc::good_size;
+use crate::moves::Mover;
 
 /// Values per chunk.
 const CHUNK_LEN: usize = 128;
@@ -57,7 +58,8 @@ impl<T> Default for Slab<T> {
     }
 }
 
-fn chunk_of(number: u32) -> (u32, usize) {
+/// The chunk of a number, and the place there.
+pub(crate) fn chunk_of(number: u32) -> (u32, usize) {
     (number / CHUNK_LEN as u32, number as usize % CHUNK_LEN)
 }
 
@@ -273,6 +275,17 @@ impl<T> Slab<T> {
         None
     }
 
+    /// Gives the chunk with this number's place another address; see [`Mover`].
+    pub fn relocate_chunk(&mut self, number: u32, mover: &mut Mover<'_>) {
+        let (at, _) = chunk_of(number);
+        if at == 0 {
+            mover.vec(&mut self.chunks);
+        }
+        if let Some(chunk) = self.chunks.get_mut(at as usize) {
+            mover.array(&mut chunk.places);
+        }
+    }
+
     /// Takes out any value; None when there is none left. For taking a database apart in steps.
     pub fn pop(&mut self) -> Option<T> {
         while let Some(chunk) = self.chunks.last() {
@@ -407,6 +420,22 @@ mod tests {
         assert_eq!(found, left);
         slab.close();
         assert!(!slab.has_closed(), "once is enough");
+    }
+
+    /// Chunks can lie elsewhere, each as often as it is asked for.
+    #[test]
+    fn chunks_move() {
+        let mut slab = Slab::default();
+        let numbers: Vec<u32> = (0..1000).map(|n| slab.insert(n)).collect();
+        let mut mover = Mover::new(&|_| true, 100, usize::MAX);
+        for number in (0..1000).step_by(CHUNK_LEN) {
+            let before: *const i32 = slab.get(number);
+            slab.relocate_chunk(number, &mut mover);
+            assert!(before != slab.get(number), "{number} is elsewhere");
+        }
+        slab.check();
+        assert_eq!(mover.moved(), slab.heap_bytes());
+        assert!((0..1000).all(|n| *slab.get(numbers[n as usize]) == n));
     }
 
     /// One value that comes and goes makes no chunk each time.

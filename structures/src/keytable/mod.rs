@@ -25,7 +25,7 @@ use crate::alloc::good_size;
 use crate::hash::{hash, same};
 use crate::moves::Mover;
 use crate::outside;
-use crate::slab::Slab;
+use crate::slab::{self, Slab};
 use crate::table::{Cursor, ENTRY_LEN_MAX, Full, Layout, Loc, SegmentId, Table, Watched};
 
 const KIND: u8 = 0b0000_0111;
@@ -927,9 +927,19 @@ impl<O> KeyTable<O> {
         self.objects.open();
     }
 
-    /// The first collection from a place in their storage on, and that place. For walks over all of them.
-    pub fn object_from(&mut self, place: u32) -> Option<(u32, &mut O)> {
-        self.objects.from(place)
+    /// The first collection with this number in the slab or a greater one, and its number. For walks over all of them.
+    pub fn object_from(&mut self, number: u32) -> Option<(u32, &mut O)> {
+        self.objects.from(number)
+    }
+
+    /// The part of the slab that the collection with this number is in.
+    pub fn chunk_of(&self, number: u32) -> u32 {
+        slab::chunk_of(number).0
+    }
+
+    /// See [`Slab::relocate_chunk`].
+    pub fn relocate_chunk(&mut self, number: u32, mover: &mut Mover<'_>) {
+        self.objects.relocate_chunk(number, mover);
     }
 
     /// See [`Table::set_heat`].
