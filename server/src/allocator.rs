@@ -8,6 +8,7 @@
 use std::alloc::{GlobalAlloc, Layout};
 use std::ffi::{CStr, c_char, c_int, c_long, c_void};
 
+use damselfly_structures::alloc::good_size;
 use mimalloc::MiMalloc;
 
 type Output = unsafe extern "C" fn(text: *const c_char, to: *mut c_void);
@@ -62,6 +63,18 @@ unsafe impl GlobalAlloc for Allocator {
     #[inline]
     unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         if layout.align() <= ALIGNED {
+            // The library leaves a block where it is until less than half of it is needed, and the books would be wrong.
+            if size < layout.size() && good_size(size) < good_size(layout.size()) {
+                let fresh = mi_malloc(size).cast::<u8>();
+                if !fresh.is_null() {
+                    // SAFETY: both have `size` bytes and are distinct; the old block is the caller's to give up.
+                    unsafe {
+                        fresh.copy_from_nonoverlapping(at, size);
+                        MiMalloc.dealloc(at, layout);
+                    }
+                }
+                return fresh;
+            }
             // SAFETY: the block is the library's and the caller's to hand over.
             return unsafe { mi_realloc(at.cast(), size) }.cast();
         }
@@ -138,18 +151,37 @@ mod tests {
 
     use super::*;
 
-    /// Blocks have the size that the books say: `good_size`, on which all accounting stands.
-    #[test]
-    fn sizes() {
+    fn usable(block: &[u8]) -> usize {
         unsafe extern "C" {
             fn mi_usable_size(p: *const c_void) -> usize;
         }
+        // SAFETY: a live block of this allocator, as the slice is not empty.
+        unsafe { mi_usable_size(block.as_ptr().cast()) }
+    }
+
+    /// Blocks have the size that the books say: `good_size`, on which all accounting stands.
+    #[test]
+    fn sizes() {
         // Below, the books round up: nothing of eight bytes is counted. Longer blocks have room that nobody touches.
         for size in (9..=1024).chain((1025..70_000).step_by(97)).chain([ALONE_FROM - 1, ALONE_FROM]) {
             let block = vec![1u8; size];
-            // SAFETY: a live block of this allocator.
-            let usable = unsafe { mi_usable_size(block.as_ptr().cast()) };
-            assert_eq!(usable, damselfly_structures::alloc::good_size(size), "{size} bytes");
+            assert_eq!(usable(&block), good_size(size), "{size} bytes");
+        }
+    }
+
+    /// So they have when they were made shorter or longer.
+    #[test]
+    fn sizes_of_what_changed() {
+        for (len, longer) in
+            (20..5000).step_by(7).flat_map(|len| [1, 2, 17, 100, 3000].map(|more| (len, len + more)))
+        {
+            let mut bytes: Vec<u8> = Vec::with_capacity(longer);
+            bytes.extend((0..len).map(|n| n as u8));
+            bytes.shrink_to_fit();
+            assert_eq!(usable(&bytes), good_size(len), "{longer} bytes made {len}");
+            bytes.reserve_exact(longer - len);
+            assert_eq!(usable(&bytes), good_size(longer), "{len} bytes made {longer}");
+            assert!(bytes.iter().enumerate().all(|(n, &byte)| byte == n as u8));
         }
     }
 
