@@ -121,7 +121,9 @@ const FAR_OVER_SHARE: u64 = 32;
 const HALT_ROUNDS: u32 = 4;
 /// Who then has nothing to give leaves the processor to those who have.
 const HALT: Duration = Duration::from_millis(1);
-/// Rest behind a round of tidying that moved little, doubled each time unless too much is resident, and the longest.
+/// Rest behind a round of tidying that moved less than a part of the data, doubled each time unless too much is resident or
+/// such a part was evicted since, and the longest.
+const ROUND_SHARE: usize = 32;
 const TIDY_REST: Duration = Duration::from_millis(250);
 const TIDY_REST_MAX: Duration = Duration::from_secs(8);
 /// Without sparse pages, tidying begins when more than this part of the data is holes: writes close holes by themselves,
@@ -376,10 +378,58 @@ pub struct Account {
     toil: u32,
     /// Commands of scripts that were let through since the account was looked at.
     unasked: u32,
-    /// Tidying rests until then, and how long.
-    tidy_from: Instant,
-    tidy_rest: Duration,
-    tidied_in_round: usize,
+    tidying: Rounds,
+}
+
+/// When tidying goes on and when it rests.
+#[derive(Debug)]
+struct Rounds {
+    /// The next round begins then, and how long the last one is rested from.
+    from: Instant,
+    rest: Duration,
+    /// Within a round it rests until then.
+    paused: Instant,
+    /// Bytes moved in this round.
+    moved: usize,
+    /// When the last round ended, and bytes that were evicted since.
+    ended: Instant,
+    gone: usize,
+}
+
+impl Rounds {
+    fn new(now: Instant) -> Rounds {
+        Rounds { from: now, rest: TIDY_REST, paused: now, moved: 0, ended: now, gone: 0 }
+    }
+
+    /// Whether so much was evicted since the last round that the next finds more than that did.
+    fn has_new_holes(&self, data: usize) -> bool {
+        self.gone > data / ROUND_SHARE
+    }
+
+    /// Whether there is something to do now; a long rest ends when there are new holes.
+    fn is_due(&mut self, now: Instant, data: usize) -> bool {
+        if self.has_new_holes(data) {
+            self.from = self.from.min(self.ended + TIDY_REST);
+        }
+        now >= self.from && now >= self.paused
+    }
+
+    /// It rests at least until then, whatever is found meanwhile.
+    fn pause_until(&mut self, at: Instant) {
+        self.paused = self.paused.max(at);
+    }
+
+    /// A round has ended; the rest behind it is short if there is a reason, or if there was much to move.
+    fn end(&mut self, now: Instant, data: usize, is_short: bool) {
+        self.rest = if self.moved > data / ROUND_SHARE {
+            Duration::ZERO
+        } else if is_short || self.has_new_holes(data) {
+            TIDY_REST
+        } else {
+            (self.rest * 2).clamp(TIDY_REST, TIDY_REST_MAX)
+        };
+        *self = Rounds { from: now + self.rest, rest: self.rest, ..Rounds::new(now) };
+    }
 }
 
 impl Default for Account {
@@ -395,9 +445,7 @@ impl Default for Account {
             unseen: 0,
             toil: 0,
             unasked: 0,
-            tidy_from: Instant::now(),
-            tidy_rest: TIDY_REST,
-            tidied_in_round: 0,
+            tidying: Rounds::new(Instant::now()),
         }
     }
 }
@@ -488,11 +536,11 @@ impl Core {
     fn admit_if_room(&mut self, argv: &Argv<'_>) -> bool {
         // Where each turn does a lot, commands do no more than they must: they wait for the turn, too.
         let (hurries, toils) = (self.memory.hurries, self.memory.toil < TOIL_STEPS);
-        if toils && !self.is_lowered() && self.is_over_limit() && Instant::now() >= self.memory.tidy_from {
+        if toils && !self.is_lowered() && self.is_over_limit() && self.may_tidy(Instant::now()) {
             // Holes appear faster than they are closed: who writes waits until some are.
             self.tidy(Pages::Sparse);
             self.memory.toil += TOIL_STEPS / 2;
-            self.memory.tidy_from = self.memory.tidy_from.max(Instant::now() + BRAKE_REST);
+            self.memory.tidying.pause_until(Instant::now() + BRAKE_REST);
         }
         let apart = self.long_value.as_ref().map_or(0, Vec::len);
         let len = argv.iter().map(<[u8]>::len).sum::<usize>() + apart;
@@ -584,7 +632,14 @@ impl Core {
         let is_locked = |db, hash| locks.is_locked(lock_number(db, hash));
         let evicted = self.ks.evict(rule, if locks.is_idle() { None } else { Some(&is_locked) });
         self.after_command();
+        if let Evicted::Freed(bytes) = evicted {
+            self.memory.tidying.gone += bytes;
+        }
         evicted
+    }
+
+    fn may_tidy(&mut self, now: Instant) -> bool {
+        self.memory.tidying.is_due(now, self.ks.heap_bytes())
     }
 
     /// Evicts ahead of need, and tidies, each for a bounded time; true if there is more to do at once.
@@ -596,14 +651,13 @@ impl Core {
         }
         let Some(pages) = self.pages_to_tidy() else { return more };
         let begun = Instant::now();
-        if begun < self.memory.tidy_from {
+        if !self.may_tidy(begun) {
             return more;
         }
         let goes_on = self.tidy(pages);
         if pages == Pages::Loose {
             let ended = Instant::now();
-            let rest = (ended - begun) * (LOOSE_TIME_PART - 1);
-            self.memory.tidy_from = self.memory.tidy_from.max(ended + rest);
+            self.memory.tidying.pause_until(ended + (ended - begun) * (LOOSE_TIME_PART - 1));
             return more;
         }
         more | goes_on
@@ -683,21 +737,14 @@ impl Core {
         };
         for _ in 0..steps {
             let tidied = self.ks.tidy_some(4, 64 << 10, asks);
-            self.memory.tidied_in_round += tidied.moved;
+            self.memory.tidying.moved += tidied.moved;
             if tidied.round_ended {
                 if pages != Pages::Full {
                     allocator::collect();
                 }
-                let moved = std::mem::take(&mut self.memory.tidied_in_round);
-                self.memory.tidy_rest = if moved > self.ks.heap_bytes() / 32 {
-                    Duration::ZERO
-                } else if self.is_over_limit() || pages == Pages::Loose {
-                    // Not longer behind the small rounds: who then finds sparse pages would wait, too.
-                    TIDY_REST
-                } else {
-                    (self.memory.tidy_rest * 2).clamp(TIDY_REST, TIDY_REST_MAX)
-                };
-                self.memory.tidy_from = Instant::now() + self.memory.tidy_rest;
+                // Not longer behind the small rounds: who then finds sparse pages would wait, too.
+                let is_short = self.is_over_limit() || pages == Pages::Loose;
+                self.memory.tidying.end(Instant::now(), self.ks.heap_bytes(), is_short);
                 return false;
             }
         }
@@ -888,6 +935,29 @@ mod tests {
         assert!((1900..1960).contains(&overhead.update(2560, 2700, 2000)), "much is not let be");
         assert_eq!(settle(&mut overhead, 9000, 2100), 2560 / BUDGET_MIN);
         assert!(settle(&mut overhead, 2100, 2100) > 2550);
+    }
+
+    /// Rounds that find nothing come seldom in the end, as on an idle server whose pages cannot be emptied. When keys are evicted
+    /// again, there are new holes: it does not rest from them.
+    #[test]
+    fn rounds() {
+        let begun = Instant::now();
+        let (data, second) = (3200, Duration::from_secs(1));
+        let mut rounds = Rounds::new(begun);
+        assert!(rounds.is_due(begun, data));
+        (0..10).for_each(|_| rounds.end(begun, data, false));
+        assert!(!rounds.is_due(begun + 7 * second, data) && rounds.is_due(begun + 8 * second, data));
+        rounds.gone = 100;
+        assert!(!rounds.is_due(begun + second, data), "next to nothing");
+        rounds.gone = 101;
+        assert!(rounds.is_due(begun + second, data) && !rounds.is_due(begun + second / 5, data));
+        rounds.pause_until(begun + 2 * second);
+        assert!(!rounds.is_due(begun + second, data), "there is a pause");
+        rounds.end(begun + second, data, false);
+        assert!(!rounds.is_due(begun + second, data) && rounds.is_due(begun + second + TIDY_REST, data));
+        rounds.moved = 101;
+        rounds.end(begun + second, data, false);
+        assert!(rounds.is_due(begun + second, data), "much was moved");
     }
 
     /// Data that had to go comes back into the holes that it has left, though no less is resident than may be.
