@@ -12,7 +12,7 @@ use crate::parse::{self, ParseError};
 use crate::path::{Node, Path, Step, TooManyMatches, place, select};
 use crate::value::{DEPTH_MAX, Member, Value, View};
 use crate::write::{Format, write_line, write_text};
-use damselfly_structures::moves::Mover;
+use damselfly_structures::moves::{AT_ONCE_MAX, Mover};
 use std::fmt;
 
 /// Most bytes that one command may add to a document by putting a value in many places, and about the longest text
@@ -21,9 +21,6 @@ pub const GROWTH_MAX: usize = 512 << 20;
 
 /// Most places that one command may change.
 pub const TARGETS_MAX: usize = 1 << 20;
-
-/// Documents that hold more are not given other addresses.
-const MOVED_MAX: usize = 256 << 10;
 
 /// Why an operation was not done. The document is as before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -139,7 +136,7 @@ impl Document {
     /// Gives allocations other addresses; see [`Mover`]. In one step, so those of long documents stay: they were made in one
     /// step, too, and are in pages of their own for the most part.
     pub fn relocate(&mut self, mover: &mut Mover<'_>) {
-        if self.heap_bytes <= MOVED_MAX {
+        if self.heap_bytes <= AT_ONCE_MAX {
             self.root.relocate(mover);
         }
     }

@@ -47,6 +47,12 @@ enum Text {
     Long(Arc<Box<str>>),
 }
 
+fn relocate_text(text: &mut Arc<Box<str>>, mover: &mut Mover<'_>) {
+    if let Some(text) = mover.shared(text) {
+        mover.bytes(text);
+    }
+}
+
 impl Text {
     fn new(text: &str) -> Text {
         if text.len() > SHORT_MAX {
@@ -76,10 +82,8 @@ impl Text {
     }
 
     fn relocate(&mut self, mover: &mut Mover<'_>) {
-        if let Text::Long(text) = self
-            && let Some(text) = mover.shared(text)
-        {
-            mover.text(text);
+        if let Text::Long(text) = self {
+            relocate_text(text, mover);
         }
     }
 
@@ -243,11 +247,7 @@ impl Value {
     pub(crate) fn relocate(&mut self, mover: &mut Mover<'_>) {
         match &mut self.0 {
             Repr::Null | Repr::Bool(_) | Repr::Int(_) | Repr::Uint(_) | Repr::Double(_) => {}
-            Repr::Big(digits) => {
-                if let Some(digits) = mover.shared(digits) {
-                    mover.text(digits);
-                }
-            }
+            Repr::Big(digits) => relocate_text(digits, mover),
             Repr::Text(text) => text.relocate(mover),
             Repr::Array(elements) => {
                 if let Some(elements) = mover.shared(elements) {

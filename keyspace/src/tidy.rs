@@ -2,9 +2,9 @@
 //!
 //! Removed entries leave holes: in the blocks of their segment, in tables whose segments are nearly empty, and in the
 //! allocator's pages, each of which goes back to the system only when nothing is left in it. [`Keyspace::tidy_some`]
-//! walks all databases, a little per call: it rewrites segments with many dead bytes, joins neighbours that
-//! fit together, numbers collections anew where their slab has holes, and gives what lies in a sparse page of the allocator another address, collections, too. What is sparse
-//! the owner says, because only he knows the allocator.
+//! walks all databases, a little per call: it rewrites segments with many dead bytes, joins neighbours that fit
+//! together, numbers collections anew where their slab has holes, and gives what lies in a sparse page of the allocator
+//! another address, collections, too. What is sparse the owner says, because only he knows the allocator.
 
 use damselfly_structures::moves::{IsSparse, Mover};
 use damselfly_structures::table::SegmentId;
@@ -94,14 +94,7 @@ impl Db {
 
     fn tidy_objects(&mut self, mut number: u32, mut place: u64, mover: &mut Mover<'_>) -> Option<Stage> {
         while !mover.is_done() {
-            let (found, _) = self.table.object_from(number)?;
-            if number
-                .checked_sub(1)
-                .is_none_or(|seen| self.table.chunk_of(seen) != self.table.chunk_of(found))
-            {
-                self.table.relocate_chunk(found, mover);
-            }
-            let (found, object) = self.table.object_from(found)?;
+            let (found, object) = self.table.object_from(number, mover)?;
             let from = if found == number { place } else { 0 };
             let before = if cfg!(debug_assertions) { object.heap_bytes() } else { 0 };
             let next = mover.from(from, |mover| object.relocate(mover));

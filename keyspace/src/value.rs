@@ -202,21 +202,17 @@ impl Object {
 
     /// Gives allocations other addresses; see [`Mover`]. What it holds stays the same.
     pub fn relocate(&mut self, mover: &mut Mover<'_>) {
-        fn boxed<'m, T>(boxed: &mut Box<T>, mover: &mut Mover<'m>, relocate: fn(&mut T, &mut Mover<'m>)) {
-            mover.boxed(boxed);
-            relocate(boxed, mover);
-        }
         match self {
             Object::List(list) => list.relocate(mover),
             Object::Hash(hash) => hash.relocate(mover),
             Object::Set(set) => set.relocate(mover),
             Object::ZSet(zset) => zset.relocate(mover),
-            Object::Stream(stream) => boxed(stream, mover, Stream::relocate),
-            Object::Json(document) => boxed(document, mover, Document::relocate),
-            Object::Bloom(bloom) => boxed(bloom, mover, Bloom::relocate),
-            Object::Cuckoo(cuckoo) => boxed(cuckoo, mover, Cuckoo::relocate),
-            Object::CountMin(sketch) => boxed(sketch, mover, CountMin::relocate),
-            Object::TopK(sketch) => boxed(sketch, mover, TopK::relocate),
+            Object::Stream(stream) => mover.boxed(stream).relocate(mover),
+            Object::Json(document) => mover.boxed(document).relocate(mover),
+            Object::Bloom(bloom) => mover.boxed(bloom).relocate(mover),
+            Object::Cuckoo(cuckoo) => mover.boxed(cuckoo).relocate(mover),
+            Object::CountMin(sketch) => mover.boxed(sketch).relocate(mover),
+            Object::TopK(sketch) => mover.boxed(sketch).relocate(mover),
         }
     }
 

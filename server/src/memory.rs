@@ -384,21 +384,20 @@ pub struct Account {
 /// When tidying goes on and when it rests.
 #[derive(Debug)]
 struct Rounds {
-    /// The next round begins then, and how long the last one is rested from.
-    from: Instant,
+    /// When the last round ended, and how long it rests from that.
+    ended: Option<Instant>,
     rest: Duration,
     /// Within a round it rests until then.
     paused: Instant,
     /// Bytes moved in this round.
     moved: usize,
-    /// When the last round ended, and bytes that were evicted since.
-    ended: Instant,
+    /// Bytes that were evicted since the last one.
     gone: usize,
 }
 
 impl Rounds {
     fn new(now: Instant) -> Rounds {
-        Rounds { from: now, rest: TIDY_REST, paused: now, moved: 0, ended: now, gone: 0 }
+        Rounds { ended: None, rest: TIDY_REST, paused: now, moved: 0, gone: 0 }
     }
 
     /// Whether so much was evicted since the last round that the next finds more than that did.
@@ -407,11 +406,9 @@ impl Rounds {
     }
 
     /// Whether there is something to do now; a long rest ends when there are new holes.
-    fn is_due(&mut self, now: Instant, data: usize) -> bool {
-        if self.has_new_holes(data) {
-            self.from = self.from.min(self.ended + TIDY_REST);
-        }
-        now >= self.from && now >= self.paused
+    fn is_due(&self, now: Instant, data: usize) -> bool {
+        let rest = if self.has_new_holes(data) { self.rest.min(TIDY_REST) } else { self.rest };
+        now >= self.paused && self.ended.is_none_or(|ended| now >= ended + rest)
     }
 
     /// It rests at least until then, whatever is found meanwhile.
@@ -428,7 +425,7 @@ impl Rounds {
         } else {
             (self.rest * 2).clamp(TIDY_REST, TIDY_REST_MAX)
         };
-        *self = Rounds { from: now + self.rest, rest: self.rest, ..Rounds::new(now) };
+        *self = Rounds { ended: Some(now), rest: self.rest, ..Rounds::new(now) };
     }
 }
 
@@ -638,7 +635,7 @@ impl Core {
         evicted
     }
 
-    fn may_tidy(&mut self, now: Instant) -> bool {
+    fn may_tidy(&self, now: Instant) -> bool {
         self.memory.tidying.is_due(now, self.ks.heap_bytes())
     }
 

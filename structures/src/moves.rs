@@ -22,6 +22,8 @@ use crate::alloc::{ALONE_FROM, good_size};
 /// Tells whether the page of the allocator that an address lies in is mostly free.
 pub type IsSparse<'a> = &'a dyn Fn(*const u8) -> bool;
 
+/// What is moved in one step, having no places to go on at, holds at most so much.
+pub const AT_ONCE_MAX: usize = 256 << 10;
 /// What counts are in front of the value of an `Arc`.
 const COUNTS: usize = 2 * size_of::<usize>();
 
@@ -129,12 +131,9 @@ impl<'a> Mover<'a> {
 
     /// A boxed array.
     pub fn array<T>(&mut self, array: &mut Box<[T]>) {
-        if self.wants_array(array.as_ptr(), array.len()) {
-            let mut fresh = Vec::with_capacity(array.len());
-            fresh.append(&mut std::mem::take(array).into_vec());
-            *array = fresh.into_boxed_slice();
-            self.note(good_size(array.len() * size_of::<T>()));
-        }
+        let mut vec = std::mem::take(array).into_vec();
+        self.vec(&mut vec);
+        *array = vec.into_boxed_slice();
     }
 
     /// A deque; its capacity stays.
@@ -148,19 +147,15 @@ impl<'a> Mover<'a> {
         }
     }
 
-    /// A boxed slice.
-    pub fn bytes(&mut self, bytes: &mut Box<[u8]>) {
-        if self.wants_array(bytes.as_ptr(), bytes.len()) {
-            *bytes = Box::from(&**bytes);
-            self.note(good_size(bytes.len()));
-        }
-    }
-
-    /// A boxed text.
-    pub fn text(&mut self, text: &mut Box<str>) {
-        if self.wants_array(text.as_ptr(), text.len()) {
-            *text = Box::from(&**text);
-            self.note(good_size(text.len()));
+    /// Boxed bytes or text.
+    pub fn bytes<T: ?Sized + AsRef<[u8]>>(&mut self, bytes: &mut Box<T>)
+    where
+        Box<T>: Clone,
+    {
+        let slice: &[u8] = (**bytes).as_ref();
+        if self.wants_array(slice.as_ptr(), slice.len()) {
+            self.note(good_size(slice.len()));
+            *bytes = bytes.clone();
         }
     }
 
@@ -172,22 +167,22 @@ impl<'a> Mover<'a> {
         }
     }
 
-    /// The allocation of a box, not what the value in it owns.
-    pub fn boxed<T>(&mut self, boxed: &mut Box<T>) {
-        if !self.wants(&raw const **boxed) {
-            return;
+    /// The allocation of a box, and the value in it, which may own more.
+    pub fn boxed<'b, T>(&mut self, boxed: &'b mut Box<T>) -> &'b mut T {
+        if self.wants(&raw const **boxed) {
+            let mut fresh = Box::<T>::new_uninit();
+            // SAFETY: the value is copied out of the old box bytewise, and that box is then freed as one of a value that is
+            // not dropped (`ManuallyDrop` has the same layout): the value has one owner all the time. Nothing in between
+            // can panic. `boxed` holds a valid box again before anybody can look.
+            unsafe {
+                fresh.as_mut_ptr().copy_from_nonoverlapping(&raw const **boxed, 1);
+                let old = Box::into_raw(ptr::read(boxed));
+                ptr::write(boxed, fresh.assume_init());
+                drop(Box::<ManuallyDrop<T>>::from_raw(old.cast()));
+            }
+            self.note(good_size(size_of::<T>()));
         }
-        let mut fresh = Box::<T>::new_uninit();
-        // SAFETY: the value is copied out of the old box bytewise, and that box is then freed as one of a value that is
-        // not dropped (`ManuallyDrop` has the same layout): the value has one owner all the time. Nothing in between can
-        // panic. `boxed` holds a valid box again before anybody can look.
-        unsafe {
-            fresh.as_mut_ptr().copy_from_nonoverlapping(&raw const **boxed, 1);
-            let old = Box::into_raw(ptr::read(boxed));
-            ptr::write(boxed, fresh.assume_init());
-            drop(Box::<ManuallyDrop<T>>::from_raw(old.cast()));
-        }
-        self.note(good_size(size_of::<T>()));
+        boxed
     }
 
     /// The allocation of a counted value, and that value, unless it is shared.
@@ -238,7 +233,7 @@ mod tests {
         mover.boxed(&mut boxed);
         assert_eq!(mover.shared(&mut shared).map(|value| value.1.as_str()), Some("text"));
         mover.bytes(&mut bytes);
-        mover.text(&mut text);
+        mover.bytes(&mut text);
         mover.shared_bytes(&mut shared_bytes);
         assert!(vec.as_ptr() != addresses.0 && &raw const *boxed != addresses.1);
         assert!(Arc::as_ptr(&shared) != addresses.2 && bytes.as_ptr() != addresses.3);

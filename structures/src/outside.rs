@@ -19,6 +19,7 @@ use std::mem::ManuallyDrop;
 use std::sync::Arc;
 
 use crate::alloc::good_size;
+use crate::moves::Mover;
 
 /// Bytes that describe a string stored by [`store_exact`].
 pub(crate) const EXACT_LEN: usize = 12;
@@ -141,26 +142,21 @@ pub(crate) unsafe fn lend(at: &mut [u8]) -> Arc<Vec<u8>> {
     }
 }
 
-/// Where a string given to [`store`] is.
-///
-/// # Safety
-/// As for [`view_grown`].
-pub(crate) unsafe fn pointer(from: &[u8]) -> *const u8 {
-    // SAFETY: the caller's promise.
-    unsafe { view_grown(from) }.as_ptr()
-}
-
-/// Gives a string given to [`store`] another address; returns what it holds.
+/// Gives a string given to [`store`] another address if that is asked for.
 ///
 /// # Safety
 /// As for [`take`], the entry being overwritten here.
-pub(crate) unsafe fn relocate(at: &mut [u8]) -> usize {
+pub(crate) unsafe fn relocate(at: &mut [u8], mover: &mut Mover<'_>) {
+    // SAFETY: the contract is that of `view_grown`.
+    if !mover.wants(unsafe { view_grown(at) }.as_ptr()) {
+        return;
+    }
     // SAFETY: the contract is that of `take`, and the copy is stored before anybody else looks.
     let old = unsafe { take(at) };
     let mut copy = Vec::with_capacity(old.capacity());
     copy.extend_from_slice(&old);
     store(copy, at);
-    grown_bytes(at)
+    mover.note(grown_bytes(at));
 }
 
 /// Overwrites a string given to [`store`] where it is, if the new one fits and leaves no more than an eighth unused;
@@ -206,17 +202,19 @@ pub(crate) unsafe fn drop_exact(from: &[u8]) -> usize {
     exact_bytes(from)
 }
 
-/// Gives a string given to [`store_exact`] another address; returns what it holds.
+/// Gives a string given to [`store_exact`] another address if that is asked for.
 ///
 /// # Safety
 /// As for [`take`], the entry being overwritten here.
-pub(crate) unsafe fn relocate_exact(at: &mut [u8]) -> usize {
+pub(crate) unsafe fn relocate_exact(at: &mut [u8], mover: &mut Mover<'_>) {
     let mut old = [0; EXACT_LEN];
     old.copy_from_slice(&at[..EXACT_LEN]);
     // SAFETY: the string is alive; then `at` describes a copy of it, and `old` alone describes the string.
     unsafe {
-        duplicate(at);
-        drop_exact(&old)
+        if mover.wants(view(at).as_ptr()) {
+            duplicate(at);
+            mover.note(drop_exact(&old));
+        }
     }
 }
 

@@ -59,7 +59,7 @@ impl<T> Default for Slab<T> {
 }
 
 /// The chunk of a number, and the place there.
-pub(crate) fn chunk_of(number: u32) -> (u32, usize) {
+fn chunk_of(number: u32) -> (u32, usize) {
     (number / CHUNK_LEN as u32, number as usize % CHUNK_LEN)
 }
 
@@ -260,12 +260,18 @@ impl<T> Slab<T> {
         }
     }
 
-    /// The first value with this number or a greater one, and its number.
-    pub fn from(&mut self, number: u32) -> Option<(u32, &mut T)> {
-        let (first, within) = chunk_of(number);
-        let mut from = within;
+    /// The first value with this number or a greater one, and its number. Chunks at whose beginning it comes by are given
+    /// other addresses; see [`Mover`].
+    pub fn from(&mut self, number: u32, mover: &mut Mover<'_>) -> Option<(u32, &mut T)> {
+        if number == 0 {
+            mover.vec(&mut self.chunks);
+        }
+        let (first, mut within) = chunk_of(number);
         for (at, chunk) in self.chunks.iter_mut().enumerate().skip(first as usize) {
-            let skipped = std::mem::take(&mut from);
+            let skipped = std::mem::take(&mut within);
+            if skipped == 0 {
+                mover.array(&mut chunk.places);
+            }
             for (place, value) in chunk.places.iter_mut().enumerate().skip(skipped) {
                 if let Place::Taken(value) = value {
                     return Some(((at * CHUNK_LEN + place) as u32, value));
@@ -273,17 +279,6 @@ impl<T> Slab<T> {
             }
         }
         None
-    }
-
-    /// Gives the chunk with this number's place another address; see [`Mover`].
-    pub fn relocate_chunk(&mut self, number: u32, mover: &mut Mover<'_>) {
-        let (at, _) = chunk_of(number);
-        if at == 0 {
-            mover.vec(&mut self.chunks);
-        }
-        if let Some(chunk) = self.chunks.get_mut(at as usize) {
-            mover.array(&mut chunk.places);
-        }
     }
 
     /// Takes out any value; None when there is none left. For taking a database apart in steps.
@@ -344,7 +339,7 @@ mod tests {
         }
         slab.check();
         for n in 0..334 {
-            assert!(slab.insert(5000 + n) < 1024, "freed places are used first");
+            assert!(slab.insert(5000 + n) < 1024, "places that are there are used first");
         }
         for (n, number) in numbers.iter().enumerate().filter(|(n, _)| n % 3 != 0) {
             assert_eq!(*slab.get(*number), n);
@@ -412,7 +407,8 @@ mod tests {
         assert!(!slab.has_closed() && left.iter().all(|&n| *slab.get(numbers[n]) == n));
         assert!(slab.heap_bytes() < full / 10, "{} of {full}", slab.heap_bytes());
         let (mut found, mut at) = (Vec::new(), 0);
-        while let Some((number, value)) = slab.from(at) {
+        let mut mover = Mover::new(&|_| false, 100, usize::MAX);
+        while let Some((number, value)) = slab.from(at, &mut mover) {
             found.push(*value);
             at = number + 1;
         }
@@ -430,7 +426,7 @@ mod tests {
         let mut mover = Mover::new(&|_| true, 100, usize::MAX);
         for number in (0..1000).step_by(CHUNK_LEN) {
             let before: *const i32 = slab.get(number);
-            slab.relocate_chunk(number, &mut mover);
+            assert!(slab.from(number, &mut mover).is_some());
             assert!(before != slab.get(number), "{number} is elsewhere");
         }
         slab.check();

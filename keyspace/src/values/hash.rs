@@ -95,14 +95,8 @@ impl Hash {
     pub(crate) fn relocate(&mut self, mover: &mut Mover<'_>) {
         match self {
             Hash::Small(fields) => fields.relocate(mover),
-            Hash::Noted(noted) => {
-                mover.boxed(noted);
-                noted.fields.relocate(mover);
-            }
-            Hash::Big(table) => {
-                mover.boxed(table);
-                table.relocate(mover);
-            }
+            Hash::Noted(noted) => mover.boxed(noted).fields.relocate(mover),
+            Hash::Big(table) => mover.boxed(table).relocate(mover),
         }
     }
 

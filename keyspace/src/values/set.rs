@@ -73,10 +73,7 @@ impl Set {
         match self {
             Set::Ints(ints) => ints.relocate(mover),
             Set::Small(pack) | Set::Long(pack) => pack.relocate(mover),
-            Set::Big(table) => {
-                mover.boxed(table);
-                table.relocate(mover);
-            }
+            Set::Big(table) => mover.boxed(table).relocate(mover),
         }
     }
 

@@ -66,10 +66,7 @@ impl SortedSet {
     pub(crate) fn relocate(&mut self, mover: &mut Mover<'_>) {
         match self {
             SortedSet::Small(pack) | SortedSet::Long(pack) => pack.relocate(mover),
-            SortedSet::Big(tree) => {
-                mover.boxed(tree);
-                tree.relocate(mover);
-            }
+            SortedSet::Big(tree) => mover.boxed(tree).relocate(mover),
         }
     }
 

@@ -403,12 +403,8 @@ pub(super) fn relocate<const VALUE: bool>(entry: &mut [u8], mover: &mut Mover<'_
     let key = Span::key(entry);
     let value = if VALUE { Some(Span::value(entry, key)) } else { None };
     for span in [Some(key), value].into_iter().flatten().filter(|span| span.code == OUT) {
-        let at = &mut entry[span.start..span.end];
-        // SAFETY: by the code this is what `store_exact` wrote, and the entry owns it.
-        if mover.wants(unsafe { outside::view(at) }.as_ptr()) {
-            // SAFETY: as above; the mutable borrow of the entry excludes readers.
-            mover.note(unsafe { outside::relocate_exact(at) });
-        }
+        // SAFETY: by the code this is what `store_exact` wrote, and the entry owns it; its borrow excludes readers.
+        unsafe { outside::relocate_exact(&mut entry[span.start..span.end], mover) };
     }
 }
 

@@ -434,13 +434,7 @@ impl<const VALUE: bool> Dense<VALUE> {
                 return;
             }
             if self.table.relocate_segment(segment, mover) && self.outside_bytes > 0 {
-                let mut owners = Vec::new();
-                self.table.visit_segment(segment, |loc| {
-                    if outside_bytes::<VALUE>(self.table.entry(loc)) > 0 {
-                        owners.push(loc);
-                    }
-                });
-                for loc in owners {
+                for loc in self.table.entries_where(segment, |entry| outside_bytes::<VALUE>(entry) > 0) {
                     entry::relocate::<VALUE>(self.table.entry_mut(loc), mover);
                 }
             }

@@ -25,7 +25,7 @@ use crate::alloc::good_size;
 use crate::hash::{hash, same};
 use crate::moves::Mover;
 use crate::outside;
-use crate::slab::{self, Slab};
+use crate::slab::Slab;
 use crate::table::{Cursor, ENTRY_LEN_MAX, Full, Layout, Loc, SegmentId, Table, Watched};
 
 const KIND: u8 = 0b0000_0111;
@@ -863,34 +863,18 @@ impl<O> KeyTable<O> {
         if !self.table.relocate_segment(id, mover) || self.outside_bytes == 0 {
             return;
         }
-        let mut owners = Vec::new();
-        self.table.visit_segment(id, |loc| {
-            let tag = self.table.entry(loc)[0];
-            if tag & KIND == STR_OUT || tag & KEY_OUT != 0 {
-                owners.push(loc);
-            }
-        });
-        for loc in owners {
+        let owns = |entry: &[u8]| entry[0] & KIND == STR_OUT || entry[0] & KEY_OUT != 0;
+        for loc in self.table.entries_where(id, owns) {
             let entry = self.table.entry_mut(loc);
             let parts = Parts::of(entry);
             if parts.tag & KEY_OUT != 0 {
-                let key = &mut entry[KEY_OUT_AT];
-                // SAFETY: the tag says that `store_exact` wrote these bytes, and the entry owns the key. It is looked at
-                // here alone.
-                unsafe {
-                    if mover.wants(outside::view(key).as_ptr()) {
-                        mover.note(outside::relocate_exact(key));
-                    }
-                }
+                // SAFETY: the tag says that `store_exact` wrote these bytes; the entry owns the key, and its borrow excludes
+                // readers.
+                unsafe { outside::relocate_exact(&mut entry[KEY_OUT_AT], mover) };
             }
             if parts.tag & KIND == STR_OUT {
-                let value = &mut entry[parts.value..];
-                // SAFETY: the kind says that `store` wrote these bytes, and the entry owns the string.
-                unsafe {
-                    if mover.wants(outside::pointer(value)) {
-                        mover.note(outside::relocate(value));
-                    }
-                }
+                // SAFETY: the kind says that `store` wrote these bytes; the rest is as above.
+                unsafe { outside::relocate(&mut entry[parts.value..], mover) };
             }
         }
     }
@@ -906,14 +890,7 @@ impl<O> KeyTable<O> {
         if !self.objects.has_closed() {
             return;
         }
-        let mut objects = Vec::new();
-        self.table.visit_segment(id, |loc| {
-            if self.table.entry(loc)[0] & KIND == OBJECT {
-                objects.push(loc);
-            }
-        });
-        for loc in objects {
-            let loc = self.table.own(loc);
+        for loc in self.table.entries_where(id, |entry| entry[0] & KIND == OBJECT) {
             let entry = self.table.entry_mut(loc);
             let at = Parts::of(entry).value;
             let number = &mut entry[at..];
@@ -927,19 +904,10 @@ impl<O> KeyTable<O> {
         self.objects.open();
     }
 
-    /// The first collection with this number in the slab or a greater one, and its number. For walks over all of them.
-    pub fn object_from(&mut self, number: u32) -> Option<(u32, &mut O)> {
-        self.objects.from(number)
-    }
-
-    /// The part of the slab that the collection with this number is in.
-    pub fn chunk_of(&self, number: u32) -> u32 {
-        slab::chunk_of(number).0
-    }
-
-    /// See [`Slab::relocate_chunk`].
-    pub fn relocate_chunk(&mut self, number: u32, mover: &mut Mover<'_>) {
-        self.objects.relocate_chunk(number, mover);
+    /// The first collection with this number in the slab or a greater one, and its number; see [`Slab::from`]. For walks over
+    /// all of them.
+    pub fn object_from(&mut self, number: u32, mover: &mut Mover<'_>) -> Option<(u32, &mut O)> {
+        self.objects.from(number, mover)
     }
 
     /// See [`Table::set_heat`].

@@ -32,7 +32,7 @@ pub use range::Range;
 pub use text::{Digits, Text};
 
 use crate::alloc::good_size;
-use crate::moves::Mover;
+use crate::moves::{AT_ONCE_MAX, Mover};
 use node::Node;
 use nodes::Nodes;
 use std::sync::Arc;
@@ -131,9 +131,6 @@ pub struct AutoClaimed {
     pub deleted: Vec<StreamId>,
 }
 
-/// Groups that hold more are not given other addresses.
-const GROUPS_MOVED_MAX: usize = 256 << 10;
-
 /// See the module's head.
 #[derive(Clone, Default)]
 pub struct Stream {
@@ -196,7 +193,7 @@ impl Stream {
     pub fn relocate(&mut self, mover: &mut Mover<'_>) {
         self.nodes.relocate(mover);
         // In one step, as there are few as a rule. Those that are many are in pages of their own anyway.
-        if self.groups_heap <= GROUPS_MOVED_MAX {
+        if self.groups_heap <= AT_ONCE_MAX {
             mover.vec(&mut self.groups);
             for group in &mut self.groups {
                 if let Some(group) = mover.shared(group) {

@@ -590,6 +590,17 @@ impl<L: Layout> Table<L> {
         unsafe { segment.as_ref() }.visit_all(|bucket, slot| visit(Loc::new(segment, bucket, slot)));
     }
 
+    /// Where those entries of a segment are that `is_meant` says, to be changed in place.
+    pub fn entries_where(&self, id: SegmentId, is_meant: impl Fn(&[u8]) -> bool) -> Vec<Loc> {
+        let mut found = Vec::new();
+        self.visit_segment(id, |loc| {
+            if is_meant(self.entry(loc)) {
+                found.push(loc);
+            }
+        });
+        found
+    }
+
     /// Visits the entries of one bucket of a segment in physical order.
     pub fn visit_bucket(&self, id: SegmentId, bucket: usize, mut visit: impl FnMut(Loc)) {
         let segment = self.segment_ptr(id.0);

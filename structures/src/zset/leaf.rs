@@ -265,7 +265,7 @@ impl Leaf {
     pub(super) fn relocate(&mut self, mover: &mut Mover<'_>) {
         mover.vec(&mut self.buf);
         if let Some(large) = &mut self.large {
-            mover.boxed(large);
+            let large = mover.boxed(large);
             mover.vec(&mut large.members);
             large.members.iter_mut().for_each(|member| mover.shared_bytes(member));
         }
