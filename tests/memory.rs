@@ -186,6 +186,21 @@ fn shards_share() {
     }
 }
 
+/// Values of all long lengths have the memory, whatever went before them: none of it is lost to pages that are half empty.
+#[test]
+fn long_values_fill_it() {
+    let (server, mut clients) = start(&["--cache_mode=true"]);
+    for n in 0..1500 {
+        let value = vec![b'v'; 70_000 + n * 7919 % 450_000];
+        assert_eq!(error_of(&call(&mut clients, &[b"SET", format!("key:{n}").as_bytes(), &value])), None);
+        if n > 800 && n % 100 == 0 {
+            let data = shard(&mut clients, 0) + shard(&mut clients, 1);
+            assert!(data > LIMIT / 10 * 8, "{} KiB of data at {n}", data >> 10);
+        }
+    }
+    assert!(resident(&server) <= LIMIT * 105 / 100 + 16 * MIB, "{} MiB", resident(&server) / MIB);
+}
+
 /// Long values that are read stay while others come and go; that their replies lend them makes no difference.
 #[test]
 fn popular_long_values_stay() {

@@ -8,7 +8,7 @@
 use std::alloc::{GlobalAlloc, Layout};
 use std::ffi::{CStr, c_char, c_int, c_long, c_void};
 
-use damselfly_structures::alloc::good_size;
+use damselfly_structures::alloc::{ALONE_FROM, good_size};
 use mimalloc::MiMalloc;
 
 type Output = unsafe extern "C" fn(text: *const c_char, to: *mut c_void);
@@ -19,6 +19,7 @@ unsafe extern "C" {
     safe fn mi_option_get(option: c_int) -> c_long;
     fn mi_unsafe_heap_page_is_under_utilized(heap: *mut c_void, p: *const c_void, percent: usize) -> bool;
     fn mi_stats_print_out(output: Output, to: *mut c_void);
+    safe fn mi_good_size(size: usize) -> usize;
     safe fn mi_malloc(size: usize) -> *mut c_void;
     safe fn mi_zalloc(size: usize) -> *mut c_void;
     fn mi_realloc(p: *mut c_void, size: usize) -> *mut c_void;
@@ -98,6 +99,11 @@ pub fn give_back_later() {
     debug_assert_eq!(mi_option_get(OPTION_PURGE_DELAY), PURGE_DELAY_MS);
 }
 
+/// Whether the library was compiled to give long blocks pages of their own, as `.cargo/config.toml` tells it.
+pub fn keeps_long_blocks_apart() -> bool {
+    mi_good_size(ALONE_FROM + 1) == good_size(ALONE_FROM + 1)
+}
+
 /// Whether the page in which this thread's live allocation at `address` lies is mostly free, so that moving its
 /// blocks elsewhere would free it. The page that the thread allocates from next is never called sparse.
 pub fn is_sparse(address: *const u8) -> bool {
@@ -147,8 +153,6 @@ pub fn stats() -> String {
 
 #[cfg(test)]
 mod tests {
-    use damselfly_structures::alloc::ALONE_FROM;
-
     use super::*;
 
     fn usable(block: &[u8]) -> usize {
@@ -162,11 +166,12 @@ mod tests {
     /// Blocks have the size that the books say: `good_size`, on which all accounting stands.
     #[test]
     fn sizes() {
-        // Below, the books round up: nothing of eight bytes is counted. Longer blocks have room that nobody touches.
-        for size in (9..=1024).chain((1025..70_000).step_by(97)).chain([ALONE_FROM - 1, ALONE_FROM]) {
+        // Below, the books round up: nothing of eight bytes is counted. The longest blocks have room that nobody touches.
+        for size in (9..=1024).chain((1025..500_000).step_by(97)).chain([ALONE_FROM - 1, ALONE_FROM]) {
             let block = vec![1u8; size];
             assert_eq!(usable(&block), good_size(size), "{size} bytes");
         }
+        assert!(keeps_long_blocks_apart());
     }
 
     /// So they have when they were made shorter or longer.

@@ -111,6 +111,11 @@ fn main() -> ExitCode {
     for warning in &parsed.warnings {
         tracing::warn!("{warning}");
     }
+    if !allocator::keeps_long_blocks_apart() {
+        tracing::warn!(
+            "built without .cargo/config.toml: values from 64 KiB to 512 KiB may leave memory unused"
+        );
+    }
     std::panic::set_hook(Box::new(|panic| {
         let (command, shard) = execute::running();
         eprintln!("damselfly: broken invariant while running {command} on shard {shard}: {panic}");

@@ -1,12 +1,12 @@
 //! What an allocation really costs.
 //!
 //! The server's allocator (mimalloc) serves sizes from classes: multiples of 16 bytes up to 128, then four classes
-//! per doubling; longest blocks have pages of their own. Byte accounting that ignores the rounding is off by up to a fifth, which is the difference between
-//! staying inside `maxmemory` and not. The function here is pure arithmetic, so data structures stay independent of
-//! which allocator the binary links.
+//! per doubling; the longest blocks have pages of their own. Byte accounting that ignores the rounding is off by up to a
+//! fifth, which is the difference between staying inside `maxmemory` and not. The function here is pure arithmetic, so
+//! data structures stay independent of which allocator the binary links.
 
 /// Blocks longer than this have pages of their own, and take those of the system's that they touch.
-pub const ALONE_FROM: usize = 512 << 10;
+pub const ALONE_FROM: usize = 64 << 10;
 /// What the system gives and takes back.
 const PAGE: usize = 4 << 10;
 
@@ -51,7 +51,7 @@ mod tests {
             (1025, 1280),
             (4096, 4096),
             (4097, 5120),
-            (458_753, ALONE_FROM),
+            (57_345, ALONE_FROM),
             (ALONE_FROM, ALONE_FROM),
             (ALONE_FROM + 1, ALONE_FROM + PAGE),
             (1_000_000, 1_003_520),
