@@ -113,7 +113,7 @@ fn main() -> ExitCode {
     }
     if !allocator::keeps_long_blocks_apart() {
         tracing::warn!(
-            "built without .cargo/config.toml: values from 64 KiB to 512 KiB may leave memory unused"
+            "mimalloc was not compiled as .cargo/config.toml says: values of 84 KiB to 512 KiB may leave memory unused"
         );
     }
     std::panic::set_hook(Box::new(|panic| {

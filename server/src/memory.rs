@@ -303,6 +303,7 @@ pub fn watch(shared: &Arc<Shared>) -> std::io::Result<()> {
         while !shared.stopping.load(Ordering::Relaxed) {
             let seen = look(&shared);
             let limit = match shared.settings.maxmemory() {
+                // None: far away.
                 0 => u64::MAX / 2,
                 limit => limit,
             };
@@ -446,14 +447,14 @@ impl Rounds {
 
     /// A round has ended; the rest behind it is short if there is a reason, or if there was much to move.
     fn end(&mut self, now: Instant, data: usize, is_short: bool) {
-        self.rest = if self.moved > data / ROUND_SHARE {
+        let rest = if self.moved > data / ROUND_SHARE {
             Duration::ZERO
         } else if is_short || self.has_new_holes(data) {
             TIDY_REST
         } else {
             (self.rest * 2).clamp(TIDY_REST, TIDY_REST_MAX)
         };
-        *self = Rounds { ended: Some(now), rest: self.rest, ..Rounds::new(now) };
+        *self = Rounds { ended: Some(now), rest, ..Rounds::new(now) };
     }
 }
 

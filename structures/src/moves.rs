@@ -102,10 +102,10 @@ impl<'a> Mover<'a> {
         parts.next()
     }
 
-    /// Whether an allocation is to be moved.
+    /// Whether an allocation of so many bytes is to be moved: those with pages of their own leave no holes.
     #[inline]
-    pub(crate) fn wants<T>(&self, at: *const T) -> bool {
-        (self.is_sparse)(at.cast())
+    pub(crate) fn wants<T>(&self, at: *const T, bytes: usize) -> bool {
+        bytes > 0 && bytes <= ALONE_FROM && (self.is_sparse)(at.cast())
     }
 
     /// Notes that an allocation was moved.
@@ -113,19 +113,14 @@ impl<'a> Mover<'a> {
         self.moved += bytes;
     }
 
-    /// Whether an array is to be moved: those with pages of their own leave no holes.
-    fn wants_array<T>(&self, at: *const T, capacity: usize) -> bool {
-        let bytes = capacity * size_of::<T>();
-        bytes > 0 && bytes <= ALONE_FROM && self.wants(at)
-    }
-
     /// A vector; its capacity stays.
     pub fn vec<T>(&mut self, vec: &mut Vec<T>) {
-        if self.wants_array(vec.as_ptr(), vec.capacity()) {
+        let bytes = vec.capacity() * size_of::<T>();
+        if self.wants(vec.as_ptr(), bytes) {
             let mut fresh = Vec::with_capacity(vec.capacity());
             fresh.append(vec);
             *vec = fresh;
-            self.note(good_size(vec.capacity() * size_of::<T>()));
+            self.note(good_size(bytes));
         }
     }
 
@@ -138,12 +133,13 @@ impl<'a> Mover<'a> {
 
     /// A deque; its capacity stays.
     pub fn deque<T>(&mut self, deque: &mut VecDeque<T>) {
+        let bytes = deque.capacity() * size_of::<T>();
         // The address of an element, not of the allocation: one of a page's, too.
-        if self.wants_array(deque.as_slices().0.as_ptr(), deque.capacity()) {
+        if self.wants(deque.as_slices().0.as_ptr(), bytes) {
             let mut fresh = VecDeque::with_capacity(deque.capacity());
             fresh.append(deque);
             *deque = fresh;
-            self.note(good_size(deque.capacity() * size_of::<T>()));
+            self.note(good_size(bytes));
         }
     }
 
@@ -153,7 +149,7 @@ impl<'a> Mover<'a> {
         Box<T>: Clone,
     {
         let slice: &[u8] = (**bytes).as_ref();
-        if self.wants_array(slice.as_ptr(), slice.len()) {
+        if self.wants(slice.as_ptr(), slice.len()) {
             self.note(good_size(slice.len()));
             *bytes = bytes.clone();
         }
@@ -161,15 +157,16 @@ impl<'a> Mover<'a> {
 
     /// A counted slice.
     pub fn shared_bytes(&mut self, bytes: &mut Arc<[u8]>) {
-        if self.wants(bytes.as_ptr()) && bytes.len() <= ALONE_FROM && Arc::get_mut(bytes).is_some() {
+        let taken = COUNTS + bytes.len();
+        if self.wants(bytes.as_ptr(), taken) && Arc::get_mut(bytes).is_some() {
             *bytes = Arc::from(&**bytes);
-            self.note(good_size(COUNTS + bytes.len()));
+            self.note(good_size(taken));
         }
     }
 
     /// The allocation of a box, and the value in it, which may own more.
     pub fn boxed<'b, T>(&mut self, boxed: &'b mut Box<T>) -> &'b mut T {
-        if self.wants(&raw const **boxed) {
+        if self.wants(&raw const **boxed, size_of::<T>()) {
             let mut fresh = Box::<T>::new_uninit();
             // SAFETY: the value is copied out of the old box bytewise, and that box is then freed as one of a value that is
             // not dropped (`ManuallyDrop` has the same layout): the value has one owner all the time. Nothing in between
@@ -188,7 +185,7 @@ impl<'a> Mover<'a> {
     /// The allocation of a counted value, and that value, unless it is shared.
     pub fn shared<'b, T>(&mut self, shared: &'b mut Arc<T>) -> Option<&'b mut T> {
         let value: *const T = Arc::get_mut(shared)?;
-        if self.wants(value) {
+        if self.wants(value, COUNTS + size_of::<T>()) {
             let mut fresh = Arc::<T>::new_uninit();
             let room = Arc::get_mut(&mut fresh).expect("just made");
             // SAFETY: as in `boxed`. The old `Arc` is the only one, without weak ones, as `get_mut` has just found out, so

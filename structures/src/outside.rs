@@ -148,7 +148,7 @@ pub(crate) unsafe fn lend(at: &mut [u8]) -> Arc<Vec<u8>> {
 /// As for [`take`], the entry being overwritten here.
 pub(crate) unsafe fn relocate(at: &mut [u8], mover: &mut Mover<'_>) {
     // SAFETY: the contract is that of `view_grown`.
-    if !mover.wants(unsafe { view_grown(at) }.as_ptr()) {
+    if !mover.wants(unsafe { view_grown(at) }.as_ptr(), grown_bytes(at)) {
         return;
     }
     // SAFETY: the contract is that of `take`, and the copy is stored before anybody else looks.
@@ -211,7 +211,7 @@ pub(crate) unsafe fn relocate_exact(at: &mut [u8], mover: &mut Mover<'_>) {
     old.copy_from_slice(&at[..EXACT_LEN]);
     // SAFETY: the string is alive; then `at` describes a copy of it, and `old` alone describes the string.
     unsafe {
-        if mover.wants(view(at).as_ptr()) {
+        if mover.wants(view(at).as_ptr(), exact_bytes(at)) {
             duplicate(at);
             mover.note(drop_exact(&old));
         }

@@ -28,7 +28,6 @@ use std::alloc::{Layout, alloc, alloc_zeroed, dealloc, handle_alloc_error, reall
 use std::marker::PhantomData;
 use std::ptr::{self, NonNull};
 
-use crate::alloc::ALONE_FROM;
 use crate::moves::Mover;
 use crate::pack::Pack;
 
@@ -222,7 +221,7 @@ impl ThinBuf {
     pub(crate) fn relocate(&mut self, mover: &mut Mover<'_>) {
         let Some(old) = self.header else { return };
         let size = self.heap_bytes();
-        if size > ALONE_FROM || !mover.wants(old.as_ptr()) {
+        if !mover.wants(old.as_ptr(), size) {
             return;
         }
         let layout = layout(size);

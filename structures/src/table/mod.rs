@@ -689,7 +689,7 @@ impl<L: Layout> Table<L> {
             return false;
         }
         self.at_mut(at).relocate_blocks(mover);
-        if mover.wants(old.as_ptr()) {
+        if mover.wants(old.as_ptr(), BLOCK_LEN) {
             let (prefix, depth) = (self.at(at).prefix(), self.at(at).depth());
             // SAFETY: in our directory, hence alive; not shared, so the one count is ours, and it is given up here.
             let fresh = unsafe { Segment::moved(old) };

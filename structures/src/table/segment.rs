@@ -780,7 +780,7 @@ impl<L: Layout> Segment<L> {
     /// Gives the blocks other addresses; see [`Mover`].
     pub(super) fn relocate_blocks(&mut self, mover: &mut Mover<'_>) {
         for block in &mut self.blocks[..usize::from(self.block_count)] {
-            if mover.wants(block.start()) {
+            if mover.wants(block.start(), block.len()) {
                 let fresh = Block::alloc(block.len());
                 // SAFETY: both are so many initialised bytes, and a fresh allocation overlaps nothing.
                 unsafe { fresh.start().copy_from_nonoverlapping(block.start(), block.len()) };
