@@ -30,7 +30,7 @@ pub use cut::Saved;
 pub use damselfly_structures::hash::hash;
 pub use damselfly_structures::keytable::{Expiry, Removed, Value};
 pub use damselfly_structures::list::{List, Removal, Search};
-pub use damselfly_structures::moves::{IsSparse, Mover};
+pub use damselfly_structures::moves::{Heap, Mover};
 pub use damselfly_structures::pack::Item;
 pub use damselfly_structures::stream;
 pub use damselfly_structures::table::{Cursor, Loc};

@@ -6,7 +6,7 @@
 //! together, numbers collections anew where their slab has holes, and gives what lies in a sparse page of the allocator
 //! another address, collections, too. What is sparse the owner says, because only he knows the allocator.
 
-use damselfly_structures::moves::{IsSparse, Mover};
+use damselfly_structures::moves::{Heap, Mover};
 use damselfly_structures::table::SegmentId;
 
 use crate::{Db, Keyspace};
@@ -48,28 +48,23 @@ pub struct Tidied {
 impl Db {
     /// Tidies a segment, or some collections; returns where to go on, or None if this was all, and how many bytes moved or
     /// are free now.
-    fn tidy(
-        &mut self,
-        stage: Stage,
-        bytes: usize,
-        is_sparse: Option<IsSparse<'_>>,
-    ) -> (Option<Stage>, usize) {
-        match (stage, is_sparse) {
+    fn tidy(&mut self, stage: Stage, bytes: usize, heap: Option<&dyn Heap>) -> (Option<Stage>, usize) {
+        match (stage, heap) {
             (Stage::Segments(after), _) => {
                 if after.is_none() {
                     self.table.begin_renumbering();
                 }
                 match self.segment_after(after) {
-                    Some((id, _)) => (Some(Stage::Segments(Some(id))), self.tidy_segment(id, is_sparse)),
+                    Some((id, _)) => (Some(Stage::Segments(Some(id))), self.tidy_segment(id, heap)),
                     None => {
                         self.table.trim_directory();
                         self.table.end_renumbering();
-                        (is_sparse.map(|_| Stage::Objects(0, 0)), 0)
+                        (heap.map(|_| Stage::Objects(0, 0)), 0)
                     }
                 }
             }
-            (Stage::Objects(number, place), Some(is_sparse)) => {
-                let mut mover = Mover::new(is_sparse, LOOKS, bytes);
+            (Stage::Objects(number, place), Some(heap)) => {
+                let mut mover = Mover::new(heap, LOOKS, bytes);
                 let next = self.tidy_objects(number, place, &mut mover);
                 (next, mover.moved())
             }
@@ -77,7 +72,7 @@ impl Db {
         }
     }
 
-    fn tidy_segment(&mut self, id: SegmentId, is_sparse: Option<IsSparse<'_>>) -> usize {
+    fn tidy_segment(&mut self, id: SegmentId, heap: Option<&dyn Heap>) -> usize {
         let before = self.table.heap_bytes();
         self.table.compact_segment(id);
         // A running cut knows which buckets it has saved; entries that changed theirs would confuse it.
@@ -86,8 +81,8 @@ impl Db {
         while self.cut().is_none() && self.table.merge(id.hash()) {}
         self.table.renumber_segment(id);
         let freed = before.saturating_sub(self.table.heap_bytes());
-        let Some(is_sparse) = is_sparse else { return freed };
-        let mut mover = Mover::new(is_sparse, usize::MAX, usize::MAX);
+        let Some(heap) = heap else { return freed };
+        let mut mover = Mover::new(heap, usize::MAX, usize::MAX);
         self.table.relocate_segment(id, &mut mover);
         freed + mover.moved()
     }
@@ -107,12 +102,12 @@ impl Db {
 
 impl Keyspace {
     /// Some steps of the walk, or fewer if they moved `bytes`; a step is a segment, or some collections. Without
-    /// `is_sparse` tables alone are looked at.
-    pub fn tidy_some(&mut self, steps: usize, bytes: usize, is_sparse: Option<IsSparse<'_>>) -> Tidied {
+    /// `heap` tables alone are looked at.
+    pub fn tidy_some(&mut self, steps: usize, bytes: usize, heap: Option<&dyn Heap>) -> Tidied {
         let mut tidied = Tidied::default();
         for _ in 0..steps {
             let db = self.dbs[self.tidying.db].as_deref_mut();
-            let (next, moved) = db.map_or((None, 0), |db| db.tidy(self.tidying.stage, bytes, is_sparse));
+            let (next, moved) = db.map_or((None, 0), |db| db.tidy(self.tidying.stage, bytes, heap));
             tidied.moved += moved;
             self.tidying.stage = next.unwrap_or_default();
             if next.is_none() {
@@ -150,8 +145,11 @@ mod tests {
             }
             let (before, mut moved, mut rounds) = (keyspace.heap_bytes(), 0, 0);
             while rounds < 4 {
-                let tidied =
-                    keyspace.tidy_some(3, 50_000, Some(&|address| !address.addr().is_multiple_of(3)));
+                let tidied = keyspace.tidy_some(
+                    3,
+                    50_000,
+                    Some(&|address: *const u8| !address.addr().is_multiple_of(3)),
+                );
                 moved += tidied.moved;
                 rounds += usize::from(tidied.round_ended);
             }

@@ -8,7 +8,8 @@
 use std::alloc::{GlobalAlloc, Layout};
 use std::ffi::{CStr, c_char, c_int, c_long, c_void};
 
-use damselfly_structures::alloc::{ALONE_FROM, good_size};
+use damselfly_keyspace::Heap;
+use damselfly_structures::alloc::{ALONE_FROM, PAGE, good_size};
 use mimalloc::MiMalloc;
 
 type Output = unsafe extern "C" fn(text: *const c_char, to: *mut c_void);
@@ -20,6 +21,7 @@ unsafe extern "C" {
     fn mi_unsafe_heap_page_is_under_utilized(heap: *mut c_void, p: *const c_void, percent: usize) -> bool;
     fn mi_stats_print_out(output: Output, to: *mut c_void);
     safe fn mi_good_size(size: usize) -> usize;
+    fn mi_usable_size(p: *const c_void) -> usize;
     safe fn mi_malloc(size: usize) -> *mut c_void;
     safe fn mi_zalloc(size: usize) -> *mut c_void;
     fn mi_realloc(p: *mut c_void, size: usize) -> *mut c_void;
@@ -89,9 +91,11 @@ const OPTION_PURGE_DELAY: c_int = 15;
 /// Milliseconds after which whoever frees a page gives back all that are free. The watcher of memory does so earlier
 /// (`give_back`), which spares the cores the system calls.
 const PURGE_DELAY_MS: c_long = 200;
-/// Percentages of blocks in use up to which a page is sparse, and up to which it is loose.
-const SPARSE_UP_TO: usize = 70;
-const LOOSE_UP_TO: usize = 80;
+/// What the library's pages consist of.
+const SLICE: usize = 64 << 10;
+/// Who calls pages sparse that are mostly free, and who does so earlier.
+pub const SPARSE: Sparse = Sparse { used_up_to: 70 };
+pub const LOOSE: Sparse = Sparse { used_up_to: 80 };
 
 /// Leaves giving free memory back to [`give_back`]. To be called before there are other threads.
 pub fn give_back_later() {
@@ -104,23 +108,40 @@ pub fn keeps_long_blocks_apart() -> bool {
     mi_good_size(ALONE_FROM + 1) == good_size(ALONE_FROM + 1)
 }
 
-/// Whether the page in which this thread's live allocation at `address` lies is mostly free, so that moving its
-/// blocks elsewhere would free it. The page that the thread allocates from next is never called sparse.
-pub fn is_sparse(address: *const u8) -> bool {
-    is_used_up_to(SPARSE_UP_TO, address)
+/// This allocator, of whose pages those are sparse of whose blocks so many in a hundred are in use.
+#[derive(Clone, Copy, Debug)]
+pub struct Sparse {
+    used_up_to: usize,
 }
 
-/// The same of a page of which a fifth is free.
-pub fn is_loose(address: *const u8) -> bool {
-    is_used_up_to(LOOSE_UP_TO, address)
-}
+impl Heap for Sparse {
+    /// Whether moving the blocks elsewhere would free the page in which this thread's live allocation at `address` lies.
+    /// The page that the thread allocates from next is never called sparse.
+    fn is_sparse(&self, address: *const u8) -> bool {
+        // SAFETY: the address is that of a live allocation, so its page is there; no heap means any. The function reads
+        // the page's counters without locks, which is meant for the thread that the page belongs to. Of an allocation
+        // that came from another thread (a value that travelled between shards) a counter may be stale; the answer is
+        // only a hint.
+        unsafe {
+            mi_unsafe_heap_page_is_under_utilized(std::ptr::null_mut(), address.cast(), self.used_up_to)
+        }
+    }
 
-fn is_used_up_to(percent: usize, address: *const u8) -> bool {
-    // SAFETY: the address is that of a live allocation, so its page is there; no heap means any. The function reads
-    // the page's counters without locks, which is meant for the thread that the page belongs to. Of an allocation
-    // that came from another thread (a value that travelled between shards) a counter may be stale; the answer is
-    // only a hint.
-    unsafe { mi_unsafe_heap_page_is_under_utilized(std::ptr::null_mut(), address.cast(), percent) }
+    unsafe fn trim(&self, block: *const u8, bytes: usize) {
+        if !keeps_long_blocks_apart() || !block.addr().is_multiple_of(SLICE) {
+            return;
+        }
+        // SAFETY: a live block.
+        let usable = unsafe { mi_usable_size(block.cast()) };
+        // There is one slice more than the block takes if it ends with one: the library thinks of its own words in the page,
+        // though those are elsewhere.
+        let end = (block.addr() + usable + 1).next_multiple_of(SLICE);
+        let from = (block.addr() + bytes).next_multiple_of(PAGE);
+        // SAFETY: the library gives a block of more than `ALONE_FROM` slices that nothing else is in, as it was compiled for
+        // that; of those, what is behind the bytes that were asked for is nobody's. Who makes the block longer in
+        // place finds zeros there, and had no right to expect anything.
+        unsafe { libc::madvise(block.with_addr(from).cast_mut().cast(), end - from, libc::MADV_DONTNEED) };
+    }
 }
 
 /// Gives the free pages of all threads back to the system. For a thread with few allocations of its own: those of the
@@ -156,9 +177,6 @@ mod tests {
     use super::*;
 
     fn usable(block: &[u8]) -> usize {
-        unsafe extern "C" {
-            fn mi_usable_size(p: *const c_void) -> usize;
-        }
         // SAFETY: a live block of this allocator, as the slice is not empty.
         unsafe { mi_usable_size(block.as_ptr().cast()) }
     }
@@ -223,7 +241,7 @@ mod tests {
     #[test]
     fn sparse_pages() {
         let mut all: Vec<Vec<u8>> = (0..10_000).map(|_| vec![1; 700]).collect();
-        let sparse = |all: &[Vec<u8>]| all.iter().filter(|one| is_sparse(one.as_ptr())).count();
+        let sparse = |all: &[Vec<u8>]| all.iter().filter(|one| SPARSE.is_sparse(one.as_ptr())).count();
         assert!(sparse(&all) < 200, "{}", sparse(&all));
         let mut n = 0;
         all.retain(|_| {
@@ -237,17 +255,60 @@ mod tests {
     #[test]
     fn loose_pages() {
         let mut all: Vec<Vec<u8>> = (0..10_000).map(|_| vec![2; 900]).collect();
-        let count = |asks: fn(*const u8) -> bool, all: &[Vec<u8>]| {
-            all.iter().filter(|one| asks(one.as_ptr())).count()
-        };
-        assert!(count(is_loose, &all) < 300, "{}", count(is_loose, &all));
+        let count =
+            |heap: Sparse, all: &[Vec<u8>]| all.iter().filter(|one| heap.is_sparse(one.as_ptr())).count();
+        assert!(count(LOOSE, &all) < 300, "{}", count(LOOSE, &all));
         let mut n = 0;
         all.retain(|_| {
             n += 1;
             n % 4 != 0
         });
-        assert!(count(is_loose, &all) > 7000, "{}", count(is_loose, &all));
-        assert!(count(is_sparse, &all) < 300, "{}", count(is_sparse, &all));
+        assert!(count(LOOSE, &all) > 7000, "{}", count(LOOSE, &all));
+        assert!(count(SPARSE, &all) < 300, "{}", count(SPARSE, &all));
+    }
+
+    /// So many of the system's pages from there on are resident.
+    fn resident(from: usize, pages: usize) -> usize {
+        let mut seen = vec![0u8; pages];
+        let at = std::ptr::with_exposed_provenance_mut(from);
+        // SAFETY: it only asks about memory, and writes a byte for each page.
+        assert_eq!(unsafe { libc::mincore(at, pages * PAGE, seen.as_mut_ptr()) }, 0);
+        seen.iter().filter(|&&page| page & 1 == 1).count()
+    }
+
+    /// Long blocks lie where others have been; when they are trimmed, no page behind any of them is resident up to the next
+    /// slice, or through it if the block ends with one, and all that is in blocks stays.
+    #[test]
+    fn trimmed() {
+        let of = |n: usize| vec![n as u8; ALONE_FROM + 1 + n * 7919 % 700_000];
+        let mut all: Vec<Vec<u8>> = (0..200).map(of).collect();
+        for round in 1..4 {
+            for n in (round..200).step_by(3) {
+                all[n] = Vec::new();
+            }
+            for n in (round..200).step_by(3) {
+                all[n] = vec![n as u8; 2 * SLICE + n % 16 * PAGE];
+            }
+        }
+        let behind = |block: &[u8]| {
+            let from = (block.as_ptr().expose_provenance() + block.len()).next_multiple_of(PAGE);
+            let end = (block.as_ptr().addr() + usable(block) + 1).next_multiple_of(SLICE);
+            resident(from, (end - from) / PAGE)
+        };
+        let before: usize = all.iter().map(|block| behind(block)).sum();
+        assert!(before > 200, "others have left {before} pages");
+        for block in &all {
+            // SAFETY: a block of so many bytes begins there.
+            unsafe { SPARSE.trim(block.as_ptr(), block.len()) };
+        }
+        assert_eq!(all.iter().map(|block| behind(block)).sum::<usize>(), 0, "of {before} pages");
+        for (n, block) in all.iter().enumerate() {
+            assert!(block.iter().all(|&byte| byte == n as u8), "{n}");
+        }
+        let mut block = all.swap_remove(0);
+        let len = block.len();
+        block.resize(len + SLICE, 9);
+        assert!(block[..len].iter().all(|&byte| byte == 0) && block[len..].iter().all(|&byte| byte == 9));
     }
 
     /// Both can be called at any time, and memory in use is not what is given back.

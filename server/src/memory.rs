@@ -35,7 +35,7 @@ use std::time::{Duration, Instant};
 
 use damselfly_commands::{Command, Flags};
 use damselfly_config::MaxmemoryPolicy;
-use damselfly_keyspace::{Evicted, Eviction, IsSparse};
+use damselfly_keyspace::{Evicted, Eviction, Heap};
 use damselfly_protocol::Argv;
 
 use crate::allocator;
@@ -756,13 +756,13 @@ impl Core {
     fn tidy(&mut self, pages: Pages) -> bool {
         let is_urgent = self.is_over_limit() && !self.is_lowered();
         let steps = if is_urgent { TIDY_STEPS_URGENT } else { TIDY_STEPS };
-        let asks: Option<IsSparse<'_>> = match pages {
+        let heap: Option<&dyn Heap> = match pages {
             Pages::Full => None,
-            Pages::Loose => Some(&allocator::is_loose),
-            Pages::Sparse => Some(&allocator::is_sparse),
+            Pages::Loose => Some(&allocator::LOOSE),
+            Pages::Sparse => Some(&allocator::SPARSE),
         };
         for _ in 0..steps {
-            let tidied = self.ks.tidy_some(4, 64 << 10, asks);
+            let tidied = self.ks.tidy_some(4, 64 << 10, heap);
             self.memory.tidying.moved += tidied.moved;
             if tidied.round_ended {
                 if pages != Pages::Full {

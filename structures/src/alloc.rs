@@ -8,7 +8,7 @@
 /// Blocks longer than this have pages of their own, and take those of the system's that they touch.
 pub const ALONE_FROM: usize = 64 << 10;
 /// What the system gives and takes back.
-const PAGE: usize = 4 << 10;
+pub const PAGE: usize = 4 << 10;
 
 /// The bytes that an allocation of `size` bytes takes from the heap. Zero stays zero: empty containers do not
 /// allocate.

@@ -2,8 +2,9 @@
 //!
 //! What is removed leaves holes in the allocator's pages, and a page goes back to the system only when nothing is left
 //! in it. So what lies in pages that are mostly free is copied to others. Every structure has a function `relocate`
-//! that looks at each of its allocations; a [`Mover`] knows which pages are sparse, and when enough was done. What
-//! clones share stays where it is.
+//! that looks at each of its allocations; a [`Mover`] is told which pages are sparse, and knows when enough was done.
+//! What clones share stays where it is. So do long blocks, which have pages of their own; but where there were others
+//! before, what those have left behind them goes back ([`Heap::trim`]).
 //!
 //! Big structures are looked at in several calls. Their allocations are numbered as parts, in the order in which
 //! `relocate` comes to them, and the number of those that were seen is the place where it goes on ([`Mover::from`]).
@@ -19,8 +20,24 @@ use std::sync::Arc;
 
 use crate::alloc::{ALONE_FROM, good_size};
 
-/// Tells whether the page of the allocator that an address lies in is mostly free.
-pub type IsSparse<'a> = &'a dyn Fn(*const u8) -> bool;
+/// What a mover asks of the allocator. Who has only the question, has a function for it.
+pub trait Heap {
+    /// Whether the page that an address lies in is mostly free.
+    fn is_sparse(&self, address: *const u8) -> bool;
+
+    /// Gives back what is resident behind a block that has pages of its own.
+    ///
+    /// # Safety
+    /// A live allocation of so many bytes, more than [`ALONE_FROM`], begins there, and is not freed or made longer
+    /// meanwhile.
+    unsafe fn trim(&self, _block: *const u8, _bytes: usize) {}
+}
+
+impl<F: Fn(*const u8) -> bool> Heap for F {
+    fn is_sparse(&self, address: *const u8) -> bool {
+        self(address)
+    }
+}
 
 /// What is moved in one step, having no places to go on at, holds at most so much.
 pub const AT_ONCE_MAX: usize = 256 << 10;
@@ -29,7 +46,7 @@ const COUNTS: usize = 2 * size_of::<usize>();
 
 /// See the module's head.
 pub struct Mover<'a> {
-    is_sparse: IsSparse<'a>,
+    heap: &'a dyn Heap,
     /// Parts that may still be looked at, and bytes that may still be moved.
     looks: usize,
     bytes: usize,
@@ -43,8 +60,8 @@ pub struct Mover<'a> {
 
 impl<'a> Mover<'a> {
     /// Looks at so many parts and moves so many bytes, or a little more.
-    pub fn new(is_sparse: IsSparse<'a>, looks: usize, bytes: usize) -> Mover<'a> {
-        Mover { is_sparse, looks, bytes, moved: 0, place: 0, passed: 0, is_first: true, is_cut: false }
+    pub fn new(heap: &'a dyn Heap, looks: usize, bytes: usize) -> Mover<'a> {
+        Mover { heap, looks, bytes, moved: 0, place: 0, passed: 0, is_first: true, is_cut: false }
     }
 
     /// Bytes that lie elsewhere now.
@@ -105,7 +122,20 @@ impl<'a> Mover<'a> {
     /// Whether an allocation of so many bytes is to be moved: those with pages of their own leave no holes.
     #[inline]
     pub(crate) fn wants<T>(&self, at: *const T, bytes: usize) -> bool {
-        bytes > 0 && bytes <= ALONE_FROM && (self.is_sparse)(at.cast())
+        bytes > 0 && bytes <= ALONE_FROM && self.heap.is_sparse(at.cast())
+    }
+
+    /// As [`Mover::wants`]; what is behind a block with pages of its own goes back.
+    ///
+    /// # Safety
+    /// An allocation of so many bytes, if not of none, begins there, and is not freed or made longer meanwhile.
+    #[inline]
+    pub(crate) unsafe fn wants_or_trims<T>(&self, block: *const T, bytes: usize) -> bool {
+        if bytes > ALONE_FROM {
+            // SAFETY: the caller's promise.
+            unsafe { self.heap.trim(block.cast(), bytes) };
+        }
+        self.wants(block, bytes)
     }
 
     /// Notes that an allocation was moved.
@@ -116,7 +146,8 @@ impl<'a> Mover<'a> {
     /// A vector; its capacity stays.
     pub fn vec<T>(&mut self, vec: &mut Vec<T>) {
         let bytes = vec.capacity() * size_of::<T>();
-        if self.wants(vec.as_ptr(), bytes) {
+        // SAFETY: so many bytes are there from where the vector begins, and nobody else has it.
+        if unsafe { self.wants_or_trims(vec.as_ptr(), bytes) } {
             let mut fresh = Vec::with_capacity(vec.capacity());
             fresh.append(vec);
             *vec = fresh;
@@ -144,13 +175,14 @@ impl<'a> Mover<'a> {
     }
 
     /// Boxed bytes or text.
-    pub fn bytes<T: ?Sized + AsRef<[u8]>>(&mut self, bytes: &mut Box<T>)
+    pub fn bytes<T: ?Sized>(&mut self, bytes: &mut Box<T>)
     where
         Box<T>: Clone,
     {
-        let slice: &[u8] = (**bytes).as_ref();
-        if self.wants(slice.as_ptr(), slice.len()) {
-            self.note(good_size(slice.len()));
+        let len = size_of_val(&**bytes);
+        // SAFETY: so many bytes are in the box, and nobody else has it.
+        if unsafe { self.wants_or_trims((&raw const **bytes).cast::<u8>(), len) } {
+            self.note(good_size(len));
             *bytes = bytes.clone();
         }
     }

@@ -147,8 +147,9 @@ pub(crate) unsafe fn lend(at: &mut [u8]) -> Arc<Vec<u8>> {
 /// # Safety
 /// As for [`take`], the entry being overwritten here.
 pub(crate) unsafe fn relocate(at: &mut [u8], mover: &mut Mover<'_>) {
-    // SAFETY: the contract is that of `view_grown`.
-    if !mover.wants(unsafe { view_grown(at) }.as_ptr(), grown_bytes(at)) {
+    // SAFETY: the contract is that of `view_grown`; the vector begins where its bytes do, has room for as many as it had when
+    // it was stored, and while it is lent nobody changes it.
+    if !unsafe { mover.wants_or_trims(view_grown(at).as_ptr(), number(at, 12) & !LENT) } {
         return;
     }
     // SAFETY: the contract is that of `take`, and the copy is stored before anybody else looks.
@@ -209,9 +210,9 @@ pub(crate) unsafe fn drop_exact(from: &[u8]) -> usize {
 pub(crate) unsafe fn relocate_exact(at: &mut [u8], mover: &mut Mover<'_>) {
     let mut old = [0; EXACT_LEN];
     old.copy_from_slice(&at[..EXACT_LEN]);
-    // SAFETY: the string is alive; then `at` describes a copy of it, and `old` alone describes the string.
+    // SAFETY: the string is alive, and its length is that of its allocation; then `at` describes a copy of it, and `old` alone describes the string.
     unsafe {
-        if mover.wants(view(at).as_ptr(), exact_bytes(at)) {
+        if mover.wants_or_trims(view(at).as_ptr(), number(at, 8)) {
             duplicate(at);
             mover.note(drop_exact(&old));
         }

@@ -221,7 +221,8 @@ impl ThinBuf {
     pub(crate) fn relocate(&mut self, mover: &mut Mover<'_>) {
         let Some(old) = self.header else { return };
         let size = self.heap_bytes();
-        if !mover.wants(old.as_ptr(), size) {
+        // SAFETY: the allocation is live, ours alone, and has as many bytes.
+        if !unsafe { mover.wants_or_trims(old.as_ptr(), size) } {
             return;
         }
         let layout = layout(size);

@@ -1,6 +1,6 @@
 //! Values whose allocations are given other addresses: of every type, small and big.
 
-use damselfly_keyspace::{IsSparse, Mover, Object, Value};
+use damselfly_keyspace::{Heap, Mover, Object, Value};
 
 use super::session::Session;
 
@@ -106,7 +106,8 @@ fn dumps(session: &mut Session) -> Vec<Vec<u8>> {
 fn nothing_is_lost() {
     let mut session = filled();
     let (before, heap) = (dumps(&mut session), session.ks.heap_bytes());
-    let (all, some): (IsSparse<'_>, IsSparse<'_>) = (&|_| true, &|address| address.addr() / 64 % 3 == 1);
+    let some = |address: *const u8| address.addr() / 64 % 3 == 1;
+    let (all, some): (&dyn Heap, &dyn Heap) = (&|_| true, &some);
     for (bytes, is_sparse) in [(1, all), (usize::MAX, all), (5000, some), (usize::MAX, some)] {
         let (mut moved, mut steps) = (0, 0);
         loop {
@@ -156,7 +157,7 @@ fn all_is_moved() {
         let Value::Object(object) = session.ks.value(0, loc) else { panic!("{key} is a collection") };
         objects.push((key, object.clone()));
     }
-    let is_sparse: IsSparse<'_> = &|_| true;
+    let is_sparse: &dyn Heap = &|_| true;
     for (key, object) in &mut objects {
         if !["json", "bloom"].contains(key) && object.is_big() {
             let mut mover = Mover::new(is_sparse, usize::MAX, usize::MAX);
