@@ -127,6 +127,7 @@ impl Heap for Sparse {
         }
     }
 
+    // SAFETY: what is asked of the caller is what the trait asks.
     unsafe fn trim(&self, block: *const u8, bytes: usize) {
         if !keeps_long_blocks_apart() || !block.addr().is_multiple_of(SLICE) {
             return;

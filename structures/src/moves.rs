@@ -131,11 +131,12 @@ impl<'a> Mover<'a> {
     /// An allocation of so many bytes, if not of none, begins there, and is not freed or made longer meanwhile.
     #[inline]
     pub(crate) unsafe fn wants_or_trims<T>(&self, block: *const T, bytes: usize) -> bool {
-        if bytes > ALONE_FROM {
-            // SAFETY: the caller's promise.
-            unsafe { self.heap.trim(block.cast(), bytes) };
+        if bytes <= ALONE_FROM {
+            return self.wants(block, bytes);
         }
-        self.wants(block, bytes)
+        // SAFETY: the caller's promise.
+        unsafe { self.heap.trim(block.cast(), bytes) };
+        false
     }
 
     /// Notes that an allocation was moved.
@@ -175,7 +176,7 @@ impl<'a> Mover<'a> {
     }
 
     /// Boxed bytes or text.
-    pub fn bytes<T: ?Sized>(&mut self, bytes: &mut Box<T>)
+    pub fn bytes<T: ?Sized + AsRef<[u8]>>(&mut self, bytes: &mut Box<T>)
     where
         Box<T>: Clone,
     {

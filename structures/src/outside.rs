@@ -210,7 +210,8 @@ pub(crate) unsafe fn drop_exact(from: &[u8]) -> usize {
 pub(crate) unsafe fn relocate_exact(at: &mut [u8], mover: &mut Mover<'_>) {
     let mut old = [0; EXACT_LEN];
     old.copy_from_slice(&at[..EXACT_LEN]);
-    // SAFETY: the string is alive, and its length is that of its allocation; then `at` describes a copy of it, and `old` alone describes the string.
+    // SAFETY: the string is alive, and its length is that of its allocation; then `at` describes a copy of it, and `old` alone
+    // describes the string.
     unsafe {
         if mover.wants_or_trims(view(at).as_ptr(), number(at, 8)) {
             duplicate(at);
