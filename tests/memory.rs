@@ -77,13 +77,24 @@ fn resident(server: &Server) -> u64 {
 /// Sends SETs of `count` keys from `first` on, pipelined, and returns how many were refused, and the most memory that
 /// was resident meanwhile.
 fn fill(server: &Server, first: usize, count: usize, len: usize, more: &[&[u8]]) -> (usize, u64) {
+    fill_with(server, first, count, &|_| len, more)
+}
+
+/// As [`fill`], with values of the lengths that `len` says for their keys.
+fn fill_with(
+    server: &Server,
+    first: usize,
+    count: usize,
+    len: &dyn Fn(usize) -> usize,
+    more: &[&[u8]],
+) -> (usize, u64) {
     let mut stream = TcpStream::connect(server.address()).expect("connects");
     stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a timeout");
-    let (value, mut refused, mut most, mut sent) = (vec![b'v'; len], 0, 0, 0);
+    let (mut refused, mut most, mut sent) = (0, 0, 0);
     while sent < count {
         let (mut batch, mut asked) = (Vec::new(), 0);
         while sent < count && batch.len() < 64 << 10 {
-            let key = format!("key:{}", first + sent);
+            let (key, value) = (format!("key:{}", first + sent), vec![b'v'; len(first + sent)]);
             let words: Vec<&[u8]> =
                 [b"SET", key.as_bytes(), &value].into_iter().chain(more.iter().copied()).collect();
             batch.extend(encode(&words));
@@ -738,6 +749,39 @@ fn adds_up() {
     assert_eq!(field("used_memory"), parts.iter().map(|part| field(part)).sum::<u64>());
     let (used, rss) = (field("used_memory"), field("used_memory_rss"));
     assert!(used.abs_diff(rss) < rss / 10, "used {used}, resident {rss}");
+}
+
+/// Whatever lengths values have had before, `used_memory` follows what is resident: pages that have become half empty are
+/// emptied, and what is behind long values goes back.
+#[test]
+fn follows_what_is_resident() {
+    let (server, mut clients) = start(&["--cache_mode=true"]);
+    line(&mut clients, "CONFIG SET maxmemory 128mb");
+    let mut first = 0;
+    let lengths = [
+        (10_000, 30_000),
+        (20_000, 64_000),
+        (84_000, 200_000),
+        (150_000, 500_000),
+        (10_000, 84_000),
+        (300, 1000),
+        (10_000, 500_000),
+    ];
+    for (shortest, longest) in lengths {
+        let count = (400 * MIB as usize) / (shortest + longest);
+        let len = |n: usize| shortest + n * 7919 % (longest - shortest);
+        assert_eq!(fill_with(&server, first, count, &len, &[]).0, 0);
+        first += count;
+        let deadline = Instant::now() + Duration::from_secs(10);
+        loop {
+            let (used, rss) = (info(&mut clients, "used_memory"), info(&mut clients, "used_memory_rss"));
+            if used.abs_diff(rss) < rss / 10 {
+                break;
+            }
+            assert!(Instant::now() < deadline, "{shortest} to {longest} bytes: used {used}, resident {rss}");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
 }
 
 /// A long value is in memory once, whichever command brings it: the buffer that it was read into is the value.

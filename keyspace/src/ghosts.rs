@@ -14,12 +14,14 @@
 
 use damselfly_structures::alloc::good_size;
 use damselfly_structures::hint::prefetch;
+use damselfly_structures::moves::Mover;
+use damselfly_structures::table::BLOCK_LEN;
 
 const PER_SET: usize = 4;
 /// The least number of sets.
 const SETS_MIN: usize = 256;
-/// Sets that are allocated together: 16 KiB.
-const SETS_PER_CHUNK: usize = 2048;
+/// Sets that are allocated together: as much as the blocks of tables, with which they share the allocator's pages.
+const SETS_PER_CHUNK: usize = BLOCK_LEN / size_of::<Set>();
 /// Sets that are added or dropped for one key.
 const SETS_PER_STEP: usize = 8;
 
@@ -126,6 +128,14 @@ impl Ghosts {
         }
     }
 
+    /// Gives what lies in sparse pages another address.
+    pub(crate) fn relocate(&mut self, mover: &mut Mover<'_>) {
+        let mut parts = mover.parts(self.chunks.len());
+        while let Some(at) = mover.next(&mut parts) {
+            mover.array(&mut self.chunks[at]);
+        }
+    }
+
     /// Bytes held from the allocator.
     pub(crate) fn heap_bytes(&self) -> usize {
         self.chunks.len() * SETS_PER_CHUNK * size_of::<Set>()
@@ -169,6 +179,27 @@ mod tests {
         }
         assert!(ghosts.sets <= 2 * SETS_MIN && ghosts.heap_bytes() < most / 4);
         assert_eq!(ghosts.chunks.len(), 1);
+    }
+
+    /// Ghosts that are given another address, a few at a time, are all remembered.
+    #[test]
+    fn relocate() {
+        let mut ghosts = Ghosts::default();
+        for n in 0..4000 {
+            ghosts.fit(8000);
+            ghosts.remember(hash(n), 7, u64::from);
+        }
+        let known = |ghosts: &Ghosts| ghosts.chunks.concat();
+        let (before, bytes) = (known(&ghosts), ghosts.heap_bytes());
+        let (mut place, mut moved, mut calls) = (Some(0), 0, 0);
+        while let Some(from) = place {
+            let mut mover = Mover::new(&|_: *const u8| true, 3, usize::MAX);
+            place = mover.from(from, |mover| ghosts.relocate(mover));
+            (moved, calls) = (moved + mover.moved(), calls + 1);
+        }
+        assert!(before.iter().flatten().filter(|ghost| ghost.tag() != 0).count() > 3000);
+        assert!(known(&ghosts) == before && ghosts.heap_bytes() == bytes);
+        assert!(moved == ghosts.chunks.len() * BLOCK_LEN && calls > 1, "{moved} bytes in {calls} calls");
     }
 
     /// Every hash leads to a set that is there, and to the same one until that is split.

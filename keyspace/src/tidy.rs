@@ -4,7 +4,7 @@
 //! allocator's pages, each of which goes back to the system only when nothing is left in it. [`Keyspace::tidy_some`]
 //! walks all databases, a little per call: it rewrites segments with many dead bytes, joins neighbours that fit
 //! together, numbers collections anew where their slab has holes, and gives what lies in a sparse page of the allocator
-//! another address, collections, too. What is sparse the owner says, because only he knows the allocator.
+//! another address, collections and ghosts, too. What is sparse the owner says, because only he knows the allocator.
 
 use damselfly_structures::moves::{Heap, Mover};
 use damselfly_structures::table::SegmentId;
@@ -28,6 +28,8 @@ enum Stage {
     Segments(Option<SegmentId>),
     /// At this place of the collection with this number.
     Objects(u32, u64),
+    /// At this place of what is remembered of keys that went.
+    Ghosts(u64),
 }
 
 impl Default for Stage {
@@ -66,9 +68,14 @@ impl Db {
             (Stage::Objects(number, place), Some(heap)) => {
                 let mut mover = Mover::new(heap, LOOKS, bytes);
                 let next = self.tidy_objects(number, place, &mut mover);
-                (next, mover.moved())
+                (Some(next.unwrap_or(Stage::Ghosts(0))), mover.moved())
             }
-            (Stage::Objects(..), None) => (None, 0),
+            (Stage::Ghosts(place), Some(heap)) => {
+                let mut mover = Mover::new(heap, LOOKS, bytes);
+                let next = mover.from(place, |mover| self.warmth.ghosts.relocate(mover));
+                (next.map(Stage::Ghosts), mover.moved())
+            }
+            (Stage::Objects(..) | Stage::Ghosts(..), None) => (None, 0),
         }
     }
 

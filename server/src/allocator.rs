@@ -95,7 +95,7 @@ const PURGE_DELAY_MS: c_long = 200;
 const SLICE: usize = 64 << 10;
 /// Who calls pages sparse that are mostly free, and who does so earlier.
 pub const SPARSE: Sparse = Sparse { used_up_to: 70 };
-pub const LOOSE: Sparse = Sparse { used_up_to: 80 };
+pub const LOOSE: Sparse = Sparse { used_up_to: 90 };
 
 /// Leaves giving free memory back to [`give_back`]. To be called before there are other threads.
 pub fn give_back_later() {

@@ -144,9 +144,11 @@ pub struct Memory {
     budget: AtomicU64,
     /// Resident bytes at the last look, but for files' and for what was there from the start.
     resident: AtomicU64,
-    /// Resident bytes when the first core began, and those of them that are not the program's file.
+    /// Resident bytes when the first core began: without any of the program's file, and without what is left out of `resident`.
     startup: AtomicU64,
     own_startup: AtomicU64,
+    /// What was resident of the program's file at the last look: more, the more of what it can do was asked for.
+    program: AtomicU64,
     /// What resident memory exceeds the accounts by.
     overhead: Mutex<Overhead>,
     /// There is more overhead than there should be.
@@ -164,6 +166,7 @@ impl Default for Memory {
             resident: AtomicU64::new(0),
             startup: AtomicU64::new(0),
             own_startup: AtomicU64::new(0),
+            program: AtomicU64::new(0),
             overhead: Mutex::default(),
             is_sparse: AtomicBool::new(false),
             is_loose: AtomicBool::new(false),
@@ -173,9 +176,9 @@ impl Default for Memory {
 }
 
 impl Memory {
-    /// Resident bytes before there was any data.
+    /// What the process itself takes: resident bytes before there was any data, and the program's file.
     pub fn startup(&self) -> u64 {
-        self.startup.load(Ordering::Relaxed)
+        self.startup.load(Ordering::Relaxed) + self.program.load(Ordering::Relaxed)
     }
 
     fn overhead(&self) -> MutexGuard<'_, Overhead> {
@@ -186,8 +189,10 @@ impl Memory {
     fn look(&self, limit: u64) -> Option<u64> {
         let startup = self.own_startup.load(Ordering::Relaxed);
         let startup = if limit == 0 { startup } else { startup.min(limit / STARTUP_SHARE) };
-        let resident = Resident::now()?.own.saturating_sub(startup);
+        let now = Resident::now()?;
+        let resident = now.own().saturating_sub(startup);
         self.resident.store(resident, Ordering::Relaxed);
+        self.program.store(now.files, Ordering::Relaxed);
         Some(resident)
     }
 
@@ -212,7 +217,7 @@ impl Memory {
 enum Pages {
     /// None.
     Full,
-    /// Those of which a fifth is free: seldom.
+    /// Those of which a tenth is free: seldom.
     Loose,
     /// Those of which much is free: at once.
     Sparse,
@@ -289,12 +294,18 @@ fn tolerable(limit: u64) -> u64 {
     limit + limit / FAR_SHARE
 }
 
+/// From here on it is looked at often.
+fn is_near(resident: u64, limit: u64) -> bool {
+    resident > limit / 4 * 3
+}
+
 /// Begins to look at resident memory, until the process stops.
 pub fn watch(shared: &Arc<Shared>) -> std::io::Result<()> {
     let memory = &shared.memory;
     let first = Resident::now().unwrap_or_default();
-    memory.startup.store(first.all, Ordering::Relaxed);
-    memory.own_startup.store(first.own, Ordering::Relaxed);
+    memory.startup.store(first.all - first.files, Ordering::Relaxed);
+    memory.own_startup.store(first.own(), Ordering::Relaxed);
+    memory.program.store(first.files, Ordering::Relaxed);
     memory.budget.store(memory.overhead().budget(shared.settings.maxmemory()), Ordering::Relaxed);
     let shared = shared.clone();
     std::thread::Builder::new().name("memory".to_string()).spawn(move || {
@@ -315,7 +326,7 @@ pub fn watch(shared: &Arc<Shared>) -> std::io::Result<()> {
                 given_back = Instant::now();
                 least = Seen::now(&shared, limit).unwrap_or_default().excess();
             }
-            std::thread::sleep(if seen.resident > limit / 4 * 3 { LOOK_NEAR } else { LOOK_FAR });
+            std::thread::sleep(if is_near(seen.resident, limit) { LOOK_NEAR } else { LOOK_FAR });
         }
     })?;
     Ok(())
@@ -422,16 +433,23 @@ struct Rounds {
     moved: usize,
     /// Bytes that were evicted since the last one.
     gone: usize,
+    /// The last one moved next to nothing.
+    was_idle: bool,
 }
 
 impl Rounds {
     fn new(now: Instant) -> Rounds {
-        Rounds { ended: None, rest: TIDY_REST, paused: now, moved: 0, gone: 0 }
+        Rounds { ended: None, rest: TIDY_REST, paused: now, moved: 0, gone: 0, was_idle: false }
     }
 
     /// Whether so much was evicted since the last round that the next finds more than that did.
     fn has_new_holes(&self, data: usize) -> bool {
         self.gone > data / ROUND_SHARE
+    }
+
+    /// Whether the last round moved next to nothing, and there is no reason why the next should find more.
+    fn found_little(&self, data: usize) -> bool {
+        self.was_idle && !self.has_new_holes(data)
     }
 
     /// Whether there is something to do now; a long rest ends when there are new holes.
@@ -447,14 +465,15 @@ impl Rounds {
 
     /// A round has ended; the rest behind it is short if there is a reason, or if there was much to move.
     fn end(&mut self, now: Instant, data: usize, is_short: bool) {
-        let rest = if self.moved > data / ROUND_SHARE {
+        let was_idle = self.moved <= data / ROUND_SHARE;
+        let rest = if !was_idle {
             Duration::ZERO
         } else if is_short || self.has_new_holes(data) {
             TIDY_REST
         } else {
             (self.rest * 2).clamp(TIDY_REST, TIDY_REST_MAX)
         };
-        *self = Rounds { ended: Some(now), rest, ..Rounds::new(now) };
+        *self = Rounds { ended: Some(now), rest, was_idle, ..Rounds::new(now) };
     }
 }
 
@@ -692,17 +711,18 @@ impl Core {
     /// What there is to tidy, if anything.
     fn pages_to_tidy(&self) -> Option<Pages> {
         let memory = &self.shared.memory;
+        let data = self.ks.heap_bytes();
+        // Holes of tables are filled by what is written next; only values outside leave theirs for ever.
+        let is_loose = memory.is_loose.load(Ordering::Relaxed) && self.ks.table_bytes() < data / 2;
         if memory.is_sparse.load(Ordering::Relaxed) {
-            Some(Pages::Sparse)
-        } else if !self.memory.is_tight {
-            None
-        } else if self.ks.dead_bytes() > self.ks.heap_bytes() / HOLES_SHARE {
+            // Many pages of which little is free take as much as a few that are nearly empty.
+            let looks_closer = is_loose && self.memory.tidying.found_little(data) && !self.is_over_limit();
+            Some(if looks_closer { Pages::Loose } else { Pages::Sparse })
+        } else if self.memory.is_tight && self.ks.dead_bytes() > data / HOLES_SHARE {
             Some(Pages::Full)
-        } else if !memory.is_loose.load(Ordering::Relaxed) {
-            None
         } else {
-            // Holes of tables are filled by what is written next; only values outside leave theirs for ever.
-            (self.ks.table_bytes() < self.ks.heap_bytes() / 2).then_some(Pages::Loose)
+            // Not only where memory is tight: more may have gone than had to, and the rest lie in as many pages.
+            (is_loose && self.is_near_limit()).then_some(Pages::Loose)
         }
     }
 
@@ -746,6 +766,12 @@ impl Core {
     fn is_over_limit(&self) -> bool {
         let limit = self.shared.settings.maxmemory();
         limit > 0 && self.shared.memory.resident.load(Ordering::Relaxed) > limit + limit / OVER_SHARE
+    }
+
+    /// Whether so much was resident that the watcher looks often.
+    fn is_near_limit(&self) -> bool {
+        let limit = self.shared.settings.maxmemory();
+        limit > 0 && is_near(self.shared.memory.resident.load(Ordering::Relaxed), limit)
     }
 
     /// Whether the limit was lowered, and has not been reached since.
@@ -970,12 +996,14 @@ mod tests {
         let begun = Instant::now();
         let (data, second) = (3200, Duration::from_secs(1));
         let mut rounds = Rounds::new(begun);
-        assert!(rounds.is_due(begun, data));
+        assert!(rounds.is_due(begun, data) && !rounds.found_little(data));
         (0..10).for_each(|_| rounds.end(begun, data, false));
+        assert!(rounds.found_little(data));
         assert!(!rounds.is_due(begun + 7 * second, data) && rounds.is_due(begun + 8 * second, data));
         rounds.gone = 100;
         assert!(!rounds.is_due(begun + second, data), "next to nothing");
         rounds.gone = 101;
+        assert!(!rounds.found_little(data), "there are new holes");
         assert!(rounds.is_due(begun + second, data) && !rounds.is_due(begun + second / 5, data));
         rounds.pause_until(begun + 2 * second);
         assert!(!rounds.is_due(begun + second, data), "there is a pause");

@@ -79,7 +79,8 @@ fn snapshots(families: &mut Families, shared: &Shared) {
 }
 
 fn memory(families: &mut Families, shared: &Shared, report: &CoreReport) {
-    let used = report.used_bytes(shared);
+    let startup = shared.memory.startup();
+    let used = report.used_bytes(startup);
     let peak = shared.used_peak.load(Ordering::Relaxed).max(used);
     families.gauge(
         "memory_used_bytes",
@@ -103,7 +104,7 @@ fn memory(families: &mut Families, shared: &Shared, report: &CoreReport) {
             ("object_used", report.over_dbs(DbReport::object_bytes)),
             ("eviction_used", report.over_dbs(|db| db.eviction_bytes)),
             ("being_freed", report.doomed_bytes),
-            ("startup", shared.memory.startup()),
+            ("startup", startup),
             ("client_read_buffer", report.input_bytes),
             ("connection", report.connection_bytes.saturating_sub(report.input_bytes)),
         ],

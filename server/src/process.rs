@@ -48,11 +48,16 @@ const PROGRAM_MAX: u64 = 8 << 20;
 pub struct Resident {
     /// Bytes.
     pub all: u64,
-    /// Without what the kernel drops and reads again as it likes: the program's own file, up to [`PROGRAM_MAX`].
-    pub own: u64,
+    /// Of those, files': the program's own, which the kernel drops and reads again as it likes.
+    pub files: u64,
 }
 
 impl Resident {
+    /// Without files', of which no more than [`PROGRAM_MAX`] is left out.
+    pub fn own(&self) -> u64 {
+        self.all - self.files.min(PROGRAM_MAX)
+    }
+
     /// Now: much cheaper than [`Memory::now`].
     pub fn now() -> Option<Resident> {
         Resident::parse(&std::fs::read_to_string("/proc/self/statm").ok()?, rustix::param::page_size() as u64)
@@ -61,7 +66,7 @@ impl Resident {
     fn parse(statm: &str, page: u64) -> Option<Resident> {
         let mut fields = statm.split_ascii_whitespace().skip(1);
         let (all, files): (u64, u64) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
-        Some(Resident { all: all * page, own: (all * page).saturating_sub((files * page).min(PROGRAM_MAX)) })
+        Some(Resident { all: all * page, files: files.min(all) * page })
     }
 }
 
@@ -165,9 +170,9 @@ mod tests {
         let memory = Memory::now().expect("Linux");
         let resident = super::Resident::now().expect("Linux");
         assert!(resident.all.abs_diff(memory.rss) < 64 << 20);
-        assert!(resident.own > 0 && resident.own < resident.all);
+        assert!(resident.own() > 0 && resident.own() < resident.all);
         let parsed = super::Resident::parse("900 70 20 5 0 30 0\n", 4096);
-        assert_eq!(parsed, Some(super::Resident { all: 70 * 4096, own: 50 * 4096 }));
+        assert_eq!(parsed, Some(super::Resident { all: 70 * 4096, files: 20 * 4096 }));
         assert!(memory.rss > 0 && memory.rss <= memory.rss_peak && memory.rss <= memory.virtual_size);
         assert!(Cpu::now().is_some() && Cpu::of_main_thread().is_some());
         assert!(super::machine_memory().expect("Linux") > memory.rss);

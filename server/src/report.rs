@@ -14,7 +14,6 @@ use crate::connection::Listener;
 use crate::core::Core;
 use crate::latency::Histogram;
 use crate::pubsub::backlog::Counts;
-use crate::shared::Shared;
 use crate::stats::{CommandStat, names};
 
 /// Distinct client libraries counted by name, per core and in the sum; clients choose these names, so there must be a
@@ -400,9 +399,9 @@ impl CoreReport {
         self.over_dbs(|db| db.heap_bytes) + self.doomed_bytes
     }
 
-    /// `used_memory`: data, connections, and what the process took before it had either.
-    pub fn used_bytes(&self, shared: &Shared) -> u64 {
-        self.data_bytes() + self.connection_bytes + shared.memory.startup()
+    /// `used_memory`: data, connections, and what the process itself takes.
+    pub fn used_bytes(&self, startup: u64) -> u64 {
+        self.data_bytes() + self.connection_bytes + startup
     }
 
     /// Commands that were called, refused or failed at least once, by lower-case name; sub-commands by both.

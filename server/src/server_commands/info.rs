@@ -182,7 +182,8 @@ fn clients(out: &mut Fields<'_>) {
 
 fn memory(out: &mut Fields<'_>) {
     let (report, shared) = (out.report, out.shared);
-    let used = report.used_bytes(shared);
+    let startup = shared.memory.startup();
+    let used = report.used_bytes(startup);
     // The peak is kept from tick to tick; the present may be above it.
     let peak = shared.used_peak.load(Ordering::Relaxed).max(used);
     let table = report.over_dbs(|db| db.table_bytes);
@@ -223,7 +224,7 @@ fn memory(out: &mut Fields<'_>) {
     out.put("maxmemory_policy", policy.name());
     out.put("cache_mode", if policy == MaxmemoryPolicy::NoEviction { "store" } else { "cache" });
     // used_memory is the sum of the next six.
-    out.put("used_memory_startup", shared.memory.startup());
+    out.put("used_memory_startup", startup);
     out.put("table_used_memory", table);
     out.put("object_used_memory", report.over_dbs(DbReport::object_bytes));
     out.put("eviction_used_memory", report.over_dbs(|db| db.eviction_bytes));

@@ -134,7 +134,7 @@ struct Figures {
     used: u64,
     peak: u64,
     table: u64,
-    /// Before there was any data.
+    /// What the process itself takes.
     startup: u64,
     overhead: u64,
     connections: u64,
@@ -145,17 +145,15 @@ struct Figures {
 
 impl Figures {
     fn of(core: &Core, report: &CoreReport) -> Figures {
-        let used = report.used_bytes(&core.shared);
+        let startup = core.shared.memory.startup();
+        let used = report.used_bytes(startup);
         let table = report.over_dbs(|db| db.table_bytes);
         Figures {
             used,
             peak: core.shared.used_peak.load(Ordering::Relaxed).max(used),
             table,
-            startup: core.shared.memory.startup(),
-            overhead: report.over_dbs(overhead)
-                + report.doomed_bytes
-                + report.connection_bytes
-                + core.shared.memory.startup(),
+            startup,
+            overhead: report.over_dbs(overhead) + report.doomed_bytes + report.connection_bytes + startup,
             connections: report.connection_bytes,
             keys: report.over_dbs(|db| db.keys),
             maxmemory: core.shared.settings.maxmemory(),
