@@ -48,7 +48,7 @@ pub struct Tidied {
 }
 
 impl Db {
-    /// Tidies a segment, or some collections; returns where to go on, or None if this was all, and how many bytes moved or
+    /// Tidies a segment, or some collections or ghosts; returns where to go on, or None if this was all, and how many bytes moved or
     /// are free now.
     fn tidy(&mut self, stage: Stage, bytes: usize, heap: Option<&dyn Heap>) -> (Option<Stage>, usize) {
         match (stage, heap) {
@@ -108,7 +108,7 @@ impl Db {
 }
 
 impl Keyspace {
-    /// Some steps of the walk, or fewer if they moved `bytes`; a step is a segment, or some collections. Without
+    /// Some steps of the walk, or fewer if they moved `bytes`; a step is a segment, or some collections or ghosts. Without
     /// `heap` tables alone are looked at.
     pub fn tidy_some(&mut self, steps: usize, bytes: usize, heap: Option<&dyn Heap>) -> Tidied {
         let mut tidied = Tidied::default();

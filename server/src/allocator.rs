@@ -40,6 +40,7 @@ const ALIGNED: usize = 8;
 // by `mi_free`, which takes either kind. Sizes are handed on unchanged, so blocks have at least the size of the layout.
 unsafe impl GlobalAlloc for Allocator {
     #[inline]
+    // SAFETY: what is asked of the caller is what the trait asks.
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         if layout.align() <= ALIGNED {
             return mi_malloc(layout.size()).cast();
@@ -49,6 +50,7 @@ unsafe impl GlobalAlloc for Allocator {
     }
 
     #[inline]
+    // SAFETY: what is asked of the caller is what the trait asks.
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         if layout.align() <= ALIGNED {
             return mi_zalloc(layout.size()).cast();
@@ -58,12 +60,14 @@ unsafe impl GlobalAlloc for Allocator {
     }
 
     #[inline]
+    // SAFETY: what is asked of the caller is what the trait asks.
     unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
         // SAFETY: the block is the library's and the caller's to free.
         unsafe { MiMalloc.dealloc(at, layout) }
     }
 
     #[inline]
+    // SAFETY: what is asked of the caller is what the trait asks.
     unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         if layout.align() <= ALIGNED {
             // The library leaves a block where it is until less than half of it is needed, and the books would be wrong.

@@ -75,13 +75,12 @@ impl Node {
         if Arc::strong_count(&self.pack) != 1 {
             self.pack = Arc::new(Pack::clone(&self.pack));
         }
+        // `Arc::make_mut` would find out the same with a compare-and-swap: 10 ns of a 25 ns push.
         // Pairs with the release that dropping the other owner did: its reads happened before our writes.
         fence(Ordering::Acquire);
-        // SAFETY: this is the only reference. The strong count was 1, so no other Arc exists, and none can
-        // appear while `self` is mutably borrowed, as only this one could be cloned; there are no Weaks,
-        // because the field is private to this module and nothing here calls `downgrade`. The pointer comes
-        // from the allocation itself and may be written through. `Arc::make_mut` proves the same with a
-        // compare-and-swap: 10 ns of a 25 ns push.
+        // SAFETY: this is the only reference. The strong count was 1, so no other Arc exists, and none can appear while
+        // `self` is mutably borrowed, as only this one could be cloned; there are no Weaks, because the field is private to
+        // this module and nothing here calls `downgrade`. The pointer comes from the allocation and may be written through.
         unsafe { &mut *Arc::as_ptr(&self.pack).cast_mut() }
     }
 }
